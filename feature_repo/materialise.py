@@ -1,0 +1,67 @@
+"""Applies a use case's definitions to Feast, and writes an explicit interval to the online store.
+
+Belongs here: `apply` and `materialise`, idempotent. Does not belong here: computing features
+(`spark_jobs.features`), or "incremental" materialisation, whose start depends on what ran before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+
+from feast import FeatureStore
+
+from airloop.dotted import load
+from airloop.intervals import Interval
+from airloop.jobs import run_job
+from airloop.references import Materialised
+from airloop.settings import Settings
+from airloop.use_cases.catalogue import use_case
+from airloop.use_cases.spec import FeatureTable, UseCase
+from feature_repo.store import open_store
+from spark_jobs.arguments import interval_of, job_parser
+from spark_jobs.session import open_session
+
+MOMENT = timedelta(microseconds=1)
+
+
+def span_to_write(store: FeatureStore, table: FeatureTable, interval: Interval) -> Interval:
+    """What of `interval` the online store needs, and no older value over a newer one.
+
+    The online store keeps one value per entity, written last. Values older than the view's time to live at
+    the end would count as missing, so they are left out; when a later interval was materialised before (this
+    is a backfill), the span reaches to its end, so that the latest value is written again.
+    """
+    done = store.get_feature_view(table.name).materialization_intervals
+    end = max([interval.end, *(until + MOMENT for _, until in done)])
+    return Interval(max(min(interval.start, end), end - table.time_to_live), end)
+
+
+def materialise(store: FeatureStore, spec: UseCase, interval: Interval, settings: Settings) -> Materialised:
+    """Apply the definitions and write the latest values known at the interval's end."""
+    store.apply(load(spec.feature_definitions).definitions(spec, settings))
+    for table in spec.feature_tables:
+        span = span_to_write(store, table, interval)
+        store.materialize(span.start, span.end - MOMENT, feature_views=[table.name])
+    return Materialised(
+        feature_views=tuple(table.name for table in spec.feature_tables),
+        start=interval.start.isoformat(),
+        end=interval.end.isoformat(),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; see `airloop.jobs.run_job` for the exit status and the result file."""
+
+    def work(arguments: argparse.Namespace, settings: Settings) -> Materialised:
+        spec, interval = use_case(arguments.use_case), interval_of(arguments)
+        open_session(settings, f"{spec.name} materialise {interval.key}")
+        return materialise(open_store(settings), spec, interval, settings)
+
+    return run_job(job_parser(__doc__), work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""The command line: `python -m serving.model_server`, with TensorFlow Serving's flags.
+
+Belongs here: the process (flags, signals, exit status). Does not belong here: serving (`server`).
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from types import FrameType
+
+from serving.model_server.config import read_config_file
+from serving.model_server.errors import ServingError
+from serving.model_server.settings import parse_settings
+
+
+def main() -> int:
+    """Serve until SIGTERM or SIGINT; 0 after a clean end, 1 when serving could not start."""
+    settings = parse_settings(sys.argv[1:])
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    stopping = threading.Event()
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        stopping.set()
+        # A second signal ends the process at once.
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    try:
+        if settings.model_config_file is not None:
+            read_config_file(settings.model_config_file)
+        # Only now, because importing TensorFlow takes seconds and a wrong configuration need not wait.
+        from serving.model_server.server import ModelServer
+
+        server = ModelServer(settings)
+        server.start()
+    except ServingError as error:
+        print(f"model server: {error.message}", file=sys.stderr)
+        return 1
+    stopping.wait()
+    logging.getLogger(__name__).info("Stopping: no new requests; those under way finish")
+    server.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

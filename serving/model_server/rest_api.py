@@ -1,0 +1,114 @@
+"""The REST interface: TensorFlow Serving's paths, as an ASGI application.
+
+Belongs here: paths and bodies to calls and back, and errors to HTTP statuses. Does not belong here: anything
+that gRPC needs as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from concurrent.futures import Executor
+from typing import Final
+from urllib.parse import unquote
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from serving.model_server import json_request, json_response, model_info
+from serving.model_server.errors import Code, ServingError, http_status
+from serving.model_server.grpc_api import UNSUPPORTED_METHOD
+from serving.model_server.manager import ModelManager
+from serving.model_server.model_choice import ModelChoice
+from serving.model_server.signatures import DEFAULT_SIGNATURE
+
+_log = logging.getLogger(__name__)
+
+_VERSION: Final = r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
+_RUN_PATH: Final = re.compile(
+    rf"/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<method>classify|regress|predict)", re.IGNORECASE
+)
+_TELL_PATH: Final = re.compile(
+    rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?P<metadata>/metadata)?", re.IGNORECASE
+)
+_LARGEST_VERSION: Final = 2**63 - 1
+
+
+class RestApi:
+    """The ASGI application. Models run on `executor`, so that the event loop never waits for one."""
+
+    def __init__(self, manager: ModelManager, executor: Executor) -> None:
+        self._manager = manager
+        self._executor = executor
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        try:
+            body = await Request(scope, receive).body()
+        except ClientDisconnect:
+            return
+        path = scope.get("raw_path") or scope["path"].encode("utf-8")
+        status, content = await asyncio.get_running_loop().run_in_executor(
+            self._executor, self._answer, scope["method"], path.decode("latin-1"), body
+        )
+        await Response(content, status, media_type="application/json")(scope, receive, send)
+
+    def _answer(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        try:
+            return 200, self._content(method, path, body)
+        except ServingError as error:
+            return http_status(error.code), json_response.write_error(error.message)
+        except Exception as error:  # noqa: BLE001 - a client must get an answer, whatever went wrong here
+            _log.exception("%s %s failed unexpectedly", method, path)
+            return 500, json_response.write_error(f"{type(error).__name__}: {error}")
+
+    def _content(self, method: str, path: str, body: bytes) -> bytes:
+        if not path.lower().startswith("/v1/"):
+            raise ServingError(Code.NOT_FOUND, f"Not Found: {path}; expected a path under /v1/models")
+        if method == "POST" and (match := _RUN_PATH.fullmatch(path)):
+            return self._run(_choice(match), match["method"].lower(), body)
+        if method == "GET" and (match := _TELL_PATH.fullmatch(path)):
+            return self._tell(_choice(match), metadata=match["metadata"] is not None)
+        raise ServingError(Code.INVALID_ARGUMENT, f"Malformed request: {method} {path}")
+
+    def _run(self, choice: ModelChoice, method: str, body: bytes) -> bytes:
+        if method != "predict":
+            raise ServingError(Code.UNIMPLEMENTED, UNSUPPORTED_METHOD.format(method=method.capitalize()))
+        document = json_request.parse_body(body)
+        name = json_request.signature_name(document)
+        with self._manager.lease(choice) as servable:
+            signature = servable.signatures.get(name or DEFAULT_SIGNATURE)
+            if signature is None:
+                raise ServingError(
+                    Code.INVALID_ARGUMENT,
+                    f'Serving signature name: "{name or DEFAULT_SIGNATURE}" not found in signature def',
+                )
+            if not signature.inputs:
+                raise ServingError(
+                    Code.INVALID_ARGUMENT, f"Failed to get input map for signature: {name or 'DEFAULT'}"
+                )
+            form, inputs = json_request.read_inputs(document, signature.inputs)
+            outputs = servable.predict(signature, inputs)
+        return json_response.write_outputs(form, outputs)
+
+    def _tell(self, choice: ModelChoice, *, metadata: bool) -> bytes:
+        if not choice.name:
+            raise ServingError(Code.INVALID_ARGUMENT, "Missing model name in request.")
+        if metadata:
+            return model_info.metadata_json(model_info.model_metadata(self._manager, choice))
+        return model_info.status_json(model_info.model_status(self._manager, choice))
+
+
+def _choice(match: re.Match[str]) -> ModelChoice:
+    version = match["version"]
+    if version is not None and int(version) > _LARGEST_VERSION:
+        raise ServingError(Code.INVALID_ARGUMENT, f"Failed to convert version: {version} to numeric.")
+    return ModelChoice(
+        name=unquote(match["name"] or ""),
+        version=None if version is None else int(version),
+        label=None if match["label"] is None else unquote(match["label"]),
+    )

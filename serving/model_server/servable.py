@@ -1,0 +1,132 @@
+"""One loaded model version: its signatures, and how to run them.
+
+Belongs here: loading a SavedModel and running it. Does not belong here: when it is loaded or unloaded
+(`manager`), or any wire format.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+
+from serving.model_server.errors import Code, ServingError
+from serving.model_server.signatures import Signature, read_signature
+from serving.model_server.tensor_types import Array
+
+_TAGS: Final = {"serve"}
+# TensorFlow in Python puts the trace of the graph's construction before the fault; clients of TensorFlow
+# Serving see the fault alone, and the paths of the machine that trained the model are not for them.
+_GRAPH_TRACE: Final = re.compile(r"\A.*?<stack traces unavailable>\n", re.DOTALL)
+
+
+class Servable:
+    """One version of a model, ready to answer.
+
+    `signature_defs` is everything that the SavedModel declares; `signatures` the part that can be run.
+    Threads may share a servable.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        version: int,
+        signature_defs: Mapping[str, meta_graph_pb2.SignatureDef],
+        functions: Mapping[str, Callable[..., Mapping[str, Any]]],
+        owner: object,
+    ) -> None:
+        self.name = name
+        self.version = version
+        self.signature_defs = signature_defs
+        self.signatures = {
+            key: read_signature(key, definition)
+            for key, definition in signature_defs.items()
+            if key in functions
+        }
+        self._functions = functions
+        # The functions refer to the model's variables weakly: they live only while the loaded model does.
+        self._owner = owner
+
+    def predict(
+        self, signature: Signature, inputs: Mapping[str, Array], output_filter: Sequence[str] = ()
+    ) -> dict[str, Array]:
+        """The outputs of `signature` for `inputs`, by alias.
+
+        Raises ServingError: INVALID_ARGUMENT when the inputs or the filter do not fit the signature, or the
+        code that TensorFlow gives when the model itself fails.
+        """
+        complete = signature.complete(inputs)
+        selected = signature.select(output_filter)
+        try:
+            outputs = self._functions[signature.name](
+                **{
+                    alias: tf.constant(array, dtype=signature.inputs[alias].dtype)
+                    for alias, array in complete.items()
+                }
+            )
+            return {alias: _array(outputs[alias]) for alias in selected}
+        except (tf.errors.OpError, ValueError, TypeError) as error:
+            _raise_as_serving_error(error)
+
+
+def load_servable(name: str, version: int, path: Path) -> Servable:
+    """Load the SavedModel in the folder `path`.
+
+    Raises ServingError when it is not there, is corrupt, or has no graph for serving.
+    """
+    definitions = _signature_defs(path)
+    try:
+        loaded = tf.saved_model.load(str(path), tags=sorted(_TAGS))
+        return Servable(name, version, definitions, dict(loaded.signatures), loaded)
+    except ServingError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a damaged SavedModel can make the loader raise anything
+        _raise_as_serving_error(error)
+
+
+def _signature_defs(path: Path) -> dict[str, meta_graph_pb2.SignatureDef]:
+    try:
+        content = (path / "saved_model.pb").read_bytes()
+    except OSError as error:
+        raise ServingError(
+            Code.NOT_FOUND,
+            f"Could not find SavedModel .pb at supplied export directory path: {path}. Check that the "
+            f"directory exists and that you have the right permissions for accessing it ({error.strerror}).",
+        ) from error
+    saved_model = saved_model_pb2.SavedModel()
+    try:
+        saved_model.ParseFromString(content)
+    except DecodeError as error:
+        raise ServingError(
+            Code.DATA_LOSS, f"Can't parse {path / 'saved_model.pb'} as binary proto"
+        ) from error
+    for graph in saved_model.meta_graphs:
+        if set(graph.meta_info_def.tags) == _TAGS:
+            return dict(graph.signature_def)
+    found = [sorted(graph.meta_info_def.tags) for graph in saved_model.meta_graphs]
+    raise ServingError(
+        Code.NOT_FOUND,
+        f"Could not find meta graph def matching supplied tags: {{ serve }} in {path}; found {found}",
+    )
+
+
+def _array(tensor: Any) -> Array:
+    value = tensor.numpy()
+    if isinstance(value, np.ndarray):
+        return value
+    # NumPy would turn a lone byte string into its own string type, which drops trailing zero bytes.
+    return np.array(value, dtype=object if isinstance(value, bytes) else None)
+
+
+def _raise_as_serving_error(error: Exception) -> NoReturn:
+    if isinstance(error, tf.errors.OpError):
+        message = _GRAPH_TRACE.sub("", error.message or "")
+        raise ServingError(Code(error.error_code), message) from error
+    code = Code.NOT_FOUND if isinstance(error, FileNotFoundError) else Code.INTERNAL
+    raise ServingError(code, f"{type(error).__name__}: {error}") from error

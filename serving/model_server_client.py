@@ -1,0 +1,204 @@
+"""A client of the model server, over TensorFlow Serving's gRPC API.
+
+Belongs here: the calls, their time limits, and tensors to and from plain Python values. Does not belong
+here: what to serve (`model_config`), or what an answer means to a client of the gateway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+import grpc
+
+from airloop.prediction_request import InputValue
+from airloop.use_cases.spec import UseCase
+from serving.tf_serving_api import (
+    DT_FLOAT,
+    DT_INT64,
+    DT_STRING,
+    GetModelMetadataRequest,
+    GetModelStatusRequest,
+    ModelServerConfig,
+    ModelServiceStub,
+    ModelVersionStatus,
+    PredictionServiceStub,
+    PredictRequest,
+    ReloadConfigRequest,
+    TensorProto,
+)
+
+AVAILABLE: Final = "AVAILABLE"
+END: Final = "END"
+OUTPUT: Final = "probability"
+SIGNATURE: Final = "serving_default"
+
+_CHANNEL_OPTIONS: Final = (
+    # A model server that comes back is found again within a second; gRPC would wait up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.enable_http_proxy", 0),
+)
+_DOWN: Final = (grpc.StatusCode.UNAVAILABLE,)
+_LATE: Final = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+
+
+class ModelServerDown(Exception):
+    """The model server does not answer; the same call may succeed later."""
+
+
+class ModelServerLate(Exception):
+    """The model server did not answer within the time limit; the same call may succeed later."""
+
+
+class ModelServerRefused(Exception):
+    """The model server refused the call; `code` is its gRPC status, `message` its reason."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Probabilities, one per row, and the version that computed them."""
+
+    version: int
+    probability: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class VersionState:
+    """What the model server says about one version of a model."""
+
+    state: str
+    """START, LOADING, AVAILABLE, UNLOADING or END."""
+    error: str
+    """Why it could not be loaded; empty when nothing went wrong."""
+
+
+class ModelServer:
+    """One channel to the model server; calls may come from several threads at once.
+
+    Every call raises `ModelServerDown`, `ModelServerLate` or `ModelServerRefused`.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        self._models = ModelServiceStub(self._channel)
+        self._predictions = PredictionServiceStub(self._channel)
+        self.address = address
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the channel."""
+        self._channel.close()
+
+    def predict(
+        self,
+        use_case: UseCase,
+        columns: Mapping[str, Sequence[InputValue]],
+        *,
+        version: int | str,
+        timeout: float,
+    ) -> Prediction:
+        """Probabilities for `columns` (one value per row for every model input), in `timeout` seconds.
+
+        `version` is a number, or a label.
+        """
+        request = PredictRequest(output_filter=[OUTPUT])
+        request.model_spec.name = use_case.model_name
+        request.model_spec.signature_name = SIGNATURE
+        if isinstance(version, str):
+            request.model_spec.version_label = version
+        else:
+            request.model_spec.version.value = version
+        for item in use_case.inputs:
+            request.inputs[item.name].CopyFrom(_tensor(item.type, columns[item.name]))
+        answer = self._call(self._predictions.Predict, request, timeout)
+        return Prediction(answer.model_spec.version.value, _floats(answer.outputs[OUTPUT]))
+
+    def states(self, name: str, *, timeout: float = 5.0) -> dict[int, VersionState]:
+        """The state of every version of model `name` that the server knows; empty when it knows none."""
+        request = GetModelStatusRequest()
+        request.model_spec.name = name
+        try:
+            answer = self._call(self._models.GetModelStatus, request, timeout)
+        except ModelServerRefused as refusal:
+            if refusal.code == grpc.StatusCode.NOT_FOUND.name:
+                return {}
+            raise
+        return {
+            item.version: VersionState(
+                ModelVersionStatus.State.Name(item.state),
+                item.status.error_message if item.status.error_code else "",
+            )
+            for item in answer.model_version_status
+        }
+
+    def labelled(self, name: str, label: str, *, timeout: float = 5.0) -> int | None:
+        """The version of model `name` that answers requests for `label`; None when none does."""
+        # The metadata call resolves labels and names the version; the status call does not look at labels.
+        request = GetModelMetadataRequest(metadata_field=["signature_def"])
+        request.model_spec.name = name
+        request.model_spec.version_label = label
+        try:
+            answer = self._call(self._predictions.GetModelMetadata, request, timeout)
+        except ModelServerRefused:
+            return None
+        return int(answer.model_spec.version.value)
+
+    def reload(self, config: ModelServerConfig, *, timeout: float) -> None:
+        """Serve what `config` says, and nothing else; labels may name only versions that are available."""
+        answer = self._call(self._models.HandleReloadConfigRequest, ReloadConfigRequest(config=config), timeout)
+        if answer.status.error_code:
+            code = next(
+                (item.name for item in grpc.StatusCode if item.value[0] == answer.status.error_code), "UNKNOWN"
+            )
+            raise ModelServerRefused(code, answer.status.error_message)
+
+    def _call(self, method: Any, request: Any, timeout: float) -> Any:
+        try:
+            return method(request, timeout=timeout)
+        except grpc.RpcError as error:
+            code, details = error.code(), error.details() or ""
+            if code in _DOWN:
+                raise ModelServerDown(f"no model server at {self.address}: {details}") from None
+            if code in _LATE:
+                raise ModelServerLate(f"no answer from {self.address} in {timeout} s") from None
+            raise ModelServerRefused(code.name, details) from None
+
+
+def _tensor(kind: str, values: Sequence[InputValue]) -> TensorProto:
+    match kind:
+        case "string":
+            tensor = TensorProto(dtype=DT_STRING, string_val=[str(value).encode() for value in values])
+        case "double":
+            tensor = TensorProto(dtype=DT_FLOAT, float_val=[float(value) for value in values])
+        case _:
+            tensor = TensorProto(dtype=DT_INT64, int64_val=[int(value) for value in values])
+    tensor.tensor_shape.dim.add(size=len(values))
+    return tensor
+
+
+def _floats(tensor: TensorProto) -> tuple[float, ...]:
+    """The values of a float vector, in either of the forms that a tensor message has."""
+    size = 1
+    for dimension in tensor.tensor_shape.dim:
+        size *= dimension.size
+    if tensor.tensor_content:
+        return tuple(memoryview(tensor.tensor_content).cast("f"))
+    values = tuple(tensor.float_val)
+    # A tensor message may leave out the repetitions of its last value.
+    return values + values[-1:] * (size - len(values))

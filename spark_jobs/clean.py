@@ -1,0 +1,76 @@
+"""Cleaning: raw records of an interval, typed and written aside on an audit branch of the clean tables.
+
+Belongs here: running a use case's transform and the write of write-audit-publish. Does not belong here: the
+transform itself (`spark_jobs.transforms`), the audit, or `main`, which this job never moves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from pyspark.sql import DataFrame, SparkSession
+
+from airloop.dotted import load
+from airloop.errors import SpecError
+from airloop.intervals import Interval
+from airloop.jobs import run_job
+from airloop.references import AuditBranch
+from airloop.settings import Settings
+from airloop.use_cases.catalogue import use_case
+from airloop.use_cases.spec import UseCase
+from spark_jobs.arguments import interval_of, job_parser
+from spark_jobs.session import open_session
+from spark_jobs.tables import CLEAN, RAW, ensure_table, read_table, within, write_aside
+
+
+def branch_of(interval: Interval) -> str:
+    """The audit branch of `interval`: a rerun replaces it."""
+    return f"audit_{interval.key}"
+
+
+def raw_records(spark: SparkSession, spec: UseCase, interval: Interval) -> dict[str, DataFrame]:
+    """The raw records of `interval`, by feed; reference data whole."""
+    frames = {}
+    for feed in spec.source.feeds:
+        frame = read_table(spark, f"{RAW}.{feed.name}")
+        frames[feed.name] = frame.where(within(feed.event_time, interval)) if feed.event_time else frame
+    return frames
+
+
+def clean(spark: SparkSession, spec: UseCase, interval: Interval) -> AuditBranch:
+    """Write the clean rows of `interval` to a fresh branch of each clean table.
+
+    The branch starts from `main` and is replaced when there is one already, so that a killed run can be
+    repeated. Raises `SpecError` when the transform does not yield the spec's tables.
+    """
+    branch = branch_of(interval)
+    frames = load(spec.transform).clean(raw_records(spark, spec, interval))
+    names = {table.name for table in spec.clean_tables}
+    if set(frames) != names:
+        raise SpecError(
+            expected=f"{spec.transform}.clean to yield the tables {', '.join(sorted(names))}",
+            found=", ".join(sorted(frames)),
+            next_step="make the transform and the spec's clean_tables agree",
+        )
+    snapshots = []
+    for table in spec.clean_tables:
+        name = f"{CLEAN}.{table.name}"
+        ensure_table(spark, name, frames[table.name], table.event_time)
+        snapshots.append(write_aside(spark, frames[table.name], name, table.event_time, interval, branch))
+    return AuditBranch(branch=branch, snapshots=tuple(snapshots))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; see `airloop.jobs.run_job` for the exit status and the result file."""
+
+    def work(arguments: argparse.Namespace, settings: Settings) -> AuditBranch:
+        spec, interval = use_case(arguments.use_case), interval_of(arguments)
+        return clean(open_session(settings, f"{spec.name} clean {interval.key}"), spec, interval)
+
+    return run_job(job_parser(__doc__), work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""The one place that makes a Spark session: Iceberg catalog, time zone, sizes.
+
+Belongs here: how a job reaches Spark. Does not belong here: what a job does with it. Jobs use only the
+DataFrame API that Spark Connect has, so that this module alone decides which Spark they run on.
+"""
+
+from __future__ import annotations
+
+from pyspark.sql import SparkSession
+
+from airloop.errors import SettingsError
+from airloop.settings import Settings
+
+
+def open_session(settings: Settings, name: str) -> SparkSession:
+    """A session called `name` whose default catalog is the deployment's Iceberg catalog, in UTC.
+
+    Raises `SettingsError` when set-up did not fetch the pinned jars.
+    """
+    jars = sorted(settings.jars_dir.glob("*.jar"))
+    if not jars:
+        raise SettingsError(
+            expected=f"Iceberg's jars in {settings.jars_dir}",
+            found="none",
+            next_step="run make setup",
+        )
+    settings.warehouse.mkdir(parents=True, exist_ok=True)
+    settings.scratch_dir.mkdir(parents=True, exist_ok=True)
+    catalog = f"spark.sql.catalog.{settings.catalog_name}"
+    # Two local cores need few partitions: each costs a task, and 200 of them cost more than the work.
+    options = {
+        "spark.jars": ",".join(str(jar) for jar in jars),
+        "spark.driver.memory": f"{settings.spark_driver_memory_mib}m",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.host": "127.0.0.1",
+        "spark.local.dir": str(settings.scratch_dir),
+        "spark.log.level": "WARN",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.shuffle.partitions": "2",
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.sql.autoBroadcastJoinThreshold": str(64 * 1024 * 1024),
+        "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
+        "spark.sql.defaultCatalog": settings.catalog_name,
+        catalog: "org.apache.iceberg.spark.SparkCatalog",
+        f"{catalog}.type": "jdbc",
+        f"{catalog}.uri": f"jdbc:sqlite:{settings.catalog_database}?busy_timeout=60000",
+        f"{catalog}.jdbc.schema-version": "V1",
+        f"{catalog}.warehouse": settings.warehouse.as_uri(),
+        f"{catalog}.cache-enabled": "false",
+    }
+    builder = SparkSession.builder.master(settings.spark_master).appName(name)
+    for key, value in options.items():
+        builder = builder.config(key, value)
+    return builder.getOrCreate()

@@ -1,0 +1,229 @@
+"""The training set: labelled examples with their features as of each prediction time, pinned by a tag.
+
+Belongs here: the windows, Feast's point-in-time join, the split, the tagged snapshot. Does not belong here:
+which examples there are (the use case's transform), or training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from airloop.dotted import load
+from airloop.errors import HistoryError
+from airloop.intervals import ONE_DAY, Interval, resolve_as_of
+from airloop.jobs import run_job
+from airloop.references import TableSnapshot, TrainingSet
+from airloop.settings import Settings
+from airloop.use_cases.catalogue import use_case
+from airloop.use_cases.spec import ModelInput, TrainingPolicy, UseCase
+from feature_repo.store import open_store
+from spark_jobs.arguments import job_parser
+from spark_jobs.features import EVENT_TIMESTAMP, clean_history
+from spark_jobs.session import open_session
+from spark_jobs.tables import (
+    CLEAN,
+    FEATURES,
+    TRAINING,
+    ensure_table,
+    fast_forward,
+    snapshot_of,
+    tag_snapshot,
+    write_aside,
+)
+
+SPLIT = "split"
+SPLITS = ("train", "validation", "test")
+LOCAL_SUFFIX = "_local"
+
+
+def windows(policy: TrainingPolicy, spec: UseCase, as_of: datetime) -> dict[str, Interval]:
+    """The three windows of prediction times, one after the other; the last ends when labels are mature."""
+    end = as_of - spec.label.matures_after
+    found: dict[str, Interval] = {}
+    for name, days in (
+        ("test", policy.test_days),
+        ("validation", policy.validation_days),
+        ("train", policy.train_days),
+    ):
+        start = end - days * ONE_DAY
+        found[name] = Interval(start, end)
+        end = start
+    return {name: found[name] for name in SPLITS}
+
+
+def model_columns(spec: UseCase) -> list[Column]:
+    """The model's inputs as the serving signature has them, from examples joined with features."""
+    return [_model_column(item).alias(item.name) for item in spec.inputs]
+
+
+def _model_column(item: ModelInput) -> Column:
+    """One input; missing is "" for a string, null for a double, 0 for an instant or local time."""
+    source = item.request_field or item.name
+    if item.type == "string":
+        return F.coalesce(F.col(source), F.lit(""))
+    if item.type == "double":
+        return F.col(source).cast("double")
+    if item.type == "local_time":
+        # The session is in UTC, so a wall-clock time cast as if it were UTC counts wall-clock seconds.
+        return F.coalesce(F.col(f"{source}{LOCAL_SUFFIX}").cast("timestamp").cast("long"), F.lit(0))
+    return F.coalesce(F.col(source).cast("long"), F.lit(0))
+
+
+def request_column(spec: UseCase) -> Column:
+    """The request that a client would have sent, as JSON: datetimes with the offset of their place."""
+    fields = []
+    for field in spec.request:
+        value = F.col(field.name)
+        if field.type == "datetime":
+            local = F.col(f"{field.name}{LOCAL_SUFFIX}").cast("timestamp")
+            minutes = ((local.cast("long") - value.cast("long")) / 60).cast("int")
+            offset = F.format_string(
+                "%s%02d:%02d",
+                F.when(minutes < 0, "-").otherwise("+"),
+                (F.abs(minutes) / 60).cast("int"),
+                F.abs(minutes) % 60,
+            )
+            value = F.concat(F.date_format(local, "yyyy-MM-dd'T'HH:mm:ss"), offset)
+        fields.append(value.alias(field.name))
+    return F.to_json(F.struct(*fields))
+
+
+def split_column(spans: dict[str, Interval]) -> Column:
+    """The name of the window that the prediction time lies in."""
+    column = F.lit(None).cast("string")
+    for name, span in spans.items():
+        start, end = (F.lit(moment.isoformat()).cast("timestamp") for moment in span)
+        here = (F.col(EVENT_TIMESTAMP) >= start) & (F.col(EVENT_TIMESTAMP) < end)
+        column = F.when(here, name).otherwise(column)
+    return column
+
+
+def join_features(spark: SparkSession, spec: UseCase, examples: DataFrame, settings: Settings) -> DataFrame:
+    """`examples` with every feature as it was known at `event_timestamp`, by Feast.
+
+    A missing entity key becomes "", which no feature row has: Feast's join drops rows with a null key.
+    """
+    store = open_store(settings)
+    keyed = examples.fillna("", list(spec.entities)).cache()
+    job = store.get_historical_features(
+        entity_df=keyed, features=store.get_feature_service(spec.feature_service)
+    )
+    return job.to_spark_df()
+
+
+def build(
+    spark: SparkSession, spec: UseCase, policy: TrainingPolicy, as_of: datetime, settings: Settings
+) -> TrainingSet:
+    """Write the training set as of `as_of` and pin it; the same arguments give the same rows.
+
+    Raises `HistoryError` when published data does not reach over every window.
+    """
+    spans = windows(policy, spec, as_of)
+    whole = Interval(spans["train"].start, spans["test"].end)
+    sources = _source_snapshots(spark, spec)
+    examples = load(spec.transform).examples(
+        clean_history(spark, spec, Interval(whole.start, as_of)), whole, spec.prediction_lead
+    )
+    joined = join_features(spark, spec, examples, settings)
+    rows = joined.select(
+        *model_columns(spec),
+        F.col(spec.label.name).cast("int"),
+        F.col(EVENT_TIMESTAMP).alias("prediction_time"),
+        split_column(spans).alias(SPLIT),
+        request_column(spec).alias("request"),
+    )
+    table, tag = f"{TRAINING}.{spec.name}", tag_of(policy, as_of)
+    ensure_table(spark, table, rows, None)
+    write_aside(spark, rows, table, None, whole, f"build_{tag}")
+    counts = _check_coverage(spark, table, f"build_{tag}", spans)
+    written = fast_forward(spark, table, f"build_{tag}")
+    tag_snapshot(spark, table, tag)
+    return TrainingSet(
+        table=table,
+        tag=tag,
+        snapshot_id=written.snapshot_id,
+        rows=sum(counts.values()),
+        train_rows=counts["train"],
+        validation_rows=counts["validation"],
+        test_rows=counts["test"],
+        as_of=as_of.isoformat(),
+        sources=sources,
+    )
+
+
+def tag_of(policy: TrainingPolicy, as_of: datetime) -> str:
+    """The tag of a training set: its as-of day and the lengths of its windows."""
+    return f"as_of_{as_of:%Y%m%d}_{policy.train_days}_{policy.validation_days}_{policy.test_days}"
+
+
+def _source_snapshots(spark: SparkSession, spec: UseCase) -> tuple[TableSnapshot, ...]:
+    names = [f"{CLEAN}.{table.name}" for table in spec.clean_tables]
+    names += [f"{FEATURES}.{table.name}" for table in spec.feature_tables]
+    for name in names:
+        if not spark.catalog.tableExists(name):
+            raise HistoryError(
+                expected=f"the table {name}",
+                found="none",
+                next_step=f"run {spec.name}_features over the training windows first",
+            )
+    return tuple(snapshot_of(spark, name) for name in names)
+
+
+def _check_coverage(
+    spark: SparkSession, table: str, branch: str, spans: dict[str, Interval]
+) -> dict[str, int]:
+    """Rows per split on `branch`; raises `HistoryError` naming the days of the windows without an example."""
+    days = {
+        (row[0], row[1]): row[2]
+        for row in spark.read.option("branch", branch)
+        .table(table)
+        .groupBy(SPLIT, F.date_format("prediction_time", "yyyy-MM-dd"))
+        .count()
+        .collect()
+    }
+    wanted = {
+        (name, f"{span.start + n * ONE_DAY:%Y-%m-%d}") for name, span in spans.items() for n in range(span.days)
+    }
+    missing = sorted(day for _, day in wanted - set(days))
+    if missing:
+        raise HistoryError(
+            expected=f"examples on each day from {spans['train'].start:%Y-%m-%d} to {spans['test'].end:%Y-%m-%d}",
+            found=f"none on {len(missing)} of them, the first {missing[0]} and the last {missing[-1]}",
+            next_step="run the features DAG over those days (its start_date and end_date), then train again",
+        )
+    return {name: sum(count for (split, _), count in days.items() if split == name) for name in SPLITS}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; see `airloop.jobs.run_job` for the exit status and the result file."""
+    parser = job_parser(__doc__, interval=False)
+    parser.add_argument("--as-of", required=True, help="midnight to look back from, ISO 8601, UTC")
+    for name in ("train_days", "validation_days", "test_days"):
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=int, help="instead of the spec's window length"
+        )
+
+    def work(arguments: argparse.Namespace, settings: Settings) -> TrainingSet:
+        spec = use_case(arguments.use_case)
+        given = {
+            name: value
+            for name in ("train_days", "validation_days", "test_days")
+            if (value := getattr(arguments, name)) is not None
+        }
+        policy = TrainingPolicy(**{**json.loads(spec.training.model_dump_json()), **given})
+        as_of = resolve_as_of(as_of=arguments.as_of, data_interval=None, run_after=datetime.min)
+        spark = open_session(settings, f"{spec.name} training set {tag_of(policy, as_of)}")
+        return build(spark, spec, policy, as_of, settings)
+
+    return run_job(parser, work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

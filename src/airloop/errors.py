@@ -1,0 +1,74 @@
+"""The tree of errors that Airloop raises on purpose: what was expected, what was found, what to do next.
+
+Belongs here: the error types and how they cross a process boundary. Does not belong here: catching them.
+Anything that is not an `AirloopError` is a defect or an outage, and may succeed on a retry.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+EXIT_PERMANENT = 65
+"""Exit status of a job that failed with an `AirloopError`: a retry cannot succeed (`EX_DATAERR`)."""
+
+
+class AirloopError(Exception):
+    """A failure that a person must act on; running the same thing again fails the same way.
+
+    `expected` and `found` name the two sides of the contradiction; `next_step` says what to do.
+    """
+
+    def __init__(self, *, expected: str, found: str, next_step: str) -> None:
+        self.expected = expected
+        self.found = found
+        self.next_step = next_step
+        super().__init__(f"expected {expected}; found {found}. Next: {next_step}")
+
+    def as_document(self) -> dict[str, Any]:
+        """The error as plain JSON values, for a job's result file."""
+        return {
+            "type": type(self).__name__,
+            "expected": self.expected,
+            "found": self.found,
+            "next_step": self.next_step,
+        }
+
+
+class SettingsError(AirloopError):
+    """The deployment's settings are unusable."""
+
+
+class SpecError(AirloopError):
+    """A use case spec is malformed or contradicts itself."""
+
+
+class IntervalError(AirloopError):
+    """A run's data interval cannot be resolved, or is not one that the job accepts."""
+
+
+class SourceError(AirloopError):
+    """A source cannot be read: a file is missing or truncated, or breaks its contract."""
+
+
+class AuditError(AirloopError):
+    """Data failed its expectations; `main` was left as it was."""
+
+
+class PublishError(AirloopError):
+    """An audited branch cannot be published, for example because `main` moved meanwhile."""
+
+
+class HistoryError(AirloopError):
+    """The published data does not cover the window that was asked for."""
+
+
+class RegistryError(AirloopError):
+    """The model registry does not hold what was asked for."""
+
+
+class RolloutError(AirloopError):
+    """A candidate failed a check of its rollout; the champion keeps serving."""
+
+
+class StackError(AirloopError):
+    """The local stack cannot start, or one of its services is not well."""

@@ -1,0 +1,134 @@
+"""Data intervals: half-open spans of time that key every run and every write.
+
+Belongs here: the type, its text forms, and the one rule by which a run finds its interval. Does not
+belong here: any clock; a time is always an argument.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time, timedelta
+from typing import NamedTuple
+
+from airloop.errors import IntervalError
+
+ONE_DAY = timedelta(days=1)
+
+
+class Interval(NamedTuple):
+    """The instants from `start`, included, to `end`, excluded; both in UTC."""
+
+    start: datetime
+    end: datetime
+
+    @property
+    def key(self) -> str:
+        """A short text that is unique to the interval and safe in file, branch and tag names."""
+        form = "%Y%m%d" if self.is_whole_days else "%Y%m%dT%H%M%S"
+        return f"{self.start:{form}}_{self.end:{form}}"
+
+    @property
+    def is_whole_days(self) -> bool:
+        """Whether both ends are UTC midnights."""
+        return all(moment.time() == time(0) for moment in self)
+
+    @property
+    def days(self) -> int:
+        """Length in whole days, rounded down."""
+        return (self.end - self.start).days
+
+
+def parse_instant(text: str) -> datetime:
+    """An ISO 8601 date or time as an instant in UTC; a text without an offset is taken as UTC.
+
+    Raises `IntervalError` for anything else.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise IntervalError(
+            expected="an ISO 8601 date or time, such as 2026-03-01 or 2026-03-01T00:00:00Z",
+            found=repr(text),
+            next_step="correct the date in the run's parameters and trigger it again",
+        ) from None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def make_interval(start: datetime, end: datetime) -> Interval:
+    """The interval from `start` to `end`; raises `IntervalError` where it would be empty or reversed."""
+    if start >= end:
+        raise IntervalError(
+            expected="a start before the end",
+            found=f"start {start.isoformat()} and end {end.isoformat()}",
+            next_step="give a range whose end is later than its start (the end is excluded)",
+        )
+    return Interval(start, end)
+
+
+def day_interval(day: date) -> Interval:
+    """The UTC day `day`."""
+    start = datetime.combine(day, time(0), UTC)
+    return Interval(start, start + ONE_DAY)
+
+
+def require_whole_days(interval: Interval) -> Interval:
+    """`interval` itself; raises `IntervalError` unless it starts and ends at UTC midnights.
+
+    Tables are partitioned by UTC day and a run replaces whole partitions, so that it can be repeated.
+    """
+    if not interval.is_whole_days:
+        raise IntervalError(
+            expected="an interval of whole UTC days",
+            found=f"{interval.start.isoformat()} to {interval.end.isoformat()}",
+            next_step="give dates without a time of day",
+        )
+    return interval
+
+
+def resolve_features_interval(
+    *,
+    start_date: str | None,
+    end_date: str | None,
+    data_interval: tuple[datetime, datetime] | None,
+    run_after: datetime,
+) -> Interval:
+    """The whole UTC days that a features run covers.
+
+    The trigger form's (or `--conf`'s) `start_date` and `end_date` come first (the end is excluded; without
+    an end, one day); then the run's data interval (scheduled and backfill runs); then, for a manual run
+    without either, the last whole day before `run_after`.
+
+    Raises `IntervalError` for an end without a start, and for a range that is empty or not of whole days.
+    """
+    if start_date:
+        start = parse_instant(start_date)
+        end = parse_instant(end_date) if end_date else start + ONE_DAY
+        return require_whole_days(make_interval(start, end))
+    if end_date:
+        raise IntervalError(
+            expected="a start_date with the end_date",
+            found=f"end_date {end_date!r} alone",
+            next_step="give both, or neither for the last whole day",
+        )
+    if data_interval is not None and data_interval[0] < data_interval[1]:
+        return require_whole_days(
+            make_interval(data_interval[0].astimezone(UTC), data_interval[1].astimezone(UTC))
+        )
+    midnight = datetime.combine(run_after.astimezone(UTC).date(), time(0), UTC)
+    return Interval(midnight - ONE_DAY, midnight)
+
+
+def resolve_as_of(
+    *, as_of: str | None, data_interval: tuple[datetime, datetime] | None, run_after: datetime
+) -> datetime:
+    """The UTC midnight that a training run looks back from; nothing later is used.
+
+    The trigger form's `as_of` comes first, then the end of the run's data interval, then `run_after`;
+    each is cut down to its midnight.
+    """
+    if as_of:
+        moment = parse_instant(as_of)
+    elif data_interval is not None:
+        moment = data_interval[1].astimezone(UTC)
+    else:
+        moment = run_after.astimezone(UTC)
+    return datetime.combine(moment.date(), time(0), UTC)

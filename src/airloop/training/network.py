@@ -1,0 +1,26 @@
+"""What a model builder returns, and how it becomes the model that is served.
+
+Belongs here: the two halves of a network, and joining them. Does not belong here: any architecture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network in two halves, so that a row is encoded once and not in every epoch."""
+
+    encoder: keras.Model
+    """A dict of raw inputs by name, each [batch], to a dict of compact tensors [batch, ...]; no weights."""
+    head: keras.Model
+    """That dict to a logit [batch, 1]; all the weights."""
+
+    def served(self, *, slope: float, offset: float) -> keras.Model:
+        """Raw inputs to `probability`, [batch]: the sigmoid of `slope` times the logit plus `offset`."""
+        logit = self.head(self.encoder.output)
+        probability = keras.ops.sigmoid(logit * slope + offset)
+        return keras.Model(self.encoder.input, {"probability": keras.ops.reshape(probability, (-1,))})

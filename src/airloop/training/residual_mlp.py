@@ -1,0 +1,161 @@
+"""A residual network for tables: the model builder that specs name as `airloop.training.residual_mlp:build`.
+
+Belongs here: the architecture, from raw inputs to a logit. Does not belong here: how it is fitted,
+calibrated or exported, or anything of one use case.
+
+Categories are embedded, with unknown words sharing the embedding that rare ones trained. A number becomes
+its standardised value, an indicator of its absence, and a piecewise-linear code over the train split's
+quantiles, which lets a small network bend where the data do. Times of day are periodic and embedded by the
+hour; the day of the year is left out on purpose, since a window shorter than a year only ever extrapolates it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from airloop.errors import SpecError
+from airloop.training.network import Network
+from airloop.training.statistics import SECONDS_PER_HOUR, Number, Statistics
+from airloop.use_cases.spec import ModelInput, UseCase
+
+SECONDS_PER_DAY: Final = 86400
+EPOCH_WEEKDAY: Final = 3
+"""1970-01-01 was a Thursday, and Monday is 0."""
+DAY_HARMONICS: Final = 4
+PARAMETERS: Final = frozenset(
+    {"width", "blocks", "dropout", "embedding_size", "category_dropout", "input_dropout"}
+)
+_DTYPES: Final = {"string": "string", "double": "float32", "instant": "int64", "local_time": "int64"}
+
+
+def build(use_case: UseCase, statistics: Statistics, parameters: Mapping[str, int | float]) -> Network:
+    """The untrained network of `use_case`.
+
+    `parameters` must have those in `PARAMETERS`; others (the optimiser's) are ignored here. Raises
+    `SpecError` naming those that are missing.
+    """
+    if absent := sorted(PARAMETERS - parameters.keys()):
+        raise SpecError(
+            expected=f"training.parameters of {use_case.name} to have {', '.join(sorted(PARAMETERS))}",
+            found=f"no {', '.join(absent)}",
+            next_step="add them to the use case's spec",
+        )
+    encoder = _encoder(use_case, statistics)
+    sizes = [len(statistics.vocabularies[item.name]) + 1 for item in _of(use_case, "string")]
+    for _ in _of(use_case, "local_time"):
+        sizes += [24, 7]
+    head = _head(
+        sizes, list(statistics.numbers.values()), encoder.output["times"].shape[1], statistics, parameters
+    )
+    return Network(encoder=encoder, head=head)
+
+
+def _of(use_case: UseCase, type_: str) -> list[ModelInput]:
+    return [item for item in use_case.inputs if item.type == type_]
+
+
+def _encoder(use_case: UseCase, statistics: Statistics) -> keras.Model:
+    """Raw inputs, each [batch], to compact tensors: categories, numbers (standardised), missing, times."""
+    inputs = {
+        item.name: keras.Input(shape=(), name=item.name, dtype=_DTYPES[item.type])
+        for item in use_case.inputs
+    }
+    categories = [
+        layers.StringLookup(vocabulary=list(statistics.vocabularies[item.name]), num_oov_indices=1)(
+            inputs[item.name]
+        )
+        for item in _of(use_case, "string")
+    ]
+    times = []
+    for item in _of(use_case, "local_time"):
+        seconds = inputs[item.name]
+        second_of_day = ops.mod(seconds, SECONDS_PER_DAY)
+        day = ops.floor_divide(seconds, SECONDS_PER_DAY)
+        categories.append(ops.floor_divide(second_of_day, SECONDS_PER_HOUR))
+        categories.append(ops.mod(day + EPOCH_WEEKDAY, 7))
+        angle = ops.cast(second_of_day, "float32") * (2 * np.pi / SECONDS_PER_DAY)
+        for harmonic in range(1, DAY_HARMONICS + 1):
+            times += [ops.sin(angle * harmonic), ops.cos(angle * harmonic)]
+    quantities = {item.name: inputs[item.name] for item in _of(use_case, "double")}
+    for item in use_case.elapsed:
+        since, until = inputs[item.since], inputs[item.until]
+        hours = ops.cast(until - since, "float32") / SECONDS_PER_HOUR
+        known = ops.logical_and(ops.not_equal(since, 0), ops.not_equal(until, 0))
+        quantities[item.name] = ops.where(known, hours, float("nan"))
+    values = ops.stack([quantities[name] for name in statistics.numbers], axis=1)
+    missing = ops.logical_not(ops.isfinite(values))
+    table = statistics.numbers.values()
+    low, high, mean, deviation = (
+        np.array([getattr(number, field) for number in table], np.float32)
+        for field in ("low", "high", "mean", "deviation")
+    )
+    standardised = (ops.minimum(ops.maximum(values, low), high) - mean) / deviation
+    encoded = {
+        "categories": ops.stack([ops.cast(ids, "int32") for ids in categories], axis=1),
+        "numbers": ops.where(missing, 0.0, standardised),
+        "missing": ops.cast(missing, "float32"),
+        "times": ops.stack(times, axis=1),
+    }
+    return keras.Model(inputs, encoded, name="encoder")
+
+
+def _head(
+    category_sizes: list[int],
+    numbers: list[Number],
+    time_features: int,
+    statistics: Statistics,
+    parameters: Mapping[str, int | float],
+) -> keras.Model:
+    """What the encoder yields to a logit, [batch, 1]: the part with weights."""
+    width, dropout = int(parameters["width"]), float(parameters["dropout"])
+    categories = keras.Input((len(category_sizes),), name="categories", dtype="int32")
+    values = keras.Input((len(numbers),), name="numbers", dtype="float32")
+    missing = keras.Input((len(numbers),), name="missing", dtype="float32")
+    times = keras.Input((time_features,), name="times", dtype="float32")
+
+    parts = [
+        layers.Embedding(
+            size, min(int(parameters["embedding_size"]), (size + 1) // 2), embeddings_initializer="he_normal"
+        )(categories[:, column])
+        for column, size in enumerate(category_sizes)
+    ]
+    codes = _piecewise_linear(values, missing, numbers)
+    numeric = layers.Concatenate()([values, missing, codes, times])
+    numeric = layers.Dropout(float(parameters["input_dropout"]))(numeric)
+    parts = [layers.Dropout(float(parameters["category_dropout"]))(part) for part in parts]
+    x = layers.Dense(width)(layers.Concatenate()([*parts, numeric]))
+    for _ in range(int(parameters["blocks"])):
+        y = layers.LayerNormalization()(x)
+        y = layers.Dense(width, activation="silu", kernel_initializer="he_normal")(y)
+        y = layers.Dropout(dropout)(y)
+        y = layers.Dense(width, kernel_initializer="zeros")(y)
+        x = layers.Add()([x, y])
+    x = layers.Activation("silu")(layers.LayerNormalization()(x))
+    x = layers.Dropout(dropout)(x)
+    prior = float(np.log(statistics.base_rate / (1 - statistics.base_rate)))
+    logit = layers.Dense(
+        1, kernel_initializer="zeros", bias_initializer=keras.initializers.Constant(prior), name="logit"
+    )(x)
+    inputs = {"categories": categories, "numbers": values, "missing": missing, "times": times}
+    return keras.Model(inputs, logit, name="head")
+
+
+def _piecewise_linear(values: keras.KerasTensor, missing: keras.KerasTensor, numbers: list[Number]) -> keras.KerasTensor:
+    """Each number's position in each of its quantile bins, 0 below to 1 above; all 0 where it is missing."""
+    column: list[int] = []
+    lows: list[float] = []
+    widths: list[float] = []
+    for index, number in enumerate(numbers):
+        edges = (np.array(number.edges) - number.mean) / number.deviation
+        column += [index] * (len(edges) - 1)
+        lows += edges[:-1].tolist()
+        widths += np.diff(edges).tolist()
+    spread = ops.take(values, np.array(column, np.int32), axis=1)
+    present = 1.0 - ops.take(missing, np.array(column, np.int32), axis=1)
+    position = (spread - np.array(lows, np.float32)) / np.array(widths, np.float32)
+    return ops.clip(position, 0.0, 1.0) * present

@@ -1,0 +1,108 @@
+"""What a model needs to know of its training data beforehand: vocabularies, centres, spreads and quantiles.
+
+Belongs here: statistics of the train split alone; validation and test rows never enter. Does not belong
+here: TensorFlow, or what a model makes of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from airloop.errors import HistoryError
+from airloop.training.examples import Columns
+from airloop.use_cases.spec import UseCase
+
+SECONDS_PER_HOUR: Final = 3600
+RARE_BELOW: Final = 20
+"""Words seen less often share the embedding of unknown words, which is trained on them."""
+CLIPPED_SHARE: Final = 0.001
+"""Share of the values at either end that counts as out of range (one wind speed is 1048 mph)."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """One numeric quantity over the rows in which it is present; all zeros and ones where it never is."""
+
+    low: float
+    """Values below are taken as this."""
+    high: float
+    """Values above are taken as this."""
+    mean: float
+    deviation: float
+    """Standard deviation after clipping; 1 for a constant."""
+    edges: tuple[float, ...]
+    """Strictly increasing quantiles from `low` to `high`, at least two."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Statistics of the train split."""
+
+    rows: int
+    base_rate: float
+    vocabularies: Mapping[str, tuple[str, ...]]
+    """By string input: its words, frequent ones first, rare ones left out."""
+    numbers: Mapping[str, Number]
+    """By double input and by elapsed time in hours."""
+
+
+def compute(use_case: UseCase, columns: Columns, labels: np.ndarray, *, bins: int) -> Statistics:
+    """The statistics of the train split: `columns` by input name and `labels`, all of one length.
+
+    Raises `HistoryError` when there are no rows, or only one class.
+    """
+    rows = len(labels)
+    base_rate = float(labels.mean()) if rows else float("nan")
+    if not 0.0 < base_rate < 1.0:
+        raise HistoryError(
+            expected="rows of both classes in the train split",
+            found=f"{rows} rows, of which {int(labels.sum())} positive",
+            next_step="build a training set over a longer window",
+        )
+    quantities = {item.name: columns[item.name] for item in use_case.inputs if item.type == "double"}
+    for item in use_case.elapsed:
+        quantities[item.name] = elapsed_hours(columns[item.since], columns[item.until])
+    return Statistics(
+        rows=rows,
+        base_rate=base_rate,
+        vocabularies={
+            item.name: _vocabulary(columns[item.name]) for item in use_case.inputs if item.type == "string"
+        },
+        numbers={name: _number(values, bins) for name, values in quantities.items()},
+    )
+
+
+def elapsed_hours(since: np.ndarray, until: np.ndarray) -> np.ndarray:
+    """Hours between two vectors of epoch seconds; NaN where either is 0, which means missing."""
+    hours = (until - since) / SECONDS_PER_HOUR
+    return np.where((since == 0) | (until == 0), np.nan, hours)
+
+
+def _vocabulary(words: np.ndarray) -> tuple[str, ...]:
+    found, counts = np.unique(words.astype(str), return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    frequent = [str(found[i]) for i in order if counts[i] >= RARE_BELOW]
+    return tuple(frequent or [str(found[order[0]])])
+
+
+def _number(values: np.ndarray, bins: int) -> Number:
+    present = values[np.isfinite(values)].astype(np.float64)
+    if not len(present):
+        return Number(low=0.0, high=1.0, mean=0.0, deviation=1.0, edges=(0.0, 1.0))
+    low, high = (float(q) for q in np.quantile(present, [CLIPPED_SHARE, 1 - CLIPPED_SHARE]))
+    clipped = np.clip(present, low, high)
+    deviation = float(clipped.std())
+    edges = np.unique(np.quantile(clipped, np.linspace(0, 1, bins + 1)))
+    if len(edges) < 2 or deviation == 0:
+        return Number(low=low, high=high, mean=low, deviation=1.0, edges=(low, low + 1.0))
+    return Number(
+        low=low,
+        high=high,
+        mean=float(clipped.mean()),
+        deviation=deviation,
+        edges=tuple(float(edge) for edge in edges),
+    )

@@ -1,0 +1,45 @@
+"""Finds the use cases: every module of this package that defines `USE_CASE`.
+
+Belongs here: discovery. Does not belong here: a list of use cases; adding a module is enough.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+
+from airloop import use_cases
+from airloop.errors import SpecError
+from airloop.use_cases.spec import UseCase
+
+
+@cache
+def all_use_cases() -> tuple[UseCase, ...]:
+    """Every use case, by name; raises `SpecError` for two of one name."""
+    found: dict[str, UseCase] = {}
+    for module_info in pkgutil.iter_modules(use_cases.__path__):
+        module = importlib.import_module(f"{use_cases.__name__}.{module_info.name}")
+        spec = getattr(module, "USE_CASE", None)
+        if not isinstance(spec, UseCase):
+            continue
+        if spec.name in found:
+            raise SpecError(
+                expected="use case names to be unique",
+                found=f"{spec.name!r} again in {module.__name__}",
+                next_step="rename one of the two",
+            )
+        found[spec.name] = spec
+    return tuple(found[name] for name in sorted(found))
+
+
+def use_case(name: str) -> UseCase:
+    """The use case called `name`; raises `SpecError` listing those there are."""
+    for spec in all_use_cases():
+        if spec.name == name:
+            return spec
+    raise SpecError(
+        expected=f"one of the use cases {', '.join(spec.name for spec in all_use_cases()) or '(none)'}",
+        found=repr(name),
+        next_step="correct the name, or add its module under src/airloop/use_cases/",
+    )

@@ -1,0 +1,286 @@
+"""Will a flight arrive more than 15 minutes late? Asked two hours before its scheduled departure."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airloop.sources.nycflights import FEEDS
+from airloop.use_cases.spec import (
+    CleanTable,
+    Elapsed,
+    Expectation,
+    FeatureTable,
+    Gates,
+    Label,
+    ModelInput,
+    RequestField,
+    Rollout,
+    Source,
+    TrainingPolicy,
+    define,
+)
+
+ORIGINS = ["EWR", "JFK", "LGA"]
+
+
+def _expect(type: str, why: str, **arguments: object) -> Expectation:
+    return Expectation(type=type, why=why, arguments=arguments)
+
+
+def _complete(*columns: str) -> tuple[Expectation, ...]:
+    return tuple(
+        _expect("ExpectColumnValuesToNotBeNull", f"{column} identifies the row or its time", column=column)
+        for column in columns
+    )
+
+
+def _between(column: str, low: float | None, high: float | None, why: str, mostly: float = 1.0) -> Expectation:
+    return _expect(
+        "ExpectColumnValuesToBeBetween", why, column=column, min_value=low, max_value=high, mostly=mostly
+    )
+
+
+USE_CASE = define(
+    name="flight_delay",
+    owner="ml-platform",
+    description="Probability that a flight from a New York airport arrives more than 15 minutes late.",
+    source=Source(name="nycflights", adapter="airloop.sources.nycflights:NycFlightsReplay", feeds=FEEDS),
+    transform="spark_jobs.transforms.flight_delay",
+    lookback=timedelta(days=8),
+    clean_tables=(
+        CleanTable(
+            name="flights",
+            event_time="published_at",
+            min_rows_per_day=300,
+            expectations=(
+                *_complete("flight_id", "carrier", "origin", "dest", "scheduled_departure"),
+                _expect("ExpectColumnValuesToBeUnique", "a flight was delivered twice", column="flight_id"),
+                _expect(
+                    "ExpectColumnValuesToBeInSet",
+                    "a flight from an airport that is not ours, or columns are swapped",
+                    column="origin",
+                    value_set=ORIGINS,
+                ),
+                _expect(
+                    "ExpectColumnValueLengthsToEqual",
+                    "carriers are two-character IATA codes",
+                    column="carrier",
+                    value=2,
+                ),
+                _expect(
+                    "ExpectColumnValueLengthsToEqual",
+                    "airports are three-letter IATA codes",
+                    column="dest",
+                    value=3,
+                ),
+                _between("scheduled_minutes", 20, 900, "a flight from New York takes 20 minutes to 15 hours"),
+            ),
+        ),
+        CleanTable(
+            name="movements",
+            event_time="occurred_at",
+            min_rows_per_day=100,
+            expectations=(
+                *_complete("flight_id", "kind", "occurred_at", "delay_minutes", "carrier", "origin", "dest"),
+                _expect(
+                    "ExpectColumnValuesToBeInSet",
+                    "only departures and landings are known",
+                    column="kind",
+                    value_set=["departure", "landing"],
+                ),
+                _between("delay_minutes", -120, 1500, "delays are minutes; seconds or hours would be outside"),
+                _expect(
+                    "ExpectColumnMeanToBeBetween",
+                    "the mean delay over a day was never outside this band in a year",
+                    column="delay_minutes",
+                    min_value=-30,
+                    max_value=150,
+                ),
+            ),
+        ),
+        CleanTable(
+            name="weather",
+            event_time="reported_at",
+            min_rows_per_day=48,
+            expectations=(
+                *_complete("origin", "reported_at"),
+                _expect(
+                    "ExpectColumnValuesToBeInSet", "unknown weather station", column="origin", value_set=ORIGINS
+                ),
+                _between("temperature_f", -40, 130, "degrees Fahrenheit", mostly=0.99),
+                _between("visibility_miles", 0, 10, "statute miles, capped at 10", mostly=0.99),
+                _between("wind_speed_mph", 0, 100, "one reading of 1048 mph is in the data", mostly=0.95),
+            ),
+        ),
+        CleanTable(
+            name="planes",
+            event_time=None,
+            min_rows_per_day=1,
+            expectations=(
+                *_complete("tail_number"),
+                _expect("ExpectColumnValuesToBeUnique", "a plane is listed twice", column="tail_number"),
+                _between("seats", 1, 900, "seats of a plane"),
+            ),
+        ),
+    ),
+    feature_tables=(
+        FeatureTable(
+            name="origin_hourly",
+            entities=("origin",),
+            features={
+                "origin_departures_3h": "double",
+                "origin_mean_departure_delay_1h": "double",
+                "origin_mean_departure_delay_3h": "double",
+                "origin_late_share_3h": "double",
+                "origin_overdue_flights": "double",
+            },
+            time_to_live=timedelta(hours=6),
+        ),
+        FeatureTable(
+            name="origin_carrier_hourly",
+            entities=("origin", "carrier"),
+            features={"origin_carrier_mean_departure_delay_3h": "double"},
+            time_to_live=timedelta(hours=6),
+        ),
+        FeatureTable(
+            name="origin_weather",
+            entities=("origin",),
+            features={
+                "temperature_f": "double",
+                "dew_point_f": "double",
+                "relative_humidity_percent": "double",
+                "wind_speed_mph": "double",
+                "wind_gust_mph": "double",
+                "precipitation_inches": "double",
+                "pressure_millibars": "double",
+                "visibility_miles": "double",
+            },
+            time_to_live=timedelta(hours=6),
+        ),
+        FeatureTable(
+            name="carrier_hourly",
+            entities=("carrier",),
+            features={
+                "carrier_delay_rate_7d": "double",
+                "carrier_mean_arrival_delay_6h": "double",
+            },
+            time_to_live=timedelta(hours=24),
+        ),
+        FeatureTable(
+            name="route_history",
+            entities=("origin", "dest"),
+            features={"route_delay_rate_7d": "double", "route_mean_arrival_delay_7d": "double"},
+            time_to_live=timedelta(days=7),
+        ),
+        FeatureTable(
+            name="tail_history",
+            entities=("tail_number",),
+            features={
+                "tail_last_delay_minutes": "double",
+                "tail_last_event_at": "long",
+                "tail_seats": "double",
+                "tail_year_built": "double",
+            },
+            time_to_live=timedelta(days=3),
+        ),
+    ),
+    feature_definitions="feature_repo.flight_delay",
+    feature_service="flight_delay_v1",
+    prediction_lead=timedelta(hours=2),
+    event_field="scheduled_departure",
+    request=(
+        RequestField(name="origin", type="string", description="IATA code of the origin", example="JFK"),
+        RequestField(name="dest", type="string", description="IATA code of the destination", example="LAX"),
+        RequestField(name="carrier", type="string", description="IATA code of the carrier", example="DL"),
+        RequestField(
+            name="tail_number",
+            type="string",
+            description="registration of the plane, if assigned",
+            example="N327NW",
+            required=False,
+        ),
+        RequestField(
+            name="scheduled_departure",
+            type="datetime",
+            description="scheduled departure, with the origin's offset",
+            example="2013-11-05T17:30:00-05:00",
+        ),
+        RequestField(
+            name="scheduled_arrival",
+            type="datetime",
+            description="scheduled arrival, with the destination's offset",
+            example="2013-11-05T20:55:00-08:00",
+        ),
+    ),
+    inputs=(
+        *(ModelInput(name=name, type="string", request_field=name) for name in ("origin", "dest", "carrier")),
+        ModelInput(
+            name="scheduled_departure_local", type="local_time", request_field="scheduled_departure"
+        ),
+        ModelInput(name="scheduled_departure", type="instant", request_field="scheduled_departure"),
+        ModelInput(name="scheduled_arrival", type="instant", request_field="scheduled_arrival"),
+        *(
+            ModelInput(name=name, type="double")
+            for name in (
+                "origin_departures_3h",
+                "origin_mean_departure_delay_1h",
+                "origin_mean_departure_delay_3h",
+                "origin_late_share_3h",
+                "origin_overdue_flights",
+                "origin_carrier_mean_departure_delay_3h",
+                "temperature_f",
+                "dew_point_f",
+                "relative_humidity_percent",
+                "wind_speed_mph",
+                "wind_gust_mph",
+                "precipitation_inches",
+                "pressure_millibars",
+                "visibility_miles",
+                "carrier_delay_rate_7d",
+                "carrier_mean_arrival_delay_6h",
+                "route_delay_rate_7d",
+                "route_mean_arrival_delay_7d",
+                "tail_last_delay_minutes",
+                "tail_seats",
+                "tail_year_built",
+            )
+        ),
+        ModelInput(name="tail_last_event_at", type="instant"),
+    ),
+    elapsed=(
+        Elapsed(name="scheduled_hours", since="scheduled_departure", until="scheduled_arrival"),
+        Elapsed(name="tail_idle_hours", since="tail_last_event_at", until="scheduled_departure"),
+    ),
+    label=Label(
+        name="arrived_late",
+        description="1 if the flight arrives more than 15 minutes late (the US DOT's definition), else 0; "
+        "cancelled and diverted flights have none",
+        matures_after=timedelta(hours=24),
+    ),
+    training=TrainingPolicy(
+        model_builder="airloop.training.residual_mlp:build",
+        parameters={
+            "width": 192,
+            "blocks": 3,
+            "dropout": 0.15,
+            "embedding_size": 12,
+            "learning_rate": 0.002,
+            "weight_decay": 0.0002,
+            "batch_size": 1024,
+            "max_epochs": 20,
+            "patience_epochs": 3,
+        },
+        train_days=182,
+        validation_days=21,
+        test_days=28,
+    ),
+    gates=Gates(
+        baseline=("carrier", "scheduled_departure_local_hour"),
+        min_test_rows=1000,
+        min_test_positives=100,
+        min_roc_auc_gain_over_baseline=0.01,
+        max_roc_auc_loss_to_champion=0.002,
+        max_log_loss_excess_over_champion=0.002,
+    ),
+    rollout=Rollout(replayed_requests=64, max_absolute_difference=1e-5, load_timeout_seconds=120),
+)

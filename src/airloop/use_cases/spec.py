@@ -1,0 +1,298 @@
+"""The type of a use case: everything that makes one model different from another, as frozen, checked data.
+
+Belongs here: the shape of a spec and the contradictions it refuses. Does not belong here: any use case's
+own facts (one module each, beside this one), and anything heavy: a spec names heavy code by dotted path,
+so that Airflow can parse every spec without Spark, TensorFlow or Feast.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from airloop.errors import SpecError
+
+Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+DottedPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*(:[A-Za-z_]\w*)?$")]
+Cron = Annotated[str, StringConstraints(pattern=r"^(\S+\s+){4}\S+$")]
+ColumnType = Literal["string", "long", "double", "timestamp", "local_timestamp"]
+
+
+class SpecPart(BaseModel):
+    """Base of every part of a spec: frozen, unknown fields rejected."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Column(SpecPart):
+    """One column of a feed."""
+
+    name: Identifier
+    type: ColumnType
+    required: bool = True
+    """Whether a null breaks the source's contract."""
+
+
+class Feed(SpecPart):
+    """One stream of records that a source delivers, landing in the raw table of the same name."""
+
+    name: Identifier
+    key: tuple[Identifier, ...]
+    """Columns that identify a record at the source."""
+    event_time: Identifier | None
+    """Column that places a record in a data interval; none for reference data, delivered whole each time."""
+    columns: tuple[Column, ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = {column.name for column in self.columns}
+        for column in (*self.key, *([self.event_time] if self.event_time else [])):
+            if column not in names:
+                raise ValueError(f"feed {self.name!r}: {column!r} is not one of its columns")
+        return self
+
+
+class Source(SpecPart):
+    """Where data comes from: an adapter and what it delivers."""
+
+    name: Identifier
+    adapter: DottedPath
+    """`module:Class`; the class follows `airloop.sources.contract.SourceAdapter`."""
+    feeds: tuple[Feed, ...]
+    options: dict[str, str] = {}
+
+    def feed(self, name: str) -> Feed:
+        """The feed called `name`; raises `KeyError`."""
+        return {feed.name: feed for feed in self.feeds}[name]
+
+
+class Expectation(SpecPart):
+    """One Great Expectations expectation."""
+
+    type: Annotated[str, StringConstraints(pattern=r"^Expect[A-Za-z]+$")]
+    """Class name in `great_expectations.expectations`."""
+    arguments: dict[str, Any]
+    why: str = Field(min_length=1)
+    """What a failure means, for the person who is woken by it."""
+
+
+class CleanTable(SpecPart):
+    """A typed, audited table."""
+
+    name: Identifier
+    event_time: Identifier | None
+    """Column that places a row in an interval; none for reference data, replaced whole."""
+    min_rows_per_day: int = Field(ge=1)
+    """Fewer rows than this on average over an interval fail the audit, as does a day without any."""
+    expectations: tuple[Expectation, ...] = Field(min_length=1)
+
+
+class FeatureTable(SpecPart):
+    """A table of feature values, each row true from its `event_timestamp` on; the source of a feature view."""
+
+    name: Identifier
+    entities: tuple[Identifier, ...] = Field(min_length=1)
+    features: dict[Identifier, ColumnType] = Field(min_length=1)
+    time_to_live: timedelta
+    """A value older than this at the moment of prediction counts as missing, offline and online."""
+
+
+class RequestField(SpecPart):
+    """One field of a prediction request."""
+
+    name: Identifier
+    type: Literal["string", "integer", "number", "datetime"]
+    """`datetime` is ISO 8601 with an offset; its wall-clock time is local to the event."""
+    description: str
+    example: str | int | float
+    required: bool = True
+    """A missing optional field is the empty string or NaN, which the model knows as unknown."""
+
+
+class ModelInput(SpecPart):
+    """One named input of the SavedModel's serving signature, a vector of length batch."""
+
+    name: Identifier
+    type: Literal["string", "double", "instant", "local_time"]
+    """`string`: an embedded category. `double`: a number, NaN when missing. `instant`: int64 seconds since
+    the epoch in UTC, 0 when missing. `local_time`: int64 seconds from 1970-01-01 00:00 on the wall clock."""
+    request_field: Identifier | None = None
+    """The request field that it is taken from; none when it is a feature of the feature service."""
+
+
+class Elapsed(SpecPart):
+    """A number that the model derives from two of its inputs: the hours from one instant to another."""
+
+    name: Identifier
+    since: Identifier
+    until: Identifier
+
+
+class Label(SpecPart):
+    """What is predicted."""
+
+    name: Identifier
+    description: str
+    matures_after: timedelta
+    """How long after the prediction time nearly all labels are known."""
+
+
+class TrainingPolicy(SpecPart):
+    """How a candidate is trained; windows end at the run's as-of instant, the test window last."""
+
+    model_builder: DottedPath
+    """`module:function`, called with the spec, the training data's statistics and `parameters`."""
+    parameters: dict[str, int | float]
+    train_days: int = Field(ge=1)
+    validation_days: int = Field(ge=1)
+    test_days: int = Field(ge=1)
+    seed: int = 2013
+
+    @property
+    def total_days(self) -> int:
+        """Length of the three windows together."""
+        return self.train_days + self.validation_days + self.test_days
+
+
+class Gates(SpecPart):
+    """What a candidate must show before it is registered. Every rule fails closed."""
+
+    baseline: tuple[Identifier, ...] = Field(min_length=1)
+    """Columns of the base-rate baseline: model inputs, or `<local_time input>_hour`."""
+    min_test_rows: int = Field(ge=1)
+    min_test_positives: int = Field(ge=1)
+    min_roc_auc_gain_over_baseline: float = Field(ge=0)
+    max_roc_auc_loss_to_champion: float = Field(ge=0)
+    max_log_loss_excess_over_champion: float = Field(ge=0)
+
+
+class Rollout(SpecPart):
+    """How a registered candidate becomes the champion."""
+
+    replayed_requests: int = Field(ge=1)
+    """Recorded requests that the model server must answer as training predicted."""
+    max_absolute_difference: float = Field(gt=0)
+    load_timeout_seconds: float = Field(gt=0)
+
+
+class Schedules(SpecPart):
+    """When the DAGs run, as cron expressions in UTC."""
+
+    features: Cron = "0 0 * * *"
+    training: Cron = "0 0 * * 1"
+    rollout: Cron = "0 6 * * *"
+    """The rollout also starts whenever a candidate is registered; the schedule catches what was missed."""
+
+
+class UseCase(SpecPart):
+    """One model's whole life, from its source to its rollout."""
+
+    name: Identifier
+    owner: str = Field(min_length=1)
+    description: str = Field(min_length=1)
+    schedules: Schedules = Schedules()
+    source: Source
+    transform: DottedPath
+    """Module with `clean`, `features` and `examples`, pure functions of Spark data frames."""
+    lookback: timedelta
+    """How much history before its interval the features step reads."""
+    clean_tables: tuple[CleanTable, ...]
+    feature_tables: tuple[FeatureTable, ...]
+    feature_definitions: DottedPath
+    """Module with `definitions(use_case, settings)`, Feast's objects for the use case."""
+    feature_service: Identifier
+    prediction_lead: timedelta
+    """How long before `event_field` a prediction is asked; nothing later may be known."""
+    event_field: Identifier
+    """The `datetime` request field that a prediction is about."""
+    request: tuple[RequestField, ...]
+    inputs: tuple[ModelInput, ...]
+    elapsed: tuple[Elapsed, ...] = ()
+    label: Label
+    training: TrainingPolicy
+    gates: Gates
+    rollout: Rollout
+
+    @property
+    def model_name(self) -> str:
+        """The model's name in the registry, on the model server and in the gateway."""
+        return self.name
+
+    @property
+    def entities(self) -> tuple[str, ...]:
+        """The join keys of all feature tables, each once, in order of appearance."""
+        return tuple(dict.fromkeys(key for table in self.feature_tables for key in table.entities))
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The names of all features of the feature service."""
+        return tuple(name for table in self.feature_tables for name in table.features)
+
+    def clean_table(self, name: str) -> CleanTable:
+        """The clean table called `name`; raises `KeyError`."""
+        return {table.name: table for table in self.clean_tables}[name]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        problems = list(self._contradictions())
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _contradictions(self) -> Iterable[str]:
+        """Every contradiction between the parts, as `field: what is wrong`."""
+        fields = {field.name: field for field in self.request}
+        inputs = {item.name: item for item in self.inputs}
+        groups: dict[str, list[str]] = {
+            "source.feeds": [feed.name for feed in self.source.feeds],
+            "clean_tables": [table.name for table in self.clean_tables],
+            "feature_tables": [table.name for table in self.feature_tables],
+            "feature_tables.features": list(self.features),
+            "request": [field.name for field in self.request],
+            "inputs": [*(item.name for item in self.inputs), *(item.name for item in self.elapsed)],
+        }
+        for where, names in groups.items():
+            for name, count in Counter(names).items():
+                if count > 1:
+                    yield f"{where}: {name!r} appears {count} times"
+        for key in self.entities:
+            if key not in fields:
+                yield f"feature_tables: entity {key!r} is not a request field"
+        if self.event_field not in fields or fields[self.event_field].type != "datetime":
+            yield f"event_field: {self.event_field!r} is not a datetime request field"
+        for item in self.inputs:
+            if item.request_field is None:
+                if item.name not in self.features:
+                    yield f"inputs: {item.name!r} is neither a feature nor taken from a request field"
+            elif item.request_field not in fields:
+                yield f"inputs: {item.name!r} is taken from {item.request_field!r}, not a request field"
+            elif (item.type in ("instant", "local_time")) != (fields[item.request_field].type == "datetime"):
+                yield f"inputs: {item.name!r} of type {item.type} cannot come from {item.request_field!r}"
+        for item in self.elapsed:
+            for end in (item.since, item.until):
+                if end not in inputs or inputs[end].type != "instant":
+                    yield f"elapsed: {item.name!r} needs {end!r} to be an input of type instant"
+        for column in self.gates.baseline:
+            hour_of = column.removesuffix("_hour")
+            is_hour = hour_of != column and hour_of in inputs and inputs[hour_of].type == "local_time"
+            if not is_hour and (column not in inputs or inputs[column].type != "string"):
+                yield f"gates.baseline: {column!r} is neither a string input nor the hour of a local_time one"
+
+
+def define(**fields: Any) -> UseCase:
+    """A `UseCase` from its fields; raises `SpecError` naming every field that is wrong."""
+    try:
+        return UseCase(**fields)
+    except ValidationError as error:
+        found = "; ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'spec'}: {item['msg']}" for item in error.errors()
+        )
+        raise SpecError(
+            expected=f"a valid spec for use case {fields.get('name', '(without a name)')!r}",
+            found=found,
+            next_step="correct the named fields in its module under src/airloop/use_cases/",
+        ) from None

@@ -1,0 +1,262 @@
+"""The verdict on a candidate: rules, each with its value and threshold, and the document they make.
+
+Belongs here: pure rules over measures that were taken elsewhere. Does not belong here: TensorFlow, MLflow,
+files, or a clock; the same inputs make the same document. Every rule fails closed: what was not measured
+does not pass.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Mapping
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from airloop.references import TrainingSet
+from airloop.use_cases.spec import Gates
+
+Comparison = Literal[">=", ">", "<="]
+_HOLDS: Final[Mapping[str, Callable[[float, float], bool]]] = {
+    ">=": operator.ge,
+    ">": operator.gt,
+    "<=": operator.le,
+}
+
+
+class Part(BaseModel):
+    """Base of the document's parts: frozen, unknown fields rejected."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Measures(Part):
+    """Measures of one model's predictions on the test rows; None where one is not defined."""
+
+    rows: int
+    positives: int
+    roc_auc: float | None = None
+    log_loss: float | None = None
+    average_precision: float | None = None
+    brier: float | None = None
+    calibration_error: float | None = None
+
+    def figures(self) -> dict[str, float | None]:
+        """The measures without the counts, by name; None for those that are not finite."""
+        found = self.model_dump(exclude={"rows", "positives"})
+        return {name: value if _finite(value) else None for name, value in found.items()}
+
+
+class Champion(Part):
+    """The champion of the moment, measured on the candidate's test rows."""
+
+    version: int
+    measures: Measures | None
+    problem: str | None = None
+    """Why it could not be measured."""
+
+
+class Rule(Part):
+    """One rule: it passes when `value comparison threshold` holds."""
+
+    name: str
+    value: float | None
+    threshold: float | None
+    comparison: Comparison | None
+    passed: bool
+    detail: str
+
+
+class Verdict(Part):
+    """The machine-readable document on which registration depends."""
+
+    use_case: str
+    run_id: str
+    training_set: TrainingSet
+    accepted: bool
+    rules: tuple[Rule, ...]
+    candidate: Measures
+    baseline: Measures | None
+    champion: Champion | None
+    overridden_by: str | None = None
+    """Who accepted the candidate in spite of the rules; none for a verdict that the rules made."""
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it was rejected: the failed rules, as `name: detail`."""
+        return tuple(f"{rule.name}: {rule.detail}" for rule in self.rules if not rule.passed)
+
+
+def judge(
+    *,
+    use_case: str,
+    gates: Gates,
+    run_id: str,
+    training_set: TrainingSet,
+    candidate: Measures,
+    baseline: Measures | None,
+    champion: Champion | None,
+) -> Verdict:
+    """The verdict on the candidate of run `run_id`: accepted when every rule passes.
+
+    `champion` is None only when no version has ever earned the alias; that is a rule of its own, so that
+    the document says why there was no comparison.
+    """
+    rules = (
+        *_enough_data(gates, candidate, training_set),
+        _all_measured(candidate),
+        *_against_baseline(gates, candidate, baseline),
+        *_against_champion(gates, candidate, champion),
+    )
+    return Verdict(
+        use_case=use_case,
+        run_id=run_id,
+        training_set=training_set,
+        accepted=all(rule.passed for rule in rules),
+        rules=rules,
+        candidate=candidate,
+        baseline=baseline,
+        champion=champion,
+    )
+
+
+def _enough_data(gates: Gates, candidate: Measures, training_set: TrainingSet) -> tuple[Rule, ...]:
+    return (
+        _compare(
+            "test_rows",
+            candidate.rows,
+            ">=",
+            gates.min_test_rows,
+            f"{candidate.rows} test rows measured, {gates.min_test_rows} needed",
+        ),
+        _compare(
+            "all_test_rows_measured",
+            candidate.rows,
+            ">=",
+            training_set.test_rows,
+            f"{candidate.rows} of the training set's {training_set.test_rows} test rows measured",
+        ),
+        _compare(
+            "test_positives",
+            candidate.positives,
+            ">=",
+            gates.min_test_positives,
+            f"{candidate.positives} positive test rows, {gates.min_test_positives} needed",
+        ),
+    )
+
+
+def _all_measured(candidate: Measures) -> Rule:
+    absent = [name for name, value in candidate.figures().items() if value is None]
+    return _compare(
+        "undefined_measures",
+        len(absent),
+        "<=",
+        0,
+        f"not finite: {', '.join(absent)}" if absent else "every measure is finite",
+    )
+
+
+def _against_baseline(gates: Gates, candidate: Measures, baseline: Measures | None) -> tuple[Rule, ...]:
+    by = " and ".join(gates.baseline)
+    gain = _difference(candidate, baseline, "roc_auc")
+    better = _difference(baseline, candidate, "log_loss")
+    return (
+        _compare(
+            "roc_auc_gain_over_baseline",
+            gain,
+            ">=",
+            gates.min_roc_auc_gain_over_baseline,
+            f"ROC AUC {_shown(candidate, 'roc_auc')}, base rate by {by} {_shown(baseline, 'roc_auc')}",
+        ),
+        _compare(
+            "log_loss_gain_over_baseline",
+            better,
+            ">",
+            0.0,
+            f"log loss {_shown(candidate, 'log_loss')}, base rate by {by} {_shown(baseline, 'log_loss')}",
+        ),
+    )
+
+
+def _against_champion(gates: Gates, candidate: Measures, champion: Champion | None) -> tuple[Rule, ...]:
+    if champion is None:
+        return (
+            Rule(
+                name="no_champion_yet",
+                value=None,
+                threshold=None,
+                comparison=None,
+                passed=True,
+                detail="no version has the alias champion; the first model has only the baseline to beat",
+            ),
+        )
+    theirs = champion.measures
+    if theirs is None or champion.problem is not None:
+        return (
+            Rule(
+                name="champion_measured",
+                value=None,
+                threshold=None,
+                comparison=None,
+                passed=False,
+                detail=f"champion version {champion.version} could not be measured: "
+                f"{champion.problem or 'no reason was given'}",
+            ),
+        )
+    return (
+        _compare(
+            "champion_on_same_rows",
+            float(theirs.rows == candidate.rows and theirs.positives == candidate.positives),
+            ">=",
+            1.0,
+            f"champion measured on {theirs.rows} rows ({theirs.positives} positive), candidate on "
+            f"{candidate.rows} ({candidate.positives} positive)",
+        ),
+        _compare(
+            "roc_auc_loss_to_champion",
+            _difference(theirs, candidate, "roc_auc"),
+            "<=",
+            gates.max_roc_auc_loss_to_champion,
+            f"ROC AUC {_shown(candidate, 'roc_auc')}, champion version {champion.version} "
+            f"{_shown(theirs, 'roc_auc')}",
+        ),
+        _compare(
+            "log_loss_excess_over_champion",
+            _difference(candidate, theirs, "log_loss"),
+            "<=",
+            gates.max_log_loss_excess_over_champion,
+            f"log loss {_shown(candidate, 'log_loss')}, champion version {champion.version} "
+            f"{_shown(theirs, 'log_loss')}",
+        ),
+    )
+
+
+def _compare(name: str, value: float | None, comparison: Comparison, threshold: float, detail: str) -> Rule:
+    """A rule that passes when the comparison holds; it fails when `value` is absent or not finite."""
+    if value is None or not math.isfinite(value):
+        value, passed = None, False
+    else:
+        passed = _HOLDS[comparison](value, threshold)
+    return Rule(
+        name=name, value=value, threshold=threshold, comparison=comparison, passed=passed, detail=detail
+    )
+
+
+def _difference(one: Measures | None, other: Measures | None, figure: str) -> float | None:
+    first, second = _figure(one, figure), _figure(other, figure)
+    return None if first is None or second is None else first - second
+
+
+def _figure(measures: Measures | None, figure: str) -> float | None:
+    return None if measures is None else measures.figures()[figure]
+
+
+def _shown(measures: Measures | None, figure: str) -> str:
+    value = _figure(measures, figure)
+    return "not measured" if value is None else f"{value:.4f}"
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
