@@ -13,18 +13,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from google.protobuf import text_format
 
 from airloop.errors import RolloutError
 from airloop.jobs import write_whole
-from airloop.registry import CHAMPION
 from airloop.settings import Settings
+from serving.model_server_client import CHAMPION, PREVIOUS
 from serving.tf_serving_api import ModelServerConfig
-
-PREVIOUS: Final = "previous"
-"""Label of the version that served before the champion, kept loaded so that a rollback is one label away."""
 
 
 @dataclass(frozen=True)

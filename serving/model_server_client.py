@@ -30,6 +30,10 @@ from serving.tf_serving_api import (
     TensorProto,
 )
 
+CHAMPION: Final = "champion"
+"""Label of the version that takes the traffic."""
+PREVIOUS: Final = "previous"
+"""Label of the version that served before it, kept loaded so that a rollback is one label away."""
 AVAILABLE: Final = "AVAILABLE"
 END: Final = "END"
 OUTPUT: Final = "probability"
@@ -161,12 +165,11 @@ class ModelServer:
 
     def reload(self, config: ModelServerConfig, *, timeout: float) -> None:
         """Serve what `config` says, and nothing else; labels may name only versions that are available."""
-        answer = self._call(self._models.HandleReloadConfigRequest, ReloadConfigRequest(config=config), timeout)
-        if answer.status.error_code:
-            code = next(
-                (item.name for item in grpc.StatusCode if item.value[0] == answer.status.error_code), "UNKNOWN"
-            )
-            raise ModelServerRefused(code, answer.status.error_message)
+        request = ReloadConfigRequest(config=config)
+        status = self._call(self._models.HandleReloadConfigRequest, request, timeout).status
+        if status.error_code:
+            names = {code.value[0]: code.name for code in grpc.StatusCode}
+            raise ModelServerRefused(names.get(status.error_code, "UNKNOWN"), status.error_message)
 
     def _call(self, method: Any, request: Any, timeout: float) -> Any:
         try:

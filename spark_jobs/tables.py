@@ -77,7 +77,7 @@ def write_aside(
 
 def fast_forward(spark: SparkSession, table: str, branch: str) -> TableSnapshot:
     """Make what `branch` holds the published state of `table`, and drop the branch."""
-    spark.sql(f"CALL system.fast_forward('{table}', 'main', '{branch}')")
+    spark.sql(f"CALL system.fast_forward('{_with_catalog(spark, table)}', 'main', '{branch}')")
     written = snapshot_of(spark, table)
     spark.sql(f"ALTER TABLE {_with_catalog(spark, table)} DROP BRANCH {branch}")
     return written

@@ -49,7 +49,8 @@ def read_config_file(path: Path) -> tuple[ModelConfig, ...] | None:
     except text_format.ParseError as error:
         raise ServingError(
             Code.INVALID_ARGUMENT,
-            f"Invalid protobuf file {path}: expected a text tensorflow.serving.ModelServerConfig, found {error}",
+            f"Invalid protobuf file {path}: expected a text tensorflow.serving.ModelServerConfig, "
+            f"found {error}",
         ) from error
     if message.WhichOneof("config") is None:
         return None

@@ -18,8 +18,8 @@ from tensorflow_serving.apis import (
     model_management_pb2,
     model_service_pb2_grpc,
     predict_pb2,
-    prediction_service_pb2_grpc,
 )
+from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceServicer
 
 from serving.model_server import model_info, tensor_proto
 from serving.model_server.config import models_of
@@ -58,7 +58,7 @@ def _answered(
     return answer
 
 
-class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):  # type: ignore[misc] # untyped stubs
+class PredictionService(PredictionServiceServicer):  # type: ignore[misc] # untyped stubs
     """Predictions and signatures."""
 
     def __init__(self, manager: ModelManager) -> None:

@@ -196,7 +196,8 @@ def _flatten(value: Any, shape: Sequence[int]) -> list[Any]:
                 )
             if len(item) != size:
                 raise _invalid(
-                    f"Encountered list at unexpected size: {len(item)} at level: {level} expected size: {size}"
+                    f"Encountered list at unexpected size: {len(item)} at level: {level} "
+                    f"expected size: {size}"
                 )
             below.extend(item)
         items = below

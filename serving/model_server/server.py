@@ -134,7 +134,8 @@ class ModelServer:
             except OSError as error:
                 raise ServingError(
                     Code.UNAVAILABLE,
-                    f"Cannot listen on {settings.bind_address}:{settings.rest_port} for REST: {error.strerror}",
+                    f"Cannot listen on {settings.bind_address}:{settings.rest_port} for REST: "
+                    f"{error.strerror}",
                 ) from error
             self.rest_port = self._rest_socket.getsockname()[1]
 

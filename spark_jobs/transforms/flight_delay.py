@@ -184,7 +184,8 @@ def _overdue(flights: DataFrame, departures: DataFrame) -> DataFrame:
         .withColumn("first", F.ceil(F.col("due") / HOUR_SECONDS).cast("long"))
         .withColumn("last", (F.ceil(F.least(F.coalesce("left_at", window_end), window_end) / HOUR_SECONDS) - 1).cast("long"))
         .where("first <= last")
-        .withColumn("hour", F.explode(F.sequence("first", "last")) * HOUR_SECONDS)
+        .withColumn("index", F.explode(F.sequence("first", "last")))
+        .withColumn("hour", F.col("index") * HOUR_SECONDS)
     )
     return waiting.groupBy("origin", "hour").agg(F.count("*").cast("double").alias("origin_overdue_flights"))
 

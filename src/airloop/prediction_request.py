@@ -7,6 +7,7 @@ not belong here: HTTP, the feature store or the model server.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -124,6 +125,11 @@ def example_body(use_case: UseCase) -> dict[str, str | int | float]:
     return {item.name: item.example for item in use_case.request}
 
 
+def example_request(use_case: UseCase) -> PredictionRequest:
+    """The request made of the spec's examples; raises `RequestError` when they break their own schema."""
+    return parse_request(use_case, json.dumps(example_body(use_case)))
+
+
 def parse_request(use_case: UseCase, body: bytes | str) -> PredictionRequest:
     """The request in a JSON body; raises `RequestError` naming every field that is wrong."""
     try:
@@ -175,8 +181,8 @@ def assemble_inputs(
     """The value of every model input, by name, with what is missing in the form that the model knows."""
     inputs: dict[str, InputValue] = {}
     for item in use_case.inputs:
-        field = item.request_field
-        inputs[item.name] = _input_value(item, features.get(item.name) if field is None else request.fields[field])
+        given = features.get(item.name) if item.request_field is None else request.fields[item.request_field]
+        inputs[item.name] = _input_value(item, given)
     return inputs
 
 

@@ -89,14 +89,14 @@ class Candidate(Reference):
 
 
 class Evaluated(Reference):
-    """The verdict on a candidate."""
+    """The verdict on a candidate; a figure that is not defined is None, and the candidate rejected for it."""
 
     run_id: str
     accepted: bool
     verdict_uri: str
-    test_roc_auc: float
-    test_log_loss: float
-    baseline_roc_auc: float
+    test_roc_auc: float | None
+    test_log_loss: float | None
+    baseline_roc_auc: float | None
 
 
 class RegisteredModel(Reference):
@@ -122,3 +122,13 @@ class LiveModel(Reference):
     name: str
     version: int
     previous_version: int | None
+
+
+class Abandoned(Reference):
+    """A candidate that was unloaded; what serves is what served before."""
+
+    name: str
+    version: int
+    """The candidate."""
+    live_version: int | None
+    """The champion, which no candidate's failure touches; none before the first promotion."""

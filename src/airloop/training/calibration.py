@@ -1,6 +1,6 @@
-"""Platt scaling: a slope and an offset that make probabilities mean what they say.
+"""Temperature scaling: a slope that makes a model as confident as it should be.
 
-Belongs here: fitting the two numbers, and deciding whether they help. Does not belong here: applying them
+Belongs here: fitting it, and deciding whether it helps. Does not belong here: applying them
 inside a model (`airloop.training.network`).
 """
 
@@ -12,8 +12,7 @@ import numpy as np
 
 from airloop.training.measures import log_loss
 
-_NEWTON_STEPS: Final = 50
-_RIDGE: Final = 1e-6
+_SLOPES: Final = np.round(np.arange(0.4, 1.6001, 0.02), 2)
 _LEAST_ROWS: Final = 200
 
 
@@ -31,37 +30,34 @@ class Calibration(NamedTuple):
 IDENTITY: Final = Calibration(1.0, 0.0)
 
 
-def calibrate(logits: np.ndarray, labels: np.ndarray) -> Calibration:
+def calibrate(logits: np.ndarray, labels: np.ndarray, centre: float) -> Calibration:
     """The calibration for a model that gave `logits` to validation rows, in order of time.
 
-    It is fitted on the earlier half and kept (refitted on all rows) only if it lowers the log loss of the
-    later half: a calm month's level is no help in a stormy one. Otherwise, and with few rows or one class,
-    it is `IDENTITY`.
+    Only the confidence is changed: the slope turns about `centre`, the logit of the train split's base rate.
+    The level of a few weeks is their weather, and no help in the next ones. The slope is fitted on the
+    earlier half, and kept (refitted on all rows) only if it lowers the log loss of the later half.
+    Otherwise, and with few rows or one class, it is `IDENTITY`.
     """
     half = len(labels) // 2
     early, late = slice(None, half), slice(half, None)
-    if half < _LEAST_ROWS or len(set(labels[early].tolist())) < 2:
+    if half < _LEAST_ROWS or not 0 < labels[early].sum() < half:
         return IDENTITY
-    trial = _fit(logits[early], labels[early])
+    trial = _fit(logits[early], labels[early], centre)
     before = log_loss(labels[late], IDENTITY.apply(logits[late]))
     after = log_loss(labels[late], trial.apply(logits[late]))
-    return _fit(logits, labels) if trial.slope > 0 and after < before else IDENTITY
+    return _fit(logits, labels, centre) if after < before else IDENTITY
 
 
-def _fit(logits: np.ndarray, labels: np.ndarray) -> Calibration:
-    """Newton's method on the log loss."""
-    design = np.stack([logits.astype(np.float64), np.ones(len(logits))], axis=1)
-    weights = np.array([1.0, 0.0])
-    for _ in range(_NEWTON_STEPS):
-        p = _sigmoid(design @ weights)
-        gradient = design.T @ (p - labels)
-        curvature = (design * (p * (1 - p))[:, None]).T @ design + _RIDGE * np.eye(2)
-        step = np.linalg.solve(curvature, gradient)
-        weights -= step
-        if np.abs(step).max() < 1e-9:
-            break
-    return Calibration(float(weights[0]), float(weights[1]))
+def _fit(logits: np.ndarray, labels: np.ndarray, centre: float) -> Calibration:
+    """The best slope in `_SLOPES`: the log loss is convex in it, and a search cannot run away."""
+    losses = [log_loss(labels, _about(centre, slope).apply(logits)) for slope in _SLOPES]
+    return _about(centre, float(_SLOPES[int(np.argmin(losses))]))
+
+
+def _about(centre: float, slope: float) -> Calibration:
+    return Calibration(slope, centre * (1 - slope))
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1.0 / (1.0 + np.exp(-np.clip(x, -60, 60)))
+    probabilities: np.ndarray = 1.0 / (1.0 + np.exp(-np.clip(x, -60, 60)))
+    return probabilities

@@ -42,9 +42,7 @@ class Examples:
         return len(self.labels)
 
 
-def read_examples(
-    settings: Settings, use_case: UseCase, training_set: TrainingSet, split: Split
-) -> Examples:
+def read_examples(settings: Settings, use_case: UseCase, training_set: TrainingSet, split: Split) -> Examples:
     """The rows of `split` in the snapshot that `training_set` pins.
 
     Only the model's inputs and the label are read, a split at a time, so memory is bounded by the window's
@@ -60,7 +58,7 @@ def read_examples(
         table,
         training_set.snapshot_id,
         (*names, label, PREDICTION_TIME, SPLIT),
-        EqualTo(SPLIT, split),
+        EqualTo(term=SPLIT, value=split),
     ).drop_columns([SPLIT])
     expected = getattr(training_set, f"{split}_rows")
     if rows.num_rows != expected:
@@ -82,11 +80,14 @@ def take(columns: Columns, indices: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _vector(column: pa.ChunkedArray, item: ModelInput) -> np.ndarray:
+    vector: np.ndarray
     if item.type == "string":
-        return pc.fill_null(column.cast(pa.string()), "").to_numpy()
-    if item.type == "double":
-        return pc.fill_null(column.cast(pa.float64()), float("nan")).to_numpy().astype(np.float32)
-    return pc.fill_null(column.cast(pa.int64()), 0).to_numpy()
+        vector = pc.fill_null(column.cast(pa.string()), "").to_numpy()
+    elif item.type == "double":
+        vector = pc.fill_null(column.cast(pa.float64()), float("nan")).to_numpy().astype(np.float32)
+    else:
+        vector = pc.fill_null(column.cast(pa.int64()), 0).to_numpy()
+    return vector
 
 
 def _labels(column: pa.ChunkedArray, name: str, split: Split) -> np.ndarray:
@@ -97,4 +98,5 @@ def _labels(column: pa.ChunkedArray, name: str, split: Split) -> np.ndarray:
             found=", ".join(repr(value) for value in others[:5]),
             next_step=_NEXT,
         )
-    return column.to_numpy().astype(np.int8)
+    labels: np.ndarray = column.to_numpy().astype(np.int8)
+    return labels

@@ -16,9 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from airloop.errors import SpecError
 from airloop.training.examples import Columns
-from airloop.training.network import Network
+from airloop.training.network import Network, require_parameters
 
 ENCODING_BATCH: Final = 8192
 GRADIENT_NORM: Final = 1.0
@@ -43,25 +42,12 @@ def make_deterministic(seed: int, threads: int) -> None:
         return
 
 
-def require_parameters(parameters: Mapping[str, int | float], needed: frozenset[str], what: str) -> None:
-    """Raises `SpecError` naming each of the parameters `needed` by `what` that the spec does not give."""
-    if absent := sorted(needed - parameters.keys()):
-        raise SpecError(
-            expected=f"training.parameters to have {', '.join(sorted(needed))} for {what}",
-            found=f"no {', '.join(absent)}",
-            next_step="add them to the use case's spec",
-        )
-
-
 def encode(network: Network, columns: Columns) -> Tensors:
     """The encoder's tensors for every row, computed once and in batches."""
     rows = len(next(iter(columns.values())))
     parts = [
         network.encoder(
-            {
-                name: tf.constant(values[start : start + ENCODING_BATCH])
-                for name, values in columns.items()
-            }
+            {name: tf.constant(values[start : start + ENCODING_BATCH]) for name, values in columns.items()}
         )
         for start in range(0, rows, ENCODING_BATCH)
     ]
@@ -82,7 +68,7 @@ def fit(
     seed: int,
     on_epoch: OnEpoch,
 ) -> int:
-    """Fit the head on encoded rows and labels; the weights of the epoch with the best validation log loss stay.
+    """Fit the head on encoded rows and labels; the weights of the epoch with the best validation loss stay.
 
     The learning rate rises over the first tenth of an epoch's steps and falls to zero along a cosine;
     `weight_average` is the momentum of an average of the weights, which is what is validated and kept
@@ -98,10 +84,11 @@ def fit(
         optimizer=_optimiser(parameters, steps * epochs, steps),
         loss=keras.losses.BinaryCrossentropy(from_logits=True),
         steps_per_execution=max(1, min(16, steps)),
-        jit_compile=True,
+        # XLA and deterministic operations exclude each other.
+        jit_compile=False,
     )
-    best = _BestEpoch(int(parameters["patience_epochs"]), on_epoch)
-    callbacks: list[Any] = [best]
+    best = _BestEpoch(network.head, int(parameters["patience_epochs"]), on_epoch)
+    callbacks: list[Any] = [keras.callbacks.LambdaCallback(on_epoch_end=best.after)]
     if parameters["weight_average"]:
         callbacks.insert(0, keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
     network.head.fit(
@@ -138,7 +125,7 @@ def _optimiser(
 
 
 def _batches(rows: tuple[Tensors, np.ndarray], batch: int, shuffle_seed: int | None) -> tf.data.Dataset:
-    """Batches of whole tensors: the order is drawn once per epoch, and rows are gathered a batch at a time."""
+    """Batches gathered from whole tensors, in an order that is drawn anew for each epoch."""
     tensors, labels = rows
     count = len(labels)
     constants = {name: tf.constant(values) for name, values in tensors.items()}
@@ -148,28 +135,35 @@ def _batches(rows: tuple[Tensors, np.ndarray], batch: int, shuffle_seed: int | N
         indices = indices.shuffle(count, seed=shuffle_seed, reshuffle_each_iteration=True)
     batches = indices.batch(batch, drop_remainder=shuffle_seed is not None)
     return batches.map(
-        lambda at: ({name: tf.gather(values, at) for name, values in constants.items()}, tf.gather(targets, at)),
+        lambda at: (
+            {name: tf.gather(values, at) for name, values in constants.items()},
+            tf.gather(targets, at),
+        ),
         num_parallel_calls=1,
         deterministic=True,
     ).prefetch(2)
 
 
-class _BestEpoch(keras.callbacks.Callback):
+class _BestEpoch:
     """Keeps the weights of the epoch with the lowest validation loss, and stops when it stays the lowest."""
 
-    def __init__(self, patience: int, on_epoch: OnEpoch) -> None:
-        super().__init__()
+    def __init__(self, model: keras.Model, patience: int, on_epoch: OnEpoch) -> None:
+        self._model = model
         self.epoch = -1
         self.weights: list[np.ndarray] = []
         self._lowest = float("inf")
         self._patience = patience
         self._on_epoch = on_epoch
 
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        losses = {"train_log_loss": float((logs or {})["loss"]), "val_log_loss": float((logs or {})["val_loss"])}
+    def after(self, epoch: int, logs: Mapping[str, float]) -> None:
+        """What Keras calls at the end of an epoch, with the averaged weights in place."""
+        losses = {
+            "train_log_loss": float(logs["loss"]),
+            "val_log_loss": float(logs["val_loss"]),
+        }
         self._on_epoch(epoch, losses)
         if losses["val_log_loss"] < self._lowest or not self.weights:
             self._lowest, self.epoch = losses["val_log_loss"], epoch
-            self.weights = self.model.get_weights()
+            self.weights = self._model.get_weights()
         elif epoch - self.epoch >= self._patience:
-            self.model.stop_training = True
+            self._model.stop_training = True

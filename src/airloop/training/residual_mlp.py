@@ -6,7 +6,7 @@ calibrated or exported, or anything of one use case.
 Categories are embedded, with unknown words sharing the embedding that rare ones trained. A number becomes
 its standardised value, an indicator of its absence, and a piecewise-linear code over the train split's
 quantiles, which lets a small network bend where the data do. Times of day are periodic and embedded by the
-hour; the day of the year is left out on purpose, since a window shorter than a year only ever extrapolates it.
+hour; the day of the year is left out on purpose: a window shorter than a year could only extrapolate it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from airloop.errors import SpecError
-from airloop.training.network import Network
+from airloop.training.network import Network, require_parameters
 from airloop.training.statistics import SECONDS_PER_HOUR, Number, Statistics
 from airloop.use_cases.spec import ModelInput, UseCase
 
@@ -39,12 +38,7 @@ def build(use_case: UseCase, statistics: Statistics, parameters: Mapping[str, in
     `parameters` must have those in `PARAMETERS`; others (the optimiser's) are ignored here. Raises
     `SpecError` naming those that are missing.
     """
-    if absent := sorted(PARAMETERS - parameters.keys()):
-        raise SpecError(
-            expected=f"training.parameters of {use_case.name} to have {', '.join(sorted(PARAMETERS))}",
-            found=f"no {', '.join(absent)}",
-            next_step="add them to the use case's spec",
-        )
+    require_parameters(parameters, PARAMETERS, "airloop.training.residual_mlp")
     encoder = _encoder(use_case, statistics)
     sizes = [len(statistics.vocabularies[item.name]) + 1 for item in _of(use_case, "string")]
     for _ in _of(use_case, "local_time"):
@@ -62,8 +56,7 @@ def _of(use_case: UseCase, type_: str) -> list[ModelInput]:
 def _encoder(use_case: UseCase, statistics: Statistics) -> keras.Model:
     """Raw inputs, each [batch], to compact tensors: categories, numbers (standardised), missing, times."""
     inputs = {
-        item.name: keras.Input(shape=(), name=item.name, dtype=_DTYPES[item.type])
-        for item in use_case.inputs
+        item.name: keras.Input(shape=(), name=item.name, dtype=_DTYPES[item.type]) for item in use_case.inputs
     }
     categories = [
         layers.StringLookup(vocabulary=list(statistics.vocabularies[item.name]), num_oov_indices=1)(
@@ -82,11 +75,11 @@ def _encoder(use_case: UseCase, statistics: Statistics) -> keras.Model:
         for harmonic in range(1, DAY_HARMONICS + 1):
             times += [ops.sin(angle * harmonic), ops.cos(angle * harmonic)]
     quantities = {item.name: inputs[item.name] for item in _of(use_case, "double")}
-    for item in use_case.elapsed:
-        since, until = inputs[item.since], inputs[item.until]
+    for span in use_case.elapsed:
+        since, until = inputs[span.since], inputs[span.until]
         hours = ops.cast(until - since, "float32") / SECONDS_PER_HOUR
         known = ops.logical_and(ops.not_equal(since, 0), ops.not_equal(until, 0))
-        quantities[item.name] = ops.where(known, hours, float("nan"))
+        quantities[span.name] = ops.where(known, hours, float("nan"))
     values = ops.stack([quantities[name] for name in statistics.numbers], axis=1)
     missing = ops.logical_not(ops.isfinite(values))
     table = statistics.numbers.values()
@@ -99,7 +92,7 @@ def _encoder(use_case: UseCase, statistics: Statistics) -> keras.Model:
         "categories": ops.stack([ops.cast(ids, "int32") for ids in categories], axis=1),
         "numbers": ops.where(missing, 0.0, standardised),
         "missing": ops.cast(missing, "float32"),
-        "times": ops.stack(times, axis=1),
+        "times": ops.stack(times, axis=1) if times else ops.zeros_like(standardised[:, :1]),
     }
     return keras.Model(inputs, encoded, name="encoder")
 
@@ -137,15 +130,19 @@ def _head(
         x = layers.Add()([x, y])
     x = layers.Activation("silu")(layers.LayerNormalization()(x))
     x = layers.Dropout(dropout)(x)
-    prior = float(np.log(statistics.base_rate / (1 - statistics.base_rate)))
     logit = layers.Dense(
-        1, kernel_initializer="zeros", bias_initializer=keras.initializers.Constant(prior), name="logit"
+        1,
+        kernel_initializer="zeros",
+        bias_initializer=keras.initializers.Constant(statistics.prior_logit),
+        name="logit",
     )(x)
     inputs = {"categories": categories, "numbers": values, "missing": missing, "times": times}
     return keras.Model(inputs, logit, name="head")
 
 
-def _piecewise_linear(values: keras.KerasTensor, missing: keras.KerasTensor, numbers: list[Number]) -> keras.KerasTensor:
+def _piecewise_linear(
+    values: keras.KerasTensor, missing: keras.KerasTensor, numbers: list[Number]
+) -> keras.KerasTensor:
     """Each number's position in each of its quantile bins, 0 below to 1 above; all 0 where it is missing."""
     column: list[int] = []
     lows: list[float] = []

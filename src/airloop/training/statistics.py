@@ -6,6 +6,7 @@ here: TensorFlow, or what a model makes of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -49,6 +50,11 @@ class Statistics:
     numbers: Mapping[str, Number]
     """By double input and by elapsed time in hours."""
 
+    @property
+    def prior_logit(self) -> float:
+        """The logit of the base rate."""
+        return math.log(self.base_rate / (1 - self.base_rate))
+
 
 def compute(use_case: UseCase, columns: Columns, labels: np.ndarray, *, bins: int) -> Statistics:
     """The statistics of the train split: `columns` by input name and `labels`, all of one length.
@@ -64,8 +70,8 @@ def compute(use_case: UseCase, columns: Columns, labels: np.ndarray, *, bins: in
             next_step="build a training set over a longer window",
         )
     quantities = {item.name: columns[item.name] for item in use_case.inputs if item.type == "double"}
-    for item in use_case.elapsed:
-        quantities[item.name] = elapsed_hours(columns[item.since], columns[item.until])
+    for span in use_case.elapsed:
+        quantities[span.name] = elapsed_hours(columns[span.since], columns[span.until])
     return Statistics(
         rows=rows,
         base_rate=base_rate,
@@ -93,7 +99,7 @@ def _number(values: np.ndarray, bins: int) -> Number:
     present = values[np.isfinite(values)].astype(np.float64)
     if not len(present):
         return Number(low=0.0, high=1.0, mean=0.0, deviation=1.0, edges=(0.0, 1.0))
-    low, high = (float(q) for q in np.quantile(present, [CLIPPED_SHARE, 1 - CLIPPED_SHARE]))
+    low, high = (float(q) for q in np.quantile(present, [CLIPPED_SHARE, 1 - CLIPPED_SHARE], method="nearest"))
     clipped = np.clip(present, low, high)
     deviation = float(clipped.std())
     edges = np.unique(np.quantile(clipped, np.linspace(0, 1, bins + 1)))

@@ -113,6 +113,6 @@ def test_every_version_folder_that_goes_takes_its_version_along(model: ModelConf
     (model.base_path / "1").rmdir()
     manager.poll()
     assert _states(manager) == {1: State.END}
-    with pytest.raises(ServingError, match=r"Servable not found for request: Latest\(delay\)"):
-        with manager.lease(ModelChoice("delay")):
-            pytest.fail("nothing should answer")
+    lease = manager.lease(ModelChoice("delay"))
+    with pytest.raises(ServingError, match=r"Servable not found for request: Latest\(delay\)"), lease:
+        pytest.fail("nothing should answer")

@@ -1,0 +1,75 @@
+"""The gateway's process: `python -m serving.gateway`.
+
+Belongs here: flags, logging, and what is put together. Does not belong here: any behaviour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import logging
+import sys
+from collections.abc import Sequence
+
+import uvicorn
+from feast import FeatureStore
+
+from airloop.dotted import load
+from airloop.errors import EXIT_PERMANENT, AirloopError
+from airloop.settings import Settings, load_settings
+from airloop.use_cases.catalogue import all_use_cases
+from serving.gateway.app import create_app
+from serving.gateway.online_features import OnlineFeatures
+from serving.model_server_client import ModelServer
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; returns 0, or `EXIT_PERMANENT` when settings or specs are unusable."""
+    parser = argparse.ArgumentParser(prog="python -m serving.gateway", description=__doc__)
+    parser.add_argument("--host", help="address to listen on; by default the setting host")
+    parser.add_argument("--port", type=int, help="port; by default the setting gateway_port")
+    parser.add_argument("--predict-timeout", type=float, default=2.0, help="seconds for the model server")
+    parser.add_argument(
+        "--store",
+        default="feature_repo.store:open_store",
+        help="module:function that opens the feature store from the settings",
+    )
+    flags = parser.parse_args(argv)
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    # A prediction's log line is JSON and nothing else, on standard output.
+    lines = logging.StreamHandler(sys.stdout)
+    lines.setFormatter(logging.Formatter("%(message)s"))
+    predictions = logging.getLogger("airloop.predictions")
+    predictions.addHandler(lines)
+    predictions.propagate = False
+    try:
+        settings = load_settings()
+        use_cases = all_use_cases()
+    except AirloopError as error:
+        logging.getLogger(__name__).error("%s: %s", type(error).__name__, error)
+        return EXIT_PERMANENT
+    features = OnlineFeatures(functools.partial(_open_store, flags.store, settings))
+    with ModelServer(settings.model_server_address) as model_server:
+        app = create_app(use_cases, features, model_server, predict_timeout=flags.predict_timeout)
+        uvicorn.run(
+            app,
+            host=flags.host or settings.host,
+            port=flags.port or settings.gateway_port,
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=10,
+        )
+    return 0
+
+
+def _open_store(path: str, settings: Settings) -> FeatureStore:
+    # By name: the layers are independent, and only this process's edge knows both.
+    store: FeatureStore = load(path)(settings)
+    return store
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""Online features: the latest values that the feature store has for a request's entities.
+
+Belongs here: the feature store's client. Does not belong here: which of the values still count at the
+prediction time (`airloop.prediction_request`), or writing any.
+
+The store is opened on first use, and the registry is read again when it lacks what is asked for, so that the
+gateway can start before the first feature view exists.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC
+from typing import Final
+
+from feast import FeatureService, FeatureStore
+from feast.errors import FeastObjectNotFoundException
+from feast.protos.feast.types.Value_pb2 import Value
+from feast.type_map import feast_value_type_to_python_type
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from airloop.prediction_request import PredictionRequest, StoredFeature
+from airloop.use_cases.spec import UseCase
+
+log = logging.getLogger(__name__)
+
+StoreFactory = Callable[[], FeatureStore]
+
+_UNKNOWN_SECONDS: Final = 1.0
+_KNOWN_SECONDS: Final = 60.0
+
+
+class NoFeatureService(Exception):
+    """The feature registry has no such feature service yet."""
+
+
+class FeatureStoreDown(Exception):
+    """The feature store does not answer; the same call may succeed later."""
+
+
+class OnlineFeatures:
+    """Reads of one feature store; calls may come from several threads at once.
+
+    Every call raises `NoFeatureService` or `FeatureStoreDown`.
+    """
+
+    def __init__(self, open_store: StoreFactory) -> None:
+        self._open_store = open_store
+        self._store: FeatureStore | None = None
+        self._opening = threading.Lock()
+        self._reading = threading.Lock()
+        self._services: dict[str, tuple[FeatureService | None, float]] = {}
+
+    def read(self, use_case: UseCase, request: PredictionRequest) -> dict[str, StoredFeature]:
+        """The stored value of each feature of the use case, with the time from which on it was true."""
+        service = self.service(use_case.feature_service)
+        # An absent key is asked for as "" or 0; whatever that finds, features that need the key are missing.
+        absent = {item.name: "" if item.type == "string" else 0 for item in use_case.request}
+        row = {key: request.entities.get(key, absent[key]) for key in use_case.entities}
+        try:
+            # Feast's SQLite store reads over one connection, which threads must not share at the same time.
+            with self._reading:
+                answer = self._opened().get_online_features(features=service, entity_rows=[row]).proto
+        except Exception as error:
+            log.exception("reading online features failed")
+            raise FeatureStoreDown(f"{type(error).__name__} while reading online features") from error
+        stored: dict[str, StoredFeature] = {}
+        for name, vector in zip(answer.metadata.feature_names.val, answer.results, strict=True):
+            if name in use_case.features:
+                stored[name] = _stored(vector.values[0], vector.event_timestamps[0])
+        return stored
+
+    def service(self, name: str) -> FeatureService:
+        """The feature service `name`; the registry is read again when it is unknown, or was read long ago."""
+        found, read_at = self._services.get(name, (None, -_KNOWN_SECONDS))
+        if time.monotonic() - read_at > (_KNOWN_SECONDS if found is not None else _UNKNOWN_SECONDS):
+            try:
+                store = self._opened()
+                store.refresh_registry()
+                found = store.get_feature_service(name)
+            except FeastObjectNotFoundException:
+                found = None
+            except Exception as error:
+                log.exception("reading the feature registry failed")
+                # What was known a moment ago serves better than an error.
+                if found is None:
+                    raise FeatureStoreDown(f"{type(error).__name__} while reading the registry") from error
+            self._services[name] = (found, time.monotonic())
+        if found is None:
+            raise NoFeatureService(name)
+        return found
+
+    def _opened(self) -> FeatureStore:
+        with self._opening:
+            if self._store is None:
+                self._store = self._open_store()
+            return self._store
+
+
+def _stored(value: Value, event_time: Timestamp) -> StoredFeature:
+    # Feast gives an entity that it does not have the time zero; nothing is as old as that.
+    known = bool(event_time.seconds or event_time.nanos)
+    return StoredFeature(
+        value=feast_value_type_to_python_type(value),
+        event_time=event_time.ToDatetime(UTC) if known else None,
+    )

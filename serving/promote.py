@@ -1,0 +1,117 @@
+"""Promotion: a checked version becomes the champion, with no moment in which no version is.
+
+Belongs here: the order of the steps. Does not belong here: any check of the candidate (`infra_check`).
+
+Each step leaves a state that serves, and repeating the job finishes what an earlier run began: the label on
+the model server, then the config file, then the registry's aliases, then the versions that are superseded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import shutil
+import sys
+from collections.abc import Sequence
+
+from airloop import registry
+from airloop.errors import RolloutError
+from airloop.jobs import run_job
+from airloop.prediction_request import assemble_inputs, example_request
+from airloop.references import LiveModel
+from airloop.settings import Settings
+from airloop.use_cases.catalogue import use_case
+from airloop.use_cases.spec import UseCase
+from serving.model_config import ServedModel, exclusive, read_models, served_model, write_models
+from serving.model_server_client import AVAILABLE, CHAMPION, ModelServer
+from serving.rollout import rollout_parser, serve
+
+log = logging.getLogger(__name__)
+
+RELOAD_TIMEOUT_SECONDS = 60.0
+PROBE_TIMEOUT_SECONDS = 10.0
+
+
+def promote(settings: Settings, spec: UseCase, version: int) -> LiveModel:
+    """Make `version` the champion; the champion before it stays loaded, older versions leave.
+
+    Raises `RegistryError` when the registry has no such version, `RolloutError` when it has not passed its
+    infra check, is not available, or does not answer as champion; what served before then still does.
+    """
+    name = spec.model_name
+    registry.run_of(settings, name, version)
+    with exclusive(settings), ModelServer(settings.model_server_address) as server:
+        models = read_models(settings)
+        model = served_model(settings, models, name)
+        _require_checked(server, model, version)
+        promoted = {**models, name: model.with_champion(version)}
+        serve(server, promoted, timeout=RELOAD_TIMEOUT_SECONDS)
+        try:
+            _require_champion_answers(server, spec, version)
+        except RolloutError:
+            serve(server, models, timeout=RELOAD_TIMEOUT_SECONDS)
+            raise
+        write_models(settings, promoted)
+        _set_aliases(settings, name, version)
+        kept = promoted[name].without_superseded()
+        if kept != promoted[name]:
+            promoted[name] = kept
+            write_models(settings, promoted)
+            serve(server, promoted, timeout=RELOAD_TIMEOUT_SECONDS)
+        _remove_superseded_folders(kept, version)
+    log.info("version %d of model %s is the champion", version, name)
+    return LiveModel(name=name, version=version, previous_version=kept.previous)
+
+
+def _require_checked(server: ModelServer, model: ServedModel, version: int) -> None:
+    states = server.states(model.name)
+    state = states[version].state if version in states else "not loaded"
+    if version not in model.versions:
+        state += ", and without a passed infra check"
+    elif state == AVAILABLE:
+        return
+    raise RolloutError(
+        expected=f"version {version} of model {model.name} AVAILABLE, after its infra check",
+        found=state,
+        next_step=f"run serving.infra_check --version {version} first",
+    )
+
+
+def _require_champion_answers(server: ModelServer, spec: UseCase, version: int) -> None:
+    request = example_request(spec)
+    row = {name: [value] for name, value in assemble_inputs(spec, request, {}).items()}
+    answer = server.predict(spec, row, version=CHAMPION, timeout=PROBE_TIMEOUT_SECONDS)
+    if answer.version != version or not all(map(math.isfinite, answer.probability)):
+        raise RolloutError(
+            expected=f"the label {CHAMPION} to be answered by version {version}, with a probability",
+            found=f"version {answer.version} answering {answer.probability}",
+            next_step="the champion before it serves again; read the model server's log",
+        )
+
+
+def _set_aliases(settings: Settings, name: str, version: int) -> None:
+    if registry.version_behind(settings, name, registry.CHAMPION) != version:
+        registry.set_alias(settings, name, registry.CHAMPION, version)
+    if registry.version_behind(settings, name, registry.CHALLENGER) == version:
+        registry.drop_alias(settings, name, registry.CHALLENGER)
+
+
+def _remove_superseded_folders(model: ServedModel, champion: int) -> None:
+    """Remove the folders of older versions that are not served; the registry keeps the models."""
+    for folder in model.base_path.iterdir():
+        if folder.name.isdecimal() and int(folder.name) < champion and int(folder.name) not in model.versions:
+            shutil.rmtree(folder)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; see `airloop.jobs.run_job` for the exit status and the result file."""
+
+    def work(arguments: argparse.Namespace, settings: Settings) -> LiveModel:
+        return promote(settings, use_case(arguments.use_case), arguments.version)
+
+    return run_job(rollout_parser(__doc__, version_required=True), work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

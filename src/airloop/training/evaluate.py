@@ -1,0 +1,159 @@
+"""Job: measure a candidate on the test window and write its verdict.
+
+    python -m airloop.training.evaluate --use-case NAME --training-set JSON --candidate JSON [--result FILE]
+
+Belongs here: measuring candidate, baseline and champion on the same rows. Does not belong here: the rules
+(`airloop.verdict`). A rejected candidate is a success of this job: the gate decides by `accepted`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from airloop import baseline
+from airloop.errors import HistoryError, RegistryError
+from airloop.jobs import run_job, write_whole
+from airloop.references import Candidate, Evaluated, TrainingSet
+from airloop.registry import CHAMPION, SAVED_MODEL, download_artifacts, run_of, version_behind
+from airloop.settings import Settings
+from airloop.training.arguments import parse_reference
+from airloop.training.examples import Examples, read_examples
+from airloop.training.measures import measure
+from airloop.training.served_model import ServedModel
+from airloop.training.tracking import TRAINING_SET, VERDICT_FILE, TrainingRuns
+from airloop.use_cases.catalogue import use_case
+from airloop.use_cases.spec import UseCase
+from airloop.verdict import Champion, Measures, Verdict, judge
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(settings: Settings, spec: UseCase, training_set: TrainingSet, candidate: Candidate) -> Evaluated:
+    """Judge `candidate` on the test split of `training_set`; the verdict goes to its run and to a report.
+
+    Raises `RegistryError` when the run is not complete or was trained on another training set, and
+    `HistoryError` when the training set is not what its reference says.
+    """
+    runs = TrainingRuns(settings, spec)
+    run = runs.complete_run(candidate.run_id)
+    if run.data.tags.get(TRAINING_SET) != training_set.tag:
+        raise RegistryError(
+            expected=f"run {candidate.run_id} to be trained on {training_set.tag}",
+            found=f"{run.data.tags.get(TRAINING_SET)}",
+            next_step="pass the reference that training was given",
+        )
+    settings.scratch_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="evaluate-", dir=settings.scratch_dir) as scratch:
+        test = read_examples(settings, spec, training_set, "test")
+        verdict = judge(
+            use_case=spec.name,
+            gates=spec.gates,
+            run_id=candidate.run_id,
+            training_set=training_set,
+            candidate=_measure_run(settings, spec, candidate.run_id, test, Path(scratch) / "candidate"),
+            baseline=_measure_baseline(settings, spec, training_set, test),
+            champion=_measure_champion(settings, spec, test, Path(scratch) / "champion"),
+        )
+    return _publish(settings, runs, verdict)
+
+
+def _measure_run(settings: Settings, spec: UseCase, run_id: str, rows: Examples, folder: Path) -> Measures:
+    """The run's SavedModel measured on `rows`; raises `RegistryError` when it cannot be asked."""
+    model = ServedModel(download_artifacts(settings, run_id, SAVED_MODEL, folder))
+    if differences := model.differences(spec):
+        raise RegistryError(
+            expected=f"the model of run {run_id} to take the inputs of {spec.name}",
+            found="; ".join(differences),
+            next_step="train a model with the present spec; a champion that cannot be compared is retired by "
+            "removing its alias in MLflow",
+        )
+    return measure(rows.labels, model.predict(rows.columns))
+
+
+def _measure_baseline(
+    settings: Settings, spec: UseCase, training_set: TrainingSet, rows: Examples
+) -> Measures | None:
+    try:
+        train = read_examples(settings, spec, training_set, "train")
+    except HistoryError as error:
+        log.error("no baseline: %s", error)
+        return None
+    rates = baseline.fit(spec.gates.baseline, train.columns, train.labels)
+    return measure(rows.labels, rates.predict(rows.columns))
+
+
+def _measure_champion(settings: Settings, spec: UseCase, rows: Examples, folder: Path) -> Champion | None:
+    """The champion on `rows`; None only when the alias is not set.
+
+    One that cannot be read or asked is a fact for the verdict, not a failure of this job; a registry that
+    does not answer is, so that a retry can find it.
+    """
+    version = version_behind(settings, spec.model_name, CHAMPION)
+    if version is None:
+        return None
+    try:
+        run_id = run_of(settings, spec.model_name, version)
+        return Champion(version=version, measures=_measure_run(settings, spec, run_id, rows, folder))
+    except RegistryError as error:
+        return Champion(version=version, measures=None, problem=str(error))
+
+
+def _publish(settings: Settings, runs: TrainingRuns, verdict: Verdict) -> Evaluated:
+    """Write the verdict to MLflow and to the reports, and log its figures."""
+    text = verdict.model_dump_json(indent=2)
+    measured = {"test": verdict.candidate, "baseline": verdict.baseline}
+    if verdict.champion is not None:
+        measured["champion"] = verdict.champion.measures
+    metrics = {
+        f"{who}_{name}": value
+        for who, measures in measured.items()
+        if measures is not None
+        for name, value in {
+            **measures.figures(),
+            "rows": measures.rows,
+            "positives": measures.positives,
+        }.items()
+        if value is not None
+    }
+    runs.log_metrics(verdict.run_id, metrics)
+    uri = runs.log_text(verdict.run_id, VERDICT_FILE, text)
+    outcome = "accepted" if verdict.accepted else "rejected"
+    runs.tag(verdict.run_id, {"airloop.verdict": outcome, "airloop.rejected_for": "; ".join(verdict.reasons)})
+    report = settings.reports_dir / verdict.use_case / verdict.training_set.tag / VERDICT_FILE
+    write_whole(report, text)
+    log.info("%s: %s", outcome, "; ".join(verdict.reasons) or "every rule passed")
+    return Evaluated(
+        run_id=verdict.run_id,
+        accepted=verdict.accepted,
+        verdict_uri=uri,
+        test_roc_auc=verdict.candidate.figures()["roc_auc"],
+        test_log_loss=verdict.candidate.figures()["log_loss"],
+        baseline_roc_auc=verdict.baseline.figures()["roc_auc"] if verdict.baseline else None,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Measure a candidate and write its verdict.")
+    parser.add_argument("--use-case", required=True, help="name of the use case")
+    parser.add_argument("--training-set", required=True, help="TrainingSet reference, JSON")
+    parser.add_argument("--candidate", required=True, help="Candidate reference, JSON")
+
+    def work(arguments: argparse.Namespace, settings: Settings) -> Evaluated:
+        return evaluate(
+            settings,
+            use_case(arguments.use_case),
+            parse_reference(TrainingSet, arguments.training_set, "--training-set"),
+            parse_reference(Candidate, arguments.candidate, "--candidate"),
+        )
+
+    return run_job(parser, work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

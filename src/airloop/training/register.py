@@ -1,0 +1,104 @@
+"""Job: register an accepted candidate as the challenger.
+
+    python -m airloop.training.register --use-case NAME --evaluated JSON [--result FILE]
+
+Belongs here: checking the verdict at its source, then registering. Does not belong here: judging
+(`airloop.verdict`), or serving the version (the rollout).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from airloop.errors import RegistryError
+from airloop.jobs import run_job
+from airloop.references import Evaluated, RegisteredModel
+from airloop.registry import CHALLENGER, SAVED_MODEL, download_artifacts, register_version, set_alias
+from airloop.settings import Settings
+from airloop.training.arguments import parse_reference
+from airloop.training.tracking import VERDICT_FILE, TrainingRuns
+from airloop.use_cases.catalogue import use_case
+from airloop.use_cases.spec import UseCase
+from airloop.verdict import Verdict
+
+
+def register(settings: Settings, spec: UseCase, evaluated: Evaluated) -> RegisteredModel:
+    """Register the run's SavedModel, once however often this is run, and give it the alias challenger.
+
+    What counts is the verdict document in MLflow, not the reference's word. Raises `RegistryError` when it
+    is missing, unreadable, another run's, or a rejection; nothing is registered then.
+    """
+    runs = TrainingRuns(settings, spec)
+    runs.complete_run(evaluated.run_id)
+    verdict = _verdict(settings, evaluated.run_id)
+    if (verdict.use_case, verdict.run_id) != (spec.name, evaluated.run_id):
+        raise _refused(
+            f"the verdict to be on run {evaluated.run_id} of {spec.name}",
+            f"one on run {verdict.run_id} of {verdict.use_case}",
+        )
+    if not verdict.accepted or not (evaluated.accepted or verdict.overridden_by):
+        raise _refused(
+            "an accepted candidate", "; ".join(verdict.reasons) or "a reference that says rejected"
+        )
+    if (failed := verdict.reasons) and verdict.overridden_by is None:
+        raise _refused("a verdict whose rules all passed", "; ".join(failed))
+    version = register_version(
+        settings,
+        name=spec.model_name,
+        run_id=evaluated.run_id,
+        source=runs.artifact_uri(evaluated.run_id, SAVED_MODEL),
+        tags={
+            "verdict": "accepted",
+            "as_of": verdict.training_set.as_of,
+            "training_set": verdict.training_set.tag,
+        },
+    )
+    set_alias(settings, spec.model_name, CHALLENGER, version)
+    return RegisteredModel(name=spec.model_name, version=version, run_id=evaluated.run_id)
+
+
+def _verdict(settings: Settings, run_id: str) -> Verdict:
+    settings.scratch_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="register-", dir=settings.scratch_dir) as scratch:
+        path = download_artifacts(settings, run_id, VERDICT_FILE, Path(scratch))
+        text = path.read_text(encoding="utf-8")
+    try:
+        return Verdict.model_validate_json(text)
+    except ValidationError as error:
+        raise _refused(
+            f"{VERDICT_FILE} of run {run_id} to be a verdict", f"{error.error_count()} faults in it"
+        ) from None
+
+
+def _refused(expected: str, found: str) -> RegistryError:
+    return RegistryError(
+        expected=expected,
+        found=found,
+        next_step="read the run's verdict.json in MLflow; evaluate it again, or train a better candidate",
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Register an accepted candidate as the challenger.")
+    parser.add_argument("--use-case", required=True, help="name of the use case")
+    parser.add_argument("--evaluated", required=True, help="Evaluated reference, JSON")
+
+    def work(arguments: argparse.Namespace, settings: Settings) -> RegisteredModel:
+        return register(
+            settings,
+            use_case(arguments.use_case),
+            parse_reference(Evaluated, arguments.evaluated, "--evaluated"),
+        )
+
+    return run_job(parser, work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

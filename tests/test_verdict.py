@@ -1,0 +1,153 @@
+"""The rules of a verdict: each can fail, and what was not measured fails."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from airloop.references import TrainingSet
+from airloop.use_cases.spec import Gates
+from airloop.verdict import Champion, Measures, Verdict, judge
+
+GATES = Gates(
+    baseline=("colour",),
+    min_test_rows=1000,
+    min_test_positives=100,
+    min_roc_auc_gain_over_baseline=0.01,
+    max_roc_auc_loss_to_champion=0.002,
+    max_log_loss_excess_over_champion=0.002,
+)
+TRAINING_SET = TrainingSet(
+    table="training.planted",
+    tag="as_of_20130112",
+    snapshot_id=1,
+    rows=5000,
+    train_rows=3000,
+    validation_rows=1000,
+    test_rows=1000,
+    as_of="2013-01-12T00:00:00+00:00",
+    sources=(),
+)
+CANDIDATE = Measures(
+    rows=1000,
+    positives=200,
+    roc_auc=0.71,
+    log_loss=0.40,
+    average_precision=0.4,
+    brier=0.15,
+    calibration_error=0.01,
+)
+BASELINE = CANDIDATE.model_copy(update={"roc_auc": 0.64, "log_loss": 0.43})
+
+
+def verdict_on(**changes: Any) -> Verdict:
+    """The verdict on a candidate that passes every rule, but for `changes`."""
+    given: dict[str, Any] = {
+        "use_case": "planted",
+        "gates": GATES,
+        "run_id": "r1",
+        "training_set": TRAINING_SET,
+        "candidate": CANDIDATE,
+        "baseline": BASELINE,
+        "champion": Champion(version=3, measures=CANDIDATE),
+    }
+    return judge(**{**given, **changes})
+
+
+def candidate(**changes: Any) -> Measures:
+    return CANDIDATE.model_copy(update=changes)
+
+
+def champion(**changes: Any) -> Champion:
+    return Champion(version=3, measures=CANDIDATE.model_copy(update=changes))
+
+
+def failed(verdict: Verdict) -> set[str]:
+    return {rule.name for rule in verdict.rules if not rule.passed}
+
+
+def test_a_candidate_that_passes_every_rule_is_accepted() -> None:
+    verdict = verdict_on()
+    assert verdict.accepted
+    assert verdict.reasons == ()
+    assert verdict.overridden_by is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "rules"),
+    [
+        (
+            {"candidate": candidate(rows=999), "champion": champion(rows=999)},
+            {"test_rows", "all_test_rows_measured"},
+        ),
+        ({"training_set": TRAINING_SET.model_copy(update={"test_rows": 1001})}, {"all_test_rows_measured"}),
+        ({"candidate": candidate(positives=99), "champion": champion(positives=99)}, {"test_positives"}),
+        ({"candidate": candidate(brier=math.nan)}, {"undefined_measures"}),
+        ({"candidate": candidate(average_precision=None)}, {"undefined_measures"}),
+        ({"candidate": candidate(calibration_error=math.inf)}, {"undefined_measures"}),
+        (
+            {"candidate": candidate(roc_auc=math.nan)},
+            {"undefined_measures", "roc_auc_gain_over_baseline", "roc_auc_loss_to_champion"},
+        ),
+        (
+            {"candidate": candidate(log_loss=None)},
+            {"undefined_measures", "log_loss_gain_over_baseline", "log_loss_excess_over_champion"},
+        ),
+        ({"baseline": None}, {"roc_auc_gain_over_baseline", "log_loss_gain_over_baseline"}),
+        ({"baseline": candidate(roc_auc=0.701, log_loss=0.43)}, {"roc_auc_gain_over_baseline"}),
+        ({"baseline": candidate(roc_auc=math.nan, log_loss=0.43)}, {"roc_auc_gain_over_baseline"}),
+        ({"baseline": candidate(roc_auc=0.6, log_loss=0.40)}, {"log_loss_gain_over_baseline"}),
+        ({"baseline": candidate(roc_auc=0.6, log_loss=None)}, {"log_loss_gain_over_baseline"}),
+        ({"champion": champion(roc_auc=0.7121)}, {"roc_auc_loss_to_champion"}),
+        ({"champion": champion(roc_auc=math.nan)}, {"roc_auc_loss_to_champion"}),
+        ({"champion": champion(log_loss=0.3979)}, {"log_loss_excess_over_champion"}),
+        ({"champion": champion(rows=1200)}, {"champion_on_same_rows"}),
+        ({"champion": Champion(version=3, measures=None, problem="gone")}, {"champion_measured"}),
+        ({"champion": Champion(version=3, measures=None)}, {"champion_measured"}),
+        ({"champion": Champion(version=3, measures=CANDIDATE, problem="odd")}, {"champion_measured"}),
+    ],
+)
+def test_each_rule_can_reject(changes: dict[str, Any], rules: set[str]) -> None:
+    verdict = verdict_on(**changes)
+    assert not verdict.accepted
+    assert failed(verdict) == rules
+    assert len(verdict.reasons) == len(rules)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"champion": champion(roc_auc=0.7119, log_loss=0.3981)},
+        {"champion": champion(roc_auc=0.5, log_loss=0.6)},
+        {"baseline": candidate(roc_auc=0.6999, log_loss=0.4001)},
+    ],
+)
+def test_values_inside_the_thresholds_pass(changes: dict[str, Any]) -> None:
+    assert verdict_on(**changes).accepted
+
+
+def test_the_first_model_is_accepted_by_a_rule_of_its_own() -> None:
+    verdict = verdict_on(champion=None)
+    assert verdict.accepted
+    assert [rule.name for rule in verdict.rules if "champion" in rule.name] == ["no_champion_yet"]
+
+
+def test_the_first_model_must_beat_the_baseline_too() -> None:
+    assert failed(verdict_on(champion=None, baseline=None)) == {
+        "roc_auc_gain_over_baseline",
+        "log_loss_gain_over_baseline",
+    }
+
+
+def test_an_unreadable_champion_gives_its_reason() -> None:
+    verdict = verdict_on(champion=Champion(version=3, measures=None, problem="the file is damaged"))
+    assert any("version 3" in reason and "the file is damaged" in reason for reason in verdict.reasons)
+
+
+def test_the_same_inputs_make_the_same_document_and_it_can_be_read_again() -> None:
+    text = verdict_on(candidate=candidate(brier=math.nan)).model_dump_json()
+    assert text == verdict_on(candidate=candidate(brier=math.nan)).model_dump_json()
+    assert "NaN" not in text
+    assert not Verdict.model_validate_json(text).accepted
