@@ -22,6 +22,4 @@ def job_parser(description: str | None, *, interval: bool = True) -> argparse.Ar
 
 def interval_of(arguments: argparse.Namespace) -> Interval:
     """The interval of `--start` and `--end`; raises `IntervalError` unless it is of whole days."""
-    return require_whole_days(
-        make_interval(parse_instant(arguments.start), parse_instant(arguments.end))
-    )
+    return require_whole_days(make_interval(parse_instant(arguments.start), parse_instant(arguments.end)))

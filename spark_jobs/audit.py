@@ -78,7 +78,9 @@ def suite_of(table: CleanTable, interval: Interval) -> gx.ExpectationSuite:
     return suite
 
 
-def audit_table(rows: DataFrame, table: CleanTable, interval: Interval) -> gx.ExpectationSuiteValidationResult:
+def audit_table(
+    rows: DataFrame, table: CleanTable, interval: Interval
+) -> gx.ExpectationSuiteValidationResult:
     """Validate the `rows` of `interval` against the table's suite."""
     if table.event_time is not None:
         rows = rows.withColumn(DAY, F.date_format(table.event_time, "yyyy-MM-dd"))
@@ -117,12 +119,16 @@ def describe(table: str, result: ExpectationValidationResult, sample: Sequence[d
         observed = f"an error: {result.exception_info.get('exception_message')}"
     else:
         observed = f"{_shortened(found.get('observed_value'))}"
-    text = f"{table}: {config.type} {json.dumps(arguments, default=str)} ({config.notes}); observed {observed}"
+    text = (
+        f"{table}: {config.type} {json.dumps(arguments, default=str)} ({config.notes}); observed {observed}"
+    )
     return text + (f"; rows {json.dumps(list(sample), default=str)}" if sample else "")
 
 
 def _shortened(values: Any) -> Any:
-    return [*values[:SAMPLE_ROWS], "..."] if isinstance(values, list) and len(values) > SAMPLE_ROWS else values
+    return (
+        [*values[:SAMPLE_ROWS], "..."] if isinstance(values, list) and len(values) > SAMPLE_ROWS else values
+    )
 
 
 def audit(
@@ -143,7 +149,9 @@ def audit(
         ]
         spark.catalog.clearCache()
     report = settings.reports_dir / spec.name / "audits" / f"{interval.key}.json"
-    write_whole(report, json.dumps({"branch": branch, "failures": failures, "tables": documents}, default=str))
+    write_whole(
+        report, json.dumps({"branch": branch, "failures": failures, "tables": documents}, default=str)
+    )
     if failures:
         raise AuditError(
             expected=f"all {count} expectations on branch {branch} to hold",
@@ -157,9 +165,10 @@ def audit(
 def read_branch(spark: SparkSession, table: CleanTable, interval: Interval, branch: str) -> DataFrame:
     """The rows of `interval` on `branch`; raises `HistoryError` when cleaning did not write it."""
     name = f"{CLEAN}.{table.name}"
-    if not spark.catalog.tableExists(name) or spark.sql(
-        f"SELECT 1 FROM {name}.refs WHERE name = '{branch}'"
-    ).isEmpty():
+    if (
+        not spark.catalog.tableExists(name)
+        or spark.sql(f"SELECT 1 FROM {name}.refs WHERE name = '{branch}'").isEmpty()
+    ):
         raise HistoryError(
             expected=f"a branch {branch} of {name}",
             found="none",

@@ -27,7 +27,7 @@ from spark_jobs.tables import RAW, ensure_table, snapshot_of, within
 
 
 def new_records(delivered: DataFrame, there: DataFrame | None, feed: Feed) -> DataFrame:
-    """The records of `delivered` that `there` (if anything is) does not have, each once, with their source key.
+    """The records of `delivered` that `there` (if anything is) lacks, each once, with their source key.
 
     A record is the same when its source key and its offset are; a correction has another offset.
     """
@@ -65,7 +65,9 @@ def ingest(spark: SparkSession, spec: UseCase, interval: Interval, settings: Set
             rows = 0 if fresh.isEmpty() else append(spark, fresh, table)
             fresh.unpersist()
         duplicates += records.num_rows - rows
-        snapshots.append(TableSnapshot(table=table, snapshot_id=snapshot_of(spark, table).snapshot_id, rows=rows))
+        snapshots.append(
+            TableSnapshot(table=table, snapshot_id=snapshot_of(spark, table).snapshot_id, rows=rows)
+        )
     return Ingested(snapshots=tuple(snapshots), duplicates=duplicates)
 
 

@@ -55,21 +55,23 @@ def ensure_table(spark: SparkSession, name: str, like: DataFrame, event_time: st
 def write_aside(
     spark: SparkSession, rows: DataFrame, table: str, event_time: str | None, interval: Interval, branch: str
 ) -> TableSnapshot:
-    """Make `rows` the only rows of `interval` (or at all, without `event_time`) on a fresh `branch` of `table`.
+    """Make `rows` the only rows of `interval` (or at all, without `event_time`) on a fresh `branch`.
 
     The branch starts from `main`, replaces one of the same name, and leaves `main` as it is: whatever stops
     the job, a rerun starts anew.
     """
     target = f"{_with_catalog(spark, table)}.branch_{branch}"
     spark.sql(
-        f"ALTER TABLE {_with_catalog(spark, table)} CREATE OR REPLACE BRANCH {branch} RETAIN {BRANCH_DAYS} DAYS"
+        f"ALTER TABLE {_with_catalog(spark, table)} "
+        f"CREATE OR REPLACE BRANCH {branch} RETAIN {BRANCH_DAYS} DAYS"
     )
     if event_time is None:
         rows.writeTo(target).overwrite(F.lit(True))
     else:
         start, end = (moment.isoformat() for moment in interval)
         spark.sql(
-            f"DELETE FROM {target} WHERE {event_time} >= TIMESTAMP '{start}' AND {event_time} < TIMESTAMP '{end}'"
+            f"DELETE FROM {target} "
+            f"WHERE {event_time} >= TIMESTAMP '{start}' AND {event_time} < TIMESTAMP '{end}'"
         )
         rows.writeTo(target).append()
     return snapshot_of(spark, table, ref=branch)

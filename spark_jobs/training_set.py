@@ -189,12 +189,15 @@ def _check_coverage(
         .collect()
     }
     wanted = {
-        (name, f"{span.start + n * ONE_DAY:%Y-%m-%d}") for name, span in spans.items() for n in range(span.days)
+        (name, f"{span.start + n * ONE_DAY:%Y-%m-%d}")
+        for name, span in spans.items()
+        for n in range(span.days)
     }
     missing = sorted(day for _, day in wanted - set(days))
     if missing:
         raise HistoryError(
-            expected=f"examples on each day from {spans['train'].start:%Y-%m-%d} to {spans['test'].end:%Y-%m-%d}",
+            expected="examples on each day from "
+            f"{spans['train'].start:%Y-%m-%d} to {spans['test'].end:%Y-%m-%d}",
             found=f"none on {len(missing)} of them, the first {missing[0]} and the last {missing[-1]}",
             next_step="run the features DAG over those days (its start_date and end_date), then train again",
         )

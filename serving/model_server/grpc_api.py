@@ -49,7 +49,7 @@ def _answered(
             return method(self, request)
         except ServingError as error:
             failure = error
-        except Exception as error:  # noqa: BLE001 - a client must get a status, whatever went wrong here
+        except Exception as error:
             _log.exception("%s failed unexpectedly", method.__name__)
             failure = ServingError(Code.INTERNAL, f"{type(error).__name__}: {error}")
         context.abort(*grpc_status(failure))

@@ -40,7 +40,7 @@ class PeriodicCheck:
         while not self._stopping.wait(self._seconds):
             try:
                 self._check()
-            except Exception as error:  # noqa: BLE001 - whatever one check met, the next must still run
+            except Exception as error:
                 if str(error) != self._last_failure:
                     _log.error("%s failed: %s", self._thread.name, error)
                 self._last_failure = str(error)

@@ -62,7 +62,7 @@ class RestApi:
             return 200, self._content(method, path, body)
         except ServingError as error:
             return http_status(error.code), json_response.write_error(error.message)
-        except Exception as error:  # noqa: BLE001 - a client must get an answer, whatever went wrong here
+        except Exception as error:
             _log.exception("%s %s failed unexpectedly", method, path)
             return 500, json_response.write_error(f"{type(error).__name__}: {error}")
 

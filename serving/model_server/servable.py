@@ -86,7 +86,7 @@ def load_servable(name: str, version: int, path: Path) -> Servable:
         return Servable(name, version, definitions, dict(loaded.signatures), loaded)
     except ServingError:
         raise
-    except Exception as error:  # noqa: BLE001 - a damaged SavedModel can make the loader raise anything
+    except Exception as error:
         _raise_as_serving_error(error)
 
 

@@ -129,9 +129,7 @@ def _hour_known(column: str) -> Column:
     return (F.ceil(F.col(column).cast("double") / HOUR_SECONDS) * HOUR_SECONDS).cast("long")
 
 
-def _rolling(
-    buckets: DataFrame, keys: tuple[str, ...], hours: int, sums: Mapping[str, str]
-) -> DataFrame:
+def _rolling(buckets: DataFrame, keys: tuple[str, ...], hours: int, sums: Mapping[str, str]) -> DataFrame:
     """`buckets` with each column of `sums` summed, as its new name, over the last `hours` buckets."""
     window = Window.partitionBy(*keys).orderBy("hour").rangeBetween(-(hours - 1) * HOUR_SECONDS, 0)
     for name, column in sums.items():
@@ -155,7 +153,9 @@ def _on_grid(buckets: DataFrame, keys: tuple[str, ...], interval: Interval, step
     grid = (
         buckets.select(*keys)
         .distinct()
-        .withColumn("hour", F.explode(F.sequence(F.lit(start), F.lit(end - step), F.lit(step)).cast("array<bigint>")))
+        .withColumn(
+            "hour", F.explode(F.sequence(F.lit(start), F.lit(end - step), F.lit(step)).cast("array<bigint>"))
+        )
     )
     return buckets.join(grid, [*keys, "hour"], "full_outer").fillna(0, ["events", "delay", "late"])
 
@@ -182,7 +182,10 @@ def _overdue(flights: DataFrame, departures: DataFrame) -> DataFrame:
         flights.select("flight_id", "origin", F.col("scheduled_departure").cast("double").alias("due"))
         .join(left, "flight_id", "left")
         .withColumn("first", F.ceil(F.col("due") / HOUR_SECONDS).cast("long"))
-        .withColumn("last", (F.ceil(F.least(F.coalesce("left_at", window_end), window_end) / HOUR_SECONDS) - 1).cast("long"))
+        .withColumn(
+            "last",
+            (F.ceil(F.least(F.coalesce("left_at", window_end), window_end) / HOUR_SECONDS) - 1).cast("long"),
+        )
         .where("first <= last")
         .withColumn("index", F.explode(F.sequence("first", "last")))
         .withColumn("hour", F.col("index") * HOUR_SECONDS)

@@ -1,4 +1,4 @@
-"""The contract of a job's command line: typed flags in, one result file out, an exit status that means something.
+"""The contract of a job's command line: typed flags in, one result file out, a telling exit status.
 
 Belongs here: what every job shares at its edge. Does not belong here: what a job does, or who starts it.
 A person can run any job with the same flags as Airflow: `python -m <module> --help`.

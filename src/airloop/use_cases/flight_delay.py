@@ -34,7 +34,9 @@ def _complete(*columns: str) -> tuple[Expectation, ...]:
     )
 
 
-def _between(column: str, low: float | None, high: float | None, why: str, mostly: float = 1.0) -> Expectation:
+def _between(
+    column: str, low: float | None, high: float | None, why: str, mostly: float = 1.0
+) -> Expectation:
     return _expect(
         "ExpectColumnValuesToBeBetween", why, column=column, min_value=low, max_value=high, mostly=mostly
     )
@@ -88,7 +90,9 @@ USE_CASE = define(
                     column="kind",
                     value_set=["departure", "landing"],
                 ),
-                _between("delay_minutes", -120, 1500, "delays are minutes; seconds or hours would be outside"),
+                _between(
+                    "delay_minutes", -120, 1500, "delays are minutes; seconds or hours would be outside"
+                ),
                 _expect(
                     "ExpectColumnMeanToBeBetween",
                     "the mean delay over a day was never outside this band in a year",
@@ -105,7 +109,10 @@ USE_CASE = define(
             expectations=(
                 *_complete("origin", "reported_at"),
                 _expect(
-                    "ExpectColumnValuesToBeInSet", "unknown weather station", column="origin", value_set=ORIGINS
+                    "ExpectColumnValuesToBeInSet",
+                    "unknown weather station",
+                    column="origin",
+                    value_set=ORIGINS,
                 ),
                 _between("temperature_f", -40, 130, "degrees Fahrenheit", mostly=0.99),
                 _between("visibility_miles", 0, 10, "statute miles, capped at 10", mostly=0.99),
@@ -214,9 +221,7 @@ USE_CASE = define(
     ),
     inputs=(
         *(ModelInput(name=name, type="string", request_field=name) for name in ("origin", "dest", "carrier")),
-        ModelInput(
-            name="scheduled_departure_local", type="local_time", request_field="scheduled_departure"
-        ),
+        ModelInput(name="scheduled_departure_local", type="local_time", request_field="scheduled_departure"),
         ModelInput(name="scheduled_departure", type="instant", request_field="scheduled_departure"),
         ModelInput(name="scheduled_arrival", type="instant", request_field="scheduled_arrival"),
         *(

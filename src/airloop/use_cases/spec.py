@@ -92,7 +92,7 @@ class CleanTable(SpecPart):
 
 
 class FeatureTable(SpecPart):
-    """A table of feature values, each row true from its `event_timestamp` on; the source of a feature view."""
+    """A table of feature values, each row true from its `event_timestamp` on; a view's source."""
 
     name: Identifier
     entities: tuple[Identifier, ...] = Field(min_length=1)

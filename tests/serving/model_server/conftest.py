@@ -39,7 +39,7 @@ def served(saved: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     publish(saved["everything"], folder / "everything", 1)
     server = ModelServer(_QUIET)
     server.start()
-    assert server.grpc_port and server.rest_port
+    assert all((server.grpc_port, server.rest_port))
     client = Client(server.grpc_port, server.rest_port)
     everything: tuple[str, Path, dict[str, Any]] = ("everything", folder / "everything", {})
     client.reload(config(("delay", folder / "delay", {"all": True}), everything))
@@ -58,7 +58,7 @@ def start_server() -> Iterator[Callable[..., Client]]:
     def start(**settings: object) -> Client:
         server = ModelServer(replace(_QUIET, **settings))  # type: ignore[arg-type] # names are the test's own
         server.start()
-        assert server.grpc_port and server.rest_port
+        assert all((server.grpc_port, server.rest_port))
         client = Client(server.grpc_port, server.rest_port)
         started.append((server, client))
         return client

@@ -95,7 +95,7 @@ def publish(source: Path, base_path: Path, version: int) -> None:
     base_path.mkdir(parents=True, exist_ok=True)
     staged = base_path / f".staged-{version}"
     shutil.copytree(source, staged)
-    os.rename(staged, base_path / str(version))
+    staged.rename(base_path / str(version))
 
 
 def publish_corrupt(base_path: Path, version: int) -> None:

@@ -56,7 +56,8 @@ def test_sigterm_finishes_the_requests_under_way_and_exits_0(saved: dict[str, Pa
     reader = threading.Thread(target=follow)
     reader.start()
     try:
-        assert ready.wait(60) and process.poll() is None, "".join(log)
+        assert ready.wait(120), "".join(log)
+        assert process.poll() is None, "".join(log)
         client = Client(grpc_port, rest_port)
         client.predict("everything", {"wait": np.zeros(1, np.float32)}, signature="slow")
         outcomes: list[object] = []

@@ -1,0 +1,35 @@
+# One vocabulary for people, the README and CI. `make help` lists it.
+.DEFAULT_GOAL := help
+PYTHON := .airloop/venv/bin/python
+GROUPS := airflow spark training serving dev
+LOCK_FLAGS := --universal --generate-hashes --no-emit-index-url --quiet --python-version 3.11 --custom-compile-command "make lock"
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+.PHONY: setup
+setup: ## uv, the locked environment, Java, Spark's jars; all under .airloop/
+	@bash scripts/setup.sh
+
+.PHONY: check
+check: setup ## lint and format
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+.PHONY: test
+test: check ## every check and test
+	$(PYTHON) -m pytest
+
+.PHONY: bench-model
+bench-model: setup ## the model beside a base rate, a logistic regression and LightGBM, on fixed windows
+	$(PYTHON) -m benchmarks.model
+
+.PHONY: lock
+lock: setup ## resolve requirements/*.lock anew from pyproject.toml
+	.airloop/tools/bin/uv pip compile pyproject.toml --group core --group airflow --group spark --group training \
+	  --group serving --group stack --group dev $(LOCK_FLAGS) --output-file requirements/local.lock
+	for group in $(GROUPS); do \
+	  .airloop/tools/bin/uv pip compile pyproject.toml --group $$group --constraints requirements/local.lock \
+	    $(LOCK_FLAGS) --output-file requirements/$$group.lock || exit 1; \
+	done
