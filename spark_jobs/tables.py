@@ -77,6 +77,11 @@ def write_aside(
     return snapshot_of(spark, table, ref=branch)
 
 
+def append_aside(spark: SparkSession, rows: DataFrame, table: str, branch: str) -> None:
+    """Add `rows` to what `write_aside` wrote on `branch`."""
+    rows.writeTo(f"{_with_catalog(spark, table)}.branch_{branch}").append()
+
+
 def fast_forward(spark: SparkSession, table: str, branch: str) -> TableSnapshot:
     """Make what `branch` holds the published state of `table`, and drop the branch."""
     spark.sql(f"CALL system.fast_forward('{_with_catalog(spark, table)}', 'main', '{branch}')")

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 
+from feast import FeatureStore
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -31,13 +32,16 @@ from spark_jobs.tables import (
     CLEAN,
     FEATURES,
     TRAINING,
+    append_aside,
     ensure_table,
     fast_forward,
     snapshot_of,
     tag_snapshot,
+    within,
     write_aside,
 )
 
+CHUNK_DAYS = 21
 SPLIT = "split"
 SPLITS = ("train", "validation", "test")
 LOCAL_SUFFIX = "_local"
@@ -105,17 +109,43 @@ def split_column(spans: dict[str, Interval]) -> Column:
     return column
 
 
-def join_features(spark: SparkSession, spec: UseCase, examples: DataFrame, settings: Settings) -> DataFrame:
+def chunks(span: Interval) -> list[Interval]:
+    """`span` cut into pieces of at most `CHUNK_DAYS`.
+
+    Feast joins every example with every feature row of its entity before it looks at the time; only the
+    sources are cut to the examples' range. Short ranges keep that product small: measured, half a year in one
+    piece is minutes, in pieces seconds each.
+    """
+    found, start = [], span.start
+    while start < span.end:
+        end = min(start + CHUNK_DAYS * ONE_DAY, span.end)
+        found.append(Interval(start, end))
+        start = end
+    return found
+
+
+def join_features(store: FeatureStore, spec: UseCase, examples: DataFrame) -> DataFrame:
     """`examples` with every feature as it was known at `event_timestamp`, by Feast.
 
     A missing entity key becomes "", which no feature row has: Feast's join drops rows with a null key.
     """
-    store = open_store(settings)
-    keyed = examples.fillna("", list(spec.entities)).cache()
     job = store.get_historical_features(
-        entity_df=keyed, features=store.get_feature_service(spec.feature_service)
+        entity_df=examples.fillna("", list(spec.entities)),
+        features=store.get_feature_service(spec.feature_service),
     )
-    return job.to_spark_df()
+    frame: DataFrame = job.to_spark_df()
+    return frame
+
+
+def training_rows(joined: DataFrame, spec: UseCase, spans: dict[str, Interval]) -> DataFrame:
+    """Joined examples as the training table has them."""
+    return joined.select(
+        *model_columns(spec),
+        F.col(spec.label.name).cast("int"),
+        F.col(EVENT_TIMESTAMP).alias("prediction_time"),
+        split_column(spans).alias(SPLIT),
+        request_column(spec).alias("request"),
+    )
 
 
 def build(
@@ -128,22 +158,30 @@ def build(
     spans = windows(policy, spec, as_of)
     whole = Interval(spans["train"].start, spans["test"].end)
     sources = _source_snapshots(spark, spec)
-    examples = load(spec.transform).examples(
-        clean_history(spark, spec, Interval(whole.start, as_of)), whole, spec.prediction_lead
+    examples = (
+        load(spec.transform)
+        .examples(clean_history(spark, spec, Interval(whole.start, as_of)), whole, spec.prediction_lead)
+        .cache()
     )
-    joined = join_features(spark, spec, examples, settings)
-    rows = joined.select(
-        *model_columns(spec),
-        F.col(spec.label.name).cast("int"),
-        F.col(EVENT_TIMESTAMP).alias("prediction_time"),
-        split_column(spans).alias(SPLIT),
-        request_column(spec).alias("request"),
-    )
-    table, tag = f"{TRAINING}.{spec.name}", tag_of(policy, as_of)
-    ensure_table(spark, table, rows, None)
-    write_aside(spark, rows, table, None, whole, f"build_{tag}")
-    counts = _check_coverage(spark, table, f"build_{tag}", spans)
-    written = fast_forward(spark, table, f"build_{tag}")
+    store, table, tag = open_store(settings), f"{TRAINING}.{spec.name}", tag_of(policy, as_of)
+    branch = f"build_{tag}"
+    for number, chunk in enumerate(chunks(whole)):
+        part = examples.where(within(EVENT_TIMESTAMP, chunk)).cache()
+        if part.isEmpty():
+            raise HistoryError(
+                expected=f"examples from {chunk.start:%Y-%m-%d} to {chunk.end:%Y-%m-%d}",
+                found="none",
+                next_step="run the features DAG over those days, then train again",
+            )
+        rows = training_rows(join_features(store, spec, part), spec, spans)
+        if number == 0:
+            ensure_table(spark, table, rows, None)
+            write_aside(spark, rows, table, None, whole, branch)
+        else:
+            append_aside(spark, rows, table, branch)
+        part.unpersist()
+    counts = _check_coverage(spark, table, branch, spans)
+    written = fast_forward(spark, table, branch)
     tag_snapshot(spark, table, tag)
     return TrainingSet(
         table=table,

@@ -6,7 +6,6 @@ anything about serving them.
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 

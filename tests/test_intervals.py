@@ -1,0 +1,64 @@
+"""How a run finds its data interval, from every way that Airflow starts one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from airloop.errors import IntervalError
+from airloop.intervals import resolve_as_of, resolve_features_interval
+
+NOW = datetime(2026, 11, 23, 17, 44, tzinfo=UTC)
+MIDNIGHT = datetime(2026, 11, 23, tzinfo=UTC)
+
+
+def test_the_trigger_form_comes_before_the_schedule() -> None:
+    scheduled = (MIDNIGHT - timedelta(days=1), MIDNIGHT)
+    found = resolve_features_interval(
+        start_date="2026-03-01", end_date="2026-04-01", data_interval=scheduled, run_after=NOW
+    )
+    assert found.key == "20260301_20260401"
+
+
+def test_a_start_alone_is_one_day() -> None:
+    found = resolve_features_interval(
+        start_date="2026-03-01", end_date=None, data_interval=None, run_after=NOW
+    )
+    assert found.days == 1
+
+
+def test_a_scheduled_run_covers_its_data_interval() -> None:
+    scheduled = (MIDNIGHT - timedelta(days=1), MIDNIGHT)
+    found = resolve_features_interval(start_date=None, end_date=None, data_interval=scheduled, run_after=NOW)
+    assert found == scheduled
+
+
+@pytest.mark.parametrize("data_interval", [None, (NOW, NOW)])
+def test_a_manual_run_covers_the_last_whole_day(data_interval: tuple[datetime, datetime] | None) -> None:
+    found = resolve_features_interval(
+        start_date=None, end_date=None, data_interval=data_interval, run_after=NOW
+    )
+    assert found == (MIDNIGHT - timedelta(days=1), MIDNIGHT)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "message"),
+    [
+        ("2026-03-02", "2026-03-02", "a start before the end"),
+        ("2026-03-02", "2026-03-01", "a start before the end"),
+        (None, "2026-03-01", "a start_date with the end_date"),
+        ("March", None, "ISO 8601"),
+        ("2026-03-01T06:00", "2026-03-02T06:00", "whole UTC days"),
+    ],
+)
+def test_a_range_that_cannot_be_is_refused(start: str | None, end: str | None, message: str) -> None:
+    with pytest.raises(IntervalError, match=message):
+        resolve_features_interval(start_date=start, end_date=end, data_interval=None, run_after=NOW)
+
+
+def test_as_of_is_cut_to_its_midnight() -> None:
+    assert resolve_as_of(as_of=None, data_interval=None, run_after=NOW) == MIDNIGHT
+    assert resolve_as_of(as_of="2026-11-20T12:00:00-05:00", data_interval=None, run_after=NOW) == datetime(
+        2026, 11, 20, tzinfo=UTC
+    )
