@@ -13,7 +13,7 @@ from airloop.errors import AuditError, HistoryError, PublishError
 from airloop.intervals import ONE_DAY, Interval
 from airloop.lakehouse.catalog import open_catalog, read_snapshot
 from airloop.lakehouse.publish import publish
-from airloop.prediction_request import parse_request
+from airloop.prediction_request import assemble_inputs, parse_request
 from airloop.references import TrainingSet
 from airloop.settings import Settings
 from airloop.use_cases.spec import TrainingPolicy, UseCase
@@ -90,7 +90,7 @@ def test_a_failing_expectation_leaves_main_untouched_and_says_why(
     with pytest.raises(AuditError) as caught:
         audit(spark, spec, WEEK, branch, settings)
     assert _counts(spark, spec) == before
-    assert "ExpectColumnValuesToBeInSet" in caught.value.found
+    assert "expect_column_values_to_be_in_set" in caught.value.found
     assert "'XXX'" in caught.value.found
     assert '"carrier": "HA"' in caught.value.found
     report = settings.reports_dir / spec.name / "audits" / f"{WEEK.key}.json"
@@ -177,8 +177,9 @@ def test_requests_in_the_training_set_parse_to_the_inputs_beside_them(
     own = [item.name for item in spec.inputs if item.request_field is not None]
     rows = read_snapshot(table, trained_on.snapshot_id, [*own, "request", "prediction_time"]).to_pylist()
     for row in rows[:: len(rows) // 200]:
-        request = parse_request(spec, json.loads(row["request"]))
-        assert {name: request.inputs[name] for name in own} == {name: row[name] for name in own}
+        request = parse_request(spec, row["request"])
+        inputs = assemble_inputs(spec, request, dict.fromkeys(spec.features))
+        assert {name: inputs[name] for name in own} == {name: row[name] for name in own}
         assert request.prediction_time == row["prediction_time"]
 
 
