@@ -1,0 +1,83 @@
+"""`<use_case>_features`: from the source to features, offline and online; daily, or for a range of days."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, Param, chain, task
+
+from airloop.use_cases.catalogue import all_use_cases
+from airloop.use_cases.spec import UseCase
+from airloop_airflow import assets, run_times
+from airloop_airflow.jobs import job_task
+from airloop_airflow.policy import default_args, schedule, tags
+
+DOC = """
+### Features
+
+Brings the days of the run from the source to the feature store. Each step replaces its interval, so a run can
+be stopped and repeated at any point.
+
+| task | what it does | when it fails |
+|---|---|---|
+| `resolve_interval` | form or `--conf`, else the data interval, else yesterday | correct the dates |
+| `ingest` | source to `raw`, each delivered record once | the source breaks its contract |
+| `clean` | `raw` to `clean`, on an audit branch | |
+| `audit` | Great Expectations on that branch | `main` is untouched; the log shows which and rows |
+| `publish` | the audited branch becomes `main` | someone else published meanwhile |
+| `features` | feature tables for the interval | |
+| `materialise` | Feast `apply`, then the interval into the online store | |
+
+Months of history are one run: give `start_date` and `end_date` (excluded). Backfill one run at a time:
+`airflow backfill create --dag-id {dag_id} --from-date ... --to-date ... --max-active-runs 1`.
+
+Runbook: `docs/runbooks/features_failed.md`.
+"""
+
+
+def build(use_case: UseCase) -> DAG:
+    """The features DAG of `use_case`."""
+    dag_id = f"{use_case.name}_features"
+    with DAG(
+        dag_id,
+        description=f"Source to audited features, daily: {use_case.description}",
+        doc_md=DOC.replace("{dag_id}", dag_id),
+        schedule=schedule(use_case.schedules.features, timedelta(days=1)),
+        catchup=False,
+        max_active_runs=1,
+        default_args=default_args(use_case),
+        tags=tags(use_case, "features"),
+        params={
+            "start_date": Param(
+                None,
+                type=["null", "string"],
+                format="date",
+                title="First day",
+                description="UTC; empty for the day before the run",
+            ),
+            "end_date": Param(
+                None,
+                type=["null", "string"],
+                format="date",
+                title="Day after the last",
+                description="UTC, excluded; empty for one day",
+            ),
+        },
+    ) as dag:
+        interval = task(run_times.features_interval, task_id="resolve_interval")()
+        span = {"start": interval["start"], "end": interval["end"]}
+        ingest = job_task(use_case, "ingest", "spark_jobs.ingest", span)
+        clean = job_task(use_case, "clean", "spark_jobs.clean", span)
+        branch = {"branch": clean.output["branch"]}
+        audit = job_task(use_case, "audit", "spark_jobs.audit", {**span, **branch})
+        publish = job_task(use_case, "publish", "airloop.lakehouse.publish", branch)
+        features = job_task(use_case, "features", "spark_jobs.features", span)
+        materialise = job_task(
+            use_case, "materialise", "feature_repo.materialise", span, outlets=[assets.features(use_case)]
+        )
+        chain(ingest, clean, audit, publish, features, materialise)
+    return dag
+
+
+for _use_case in all_use_cases():
+    globals()[f"{_use_case.name}_features"] = build(_use_case)

@@ -1,0 +1,108 @@
+"""The one place that turns a job of the use case into an Airflow operator.
+
+Belongs here: how a job's process is started, followed and stopped, and what its exit status means to Airflow.
+Does not belong here: what a job does, or which jobs a DAG has. Today a job is a local process; another
+deployment profile changes this module and no DAG.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.standard.hooks.subprocess import SubprocessHook
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from airloop.errors import EXIT_PERMANENT
+from airloop.settings import environment_of, load_settings
+from airloop.use_cases.spec import UseCase
+
+
+class JobOperator(BaseOperator):
+    """Runs `python -m <module> --use-case <use_case> --<flag> <value> ...` and returns its result document.
+
+    `flags` maps names to values; a mapping is passed as JSON, and a flag whose value is None or empty is left
+    out, so that an empty field of the trigger form means the job's own default. The job's lines appear in the
+    task's log as they come. A job that ends with `EXIT_PERMANENT` fails the task without another try, with
+    what was expected, what was found and what to do next; any other failure is retried. Stopping the task
+    stops the job's whole process group.
+    """
+
+    template_fields: Sequence[str] = ("flags",)
+    ui_color = "#e7f0fa"
+
+    def __init__(self, *, module: str, use_case: str, flags: Mapping[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.module = module
+        self.use_case = use_case
+        self.flags = dict(flags)
+        self._process = SubprocessHook()
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Run the job; returns the reference that it wrote.
+
+        Raises `AirflowFailException` for a failure that a retry cannot mend, else `AirflowException`.
+        """
+        settings = load_settings()
+        instance = context["ti"]
+        place = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{instance.dag_id}.{instance.run_id}.{instance.task_id}")
+        result_file = settings.scratch_dir / "results" / f"{place}.json"
+        result_file.unlink(missing_ok=True)
+        command = [sys.executable, "-m", self.module, "--use-case", self.use_case]
+        for flag, value in self.flags.items():
+            if value is None or value == "":
+                continue
+            text = json.dumps(value) if isinstance(value, Mapping) else str(value)
+            command += [f"--{flag}", text]
+        status = self._process.run_command(
+            [*command, "--result", str(result_file)],
+            env={**os.environ, **environment_of(settings), "PYTHONUNBUFFERED": "1"},
+            cwd=str(settings.repository),
+        ).exit_code
+        document = json.loads(result_file.read_text("utf-8")) if result_file.exists() else None
+        if status == EXIT_PERMANENT and document and "error" in document:
+            error = document["error"]
+            raise AirflowFailException(
+                f"{error['type']}: expected {error['expected']}; found {error['found']}. "
+                f"Next: {error['next_step']}."
+            )
+        if status != 0:
+            raise AirflowException(
+                f"{self.module} ended with exit status {status}; the reason is in the log above. It is tried "
+                "again if tries are left."
+            )
+        if document is None:
+            raise AirflowException(f"{self.module} ended well but wrote no result to {result_file}.")
+        result: dict[str, Any] = document
+        return result
+
+    def on_kill(self) -> None:
+        """Stop the job's process group."""
+        if self._process.sub_process is not None and self._process.sub_process.poll() is None:
+            self._process.send_sigterm()
+
+
+def job_task(
+    use_case: UseCase,
+    task_id: str,
+    module: str,
+    flags: Mapping[str, Any],
+    *,
+    timeout: timedelta = timedelta(hours=2),
+    **kwargs: Any,
+) -> JobOperator:
+    """The task `task_id` that runs the job `module` for `use_case` in this deployment."""
+    return JobOperator(
+        task_id=task_id,
+        module=module,
+        use_case=use_case.name,
+        flags=flags,
+        execution_timeout=timeout,
+        **kwargs,
+    )

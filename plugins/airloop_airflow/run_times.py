@@ -1,0 +1,42 @@
+"""What time a DAG run is about: the adapter from Airflow's run to `airloop.intervals`.
+
+Belongs here: reading a run's parameters, data interval and moment. Does not belong here: the rule itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import get_current_context
+
+from airloop.intervals import resolve_as_of, resolve_features_interval
+
+HAND_STARTED = ("manual", "operator_triggered", "asset_triggered", "asset_materialization")
+"""Runs whose data interval, if any, Airflow made up from the moment of the trigger."""
+
+
+def features_interval() -> dict[str, str]:
+    """The whole days that this run covers, as `{"start": ..., "end": ...}`, ISO 8601 in UTC."""
+    context = get_current_context()
+    interval = resolve_features_interval(
+        start_date=context["params"].get("start_date"),
+        end_date=context["params"].get("end_date"),
+        data_interval=_data_interval(context["dag_run"]),
+        run_after=context["dag_run"].run_after,
+    )
+    return {"start": interval.start.isoformat(), "end": interval.end.isoformat()}
+
+
+def as_of() -> str:
+    """The midnight that this run looks back from, ISO 8601 in UTC."""
+    context = get_current_context()
+    return resolve_as_of(
+        as_of=context["params"].get("as_of"),
+        data_interval=_data_interval(context["dag_run"]),
+        run_after=context["dag_run"].run_after,
+    ).isoformat()
+
+
+def _data_interval(dag_run: Any) -> tuple[Any, Any] | None:
+    start, end = dag_run.data_interval_start, dag_run.data_interval_end
+    return (start, end) if start and end and str(dag_run.run_type.value) not in HAND_STARTED else None
