@@ -1,6 +1,8 @@
 # One vocabulary for people, the README and CI. `make help` lists it.
 .DEFAULT_GOAL := help
 PYTHON := .airloop/venv/bin/python
+USE_CASE ?= flight_delay
+STACK := $(PYTHON) -m airloop.stack
 GROUPS := airflow spark training serving dev
 LOCK_FLAGS := --universal --generate-hashes --no-emit-index-url --quiet --python-version 3.11 --custom-compile-command "make lock"
 
@@ -11,6 +13,26 @@ help: ## list the targets
 .PHONY: setup
 setup: ## uv, the locked environment, Java, Spark's jars; all under .airloop/
 	@bash scripts/setup.sh
+
+.PHONY: run
+run: setup ## the whole loop of USE_CASE (flight_delay) on the local stack, which stays up
+	@$(STACK) run --use-case $(USE_CASE)
+
+.PHONY: up
+up: setup ## start the local stack
+	@$(STACK) up
+
+.PHONY: down
+down: setup ## stop what `make up` or `make run` started
+	@$(STACK) down
+
+.PHONY: status
+status: setup ## how each program of the stack is
+	@$(STACK) status
+
+.PHONY: clean
+clean: setup ## stop the stack and remove its data; the environment stays
+	@$(STACK) clean
 
 .PHONY: check
 check: setup ## lint and format

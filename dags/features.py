@@ -67,7 +67,7 @@ def build(use_case: UseCase) -> DAG:
         interval = task(run_times.features_interval, task_id="resolve_interval")()
         span = {"start": interval["start"], "end": interval["end"]}
         ingest = job_task(use_case, "ingest", "spark_jobs.ingest", span)
-        clean = job_task(use_case, "clean", "spark_jobs.clean", span)
+        clean = job_task(use_case, "clean", "spark_jobs.clean", span, multiple_outputs=True)
         branch = {"branch": clean.output["branch"]}
         audit = job_task(use_case, "audit", "spark_jobs.audit", {**span, **branch})
         publish = job_task(use_case, "publish", "airloop.lakehouse.publish", branch)

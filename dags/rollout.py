@@ -55,7 +55,7 @@ def build(use_case: UseCase) -> DAG:
         },
     ) as dag:
         asked = {"version": "{{ params.version or '' }}"}
-        infra_check = job_task(use_case, "infra_check", "serving.infra_check", asked)
+        infra_check = job_task(use_case, "infra_check", "serving.infra_check", asked, multiple_outputs=True)
         promote = job_task(use_case, "promote", "serving.promote", {"version": infra_check.output["version"]})
         # This leaf fails with them: a run that abandoned its candidate in good order is still a failed run.
         live = EmptyOperator(task_id="live", outlets=[assets.live_model(use_case)])

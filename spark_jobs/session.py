@@ -31,6 +31,8 @@ def open_session(settings: Settings, name: str) -> SparkSession:
     options = {
         "spark.jars": ",".join(str(jar) for jar in jars),
         "spark.driver.memory": f"{settings.spark_driver_memory_mib}m",
+        # Native libraries are unpacked under the state folder, and no statistics file is left in /tmp.
+        "spark.driver.extraJavaOptions": f"-Djava.io.tmpdir={settings.scratch_dir} -XX:-UsePerfData",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
         "spark.local.dir": str(settings.scratch_dir),

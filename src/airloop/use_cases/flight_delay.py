@@ -195,6 +195,7 @@ USE_CASE = define(
     feature_service="flight_delay_v1",
     prediction_lead=timedelta(hours=2),
     event_field="scheduled_departure",
+    event_table="flights",
     request=(
         RequestField(name="origin", type="string", description="IATA code of the origin", example="JFK"),
         RequestField(name="dest", type="string", description="IATA code of the destination", example="LAX"),

@@ -209,6 +209,9 @@ class UseCase(SpecPart):
     """How long before `event_field` a prediction is asked; nothing later may be known."""
     event_field: Identifier
     """The `datetime` request field that a prediction is about."""
+    event_table: Identifier | None = None
+    """Clean table with a row per event to predict: it has the request fields, datetimes also as `_local`.
+    Without it no sample request can be made from live data."""
     request: tuple[RequestField, ...]
     inputs: tuple[ModelInput, ...]
     elapsed: tuple[Elapsed, ...] = ()
@@ -262,6 +265,8 @@ class UseCase(SpecPart):
         for key in self.entities:
             if key not in fields:
                 yield f"feature_tables: entity {key!r} is not a request field"
+        if self.event_table and self.event_table not in {table.name for table in self.clean_tables}:
+            yield f"event_table: {self.event_table!r} is not a clean table"
         if self.event_field not in fields or fields[self.event_field].type != "datetime":
             yield f"event_field: {self.event_field!r} is not a datetime request field"
         for item in self.inputs:

@@ -1,0 +1,136 @@
+"""What `make run` shows at its end: for people, and as one JSON object on the last line.
+
+Belongs here: gathering and printing. Does not belong here: running anything (`loop`).
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import httpx
+from pydantic import BaseModel, ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from airloop.errors import StackError
+from airloop.intervals import Interval
+from airloop.settings import Settings
+from airloop.upcoming import upcoming_requests
+from airloop.use_cases.spec import UseCase
+
+METRICS = ("test_roc_auc", "test_log_loss", "baseline_roc_auc", "baseline_log_loss")
+
+
+class StageTime(BaseModel):
+    """One task of the loop and its time."""
+
+    model_config = ConfigDict(frozen=True)
+
+    dag_id: str
+    task_id: str
+    seconds: float
+
+
+class Summary(BaseModel):
+    """The outcome of `make run`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    use_case: str
+    as_of: str
+    total_seconds: float
+    """From the start of the command to the summary, set-up excluded; of the call that did the work."""
+    stages: tuple[StageTime, ...]
+    model_version: int
+    candidate_accepted: bool
+    test_roc_auc: float
+    test_log_loss: float
+    baseline_roc_auc: float
+    baseline_log_loss: float
+    prediction: dict[str, Any]
+    curl: str
+    peak_memory_gib: float
+    """Peak of the sum of the stack's proportional set sizes while the loop ran."""
+    reused: bool
+    """Whether the runs were there already; then times and memory are those of the call that made them."""
+    addresses: dict[str, str]
+
+
+def ask_gateway(settings: Settings, spec: UseCase, as_of: datetime) -> tuple[str, dict[str, Any]]:
+    """One request for an event soon after `as_of`, as a curl command, and the gateway's answer to it.
+
+    Raises `StackError` when there is no such event or the gateway refuses.
+    """
+    soon = Interval(as_of + spec.prediction_lead, as_of + spec.prediction_lead + timedelta(hours=12))
+    bodies = upcoming_requests(settings, spec, soon, 1)
+    if not bodies:
+        raise StackError(
+            expected=f"an event between {soon.start.isoformat()} and {soon.end.isoformat()}",
+            found=f"none in clean.{spec.event_table}",
+            next_step=f"run {spec.name}_features up to {as_of:%Y-%m-%d}",
+        )
+    url = f"{settings.gateway_url}/v1/{spec.name}/predict"
+    headers = {"content-type": "application/json"}
+    answer = httpx.post(url, content=bodies[0], headers=headers, timeout=30)
+    if answer.status_code != 200:
+        raise StackError(
+            expected=f"the gateway to answer {bodies[0]}",
+            found=f"status {answer.status_code}: {answer.text[:300]}",
+            next_step="look at `make status` and at the log of the gateway",
+        )
+    curl = f"curl -s {url} -H 'content-type: application/json' -d {shlex.quote(bodies[0])}"
+    return curl, answer.json()
+
+
+def metrics_of(settings: Settings, spec: UseCase, version: int) -> dict[str, float]:
+    """The figures on the MLflow run behind the registered `version`.
+
+    Raises `StackError` when one is missing.
+    """
+    # MLflow takes seconds to import, and only this needs it.
+    from airloop.registry import open_registry, run_of
+
+    found = open_registry(settings).get_run(run_of(settings, spec.model_name, version)).data.metrics
+    missing = [name for name in METRICS if name not in found]
+    if missing:
+        raise StackError(
+            expected=f"the metrics {', '.join(METRICS)} on the run of version {version}",
+            found=f"no {', '.join(missing)}",
+            next_step="train and evaluate again",
+        )
+    return {name: float(found[name]) for name in METRICS}
+
+
+def show(summary: Summary, login: Mapping[str, str], console: Console) -> None:
+    """Print the summary for people, then the JSON object as the last line."""
+    table = Table("stage", "seconds", title=f"{summary.use_case} as of {summary.as_of}")
+    table.columns[1].justify = "right"
+    for stage in summary.stages:
+        table.add_row(f"{stage.dag_id}.{stage.task_id}", f"{stage.seconds:.1f}")
+    console.print(table)
+    if summary.reused:
+        console.print("Nothing had to be done; the times are those of the run that did it.")
+    if not summary.candidate_accepted:
+        console.print("The gate rejected the candidate; an earlier model keeps serving.")
+    console.print(
+        f"total {summary.total_seconds:.0f} s, peak memory {summary.peak_memory_gib:.2f} GiB\n"
+        f"serving: {summary.use_case} version {summary.model_version}\n"
+        f"  test ROC AUC  {summary.test_roc_auc:.4f}   baseline {summary.baseline_roc_auc:.4f}\n"
+        f"  test log loss {summary.test_log_loss:.4f}   baseline {summary.baseline_log_loss:.4f}\n"
+        f"a prediction: {json.dumps(summary.prediction)}\n"
+        f"ask again:"
+    )
+    # Without markup or wrapping, so that they can be copied.
+    console.print(summary.curl, soft_wrap=True, markup=False, highlight=False)
+    console.print(
+        f"Airflow  {summary.addresses['airflow']}  (login {login['username']} / {login['password']})\n"
+        f"Gateway  {summary.addresses['gateway']}\n"
+        f"MLflow   {summary.addresses['mlflow']}",
+        markup=False,
+        highlight=False,
+    )
+    print(summary.model_dump_json(), flush=True)
