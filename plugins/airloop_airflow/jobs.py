@@ -23,6 +23,9 @@ from airloop.errors import EXIT_PERMANENT
 from airloop.settings import environment_of, load_settings
 from airloop.use_cases.spec import UseCase
 
+USAGE_ERROR = 2
+"""argparse's exit status for flags that it refuses: the same flags will be refused again."""
+
 
 class JobOperator(BaseOperator):
     """Runs `python -m <module> --use-case <use_case> --<flag> <value> ...` and returns its result document.
@@ -72,6 +75,8 @@ class JobOperator(BaseOperator):
                 f"{error['type']}: expected {error['expected']}; found {error['found']}. "
                 f"Next: {error['next_step']}."
             )
+        if status == USAGE_ERROR:
+            raise AirflowFailException(f"{self.module} refused its flags; the log above says which and why.")
         if status != 0:
             raise AirflowException(
                 f"{self.module} ended with exit status {status}; the reason is in the log above. It is tried "

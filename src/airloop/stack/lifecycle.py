@@ -53,9 +53,9 @@ def up(settings: Settings, console: Console) -> None:
 
 def down(settings: Settings, console: Console) -> None:
     """Stop everything that `up` started, and only that."""
-    was_up = supervision.is_up(settings)
-    left = supervision.stop(settings)
-    console.print("the stack is down" if was_up or left else "the stack was not up")
+    was_up = bool(supervision.descendants(settings))
+    supervision.stop(settings)
+    console.print("the stack is down" if was_up else "the stack was not up")
 
 
 def status(settings: Settings, console: Console) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -122,14 +123,14 @@ def _wait_for_dags(api: AirflowApi, dag_ids: tuple[str, ...], console: Console) 
 
 
 def _ensure_run(
-    api: AirflowApi, dag_id: str, run_id: str, conf: dict[str, str | int], console: Console
+    api: AirflowApi, dag_id: str, run_id: str, conf: Mapping[str, str | int], console: Console
 ) -> bool:
     """Have a successful run `run_id`: start it, continue it where it failed, or leave it as it is."""
     run = api.run(dag_id, run_id)
     if run is None:
         shown = ", ".join(f"{name} {value}" for name, value in conf.items())
         console.print(f"[bold]{dag_id}[/] triggered: {shown}")
-        api.trigger(dag_id, run_id, conf)
+        api.trigger(dag_id, run_id, dict(conf))
     elif run.state == "failed":
         console.print(f"[bold]{dag_id}[/] failed before; it goes on from the tasks that failed")
         api.clear_failed(dag_id, run_id)

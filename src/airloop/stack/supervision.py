@@ -146,38 +146,44 @@ def states(settings: Settings) -> dict[str, ProgramState]:
     }
 
 
-def stop(settings: Settings) -> int:
-    """Stop supervisord and all that it started, and nothing else; returns how many were left to kill.
-
-    A job's own children may have left its process group, so what remains is found by the mark that
-    supervisord puts into the environment of all its descendants.
-    """
+def stop(settings: Settings) -> None:
+    """Stop supervisord and all that it started, and nothing else; returns when all of it has ended."""
+    everything = set(descendants(settings))
     if is_up(settings):
         _supervisor(settings).shutdown()
-        deadline = time.monotonic() + 2 * STOP_SECONDS
-        while is_up(settings) and time.monotonic() < deadline:
-            time.sleep(0.2)
-    left = descendants(settings)
+    # supervisord asks each program to end, and kills it after `STOP_SECONDS`.
+    psutil.wait_procs(everything, timeout=STOP_SECONDS + 10)
+    left = {process for process in everything | set(descendants(settings)) if process.is_running()}
     for process in left:
         _signal(process, "terminate")
     _, alive = psutil.wait_procs(left, timeout=10)
     for process in alive:
         _signal(process, "kill")
     psutil.wait_procs(alive, timeout=10)
-    return len(left)
 
 
 def descendants(settings: Settings) -> list[psutil.Process]:
-    """Every process that this state folder's supervisord started, directly or not."""
+    """This state folder's supervisord and every process that it started, directly or not.
+
+    They are its children's children, and whatever bears the mark that supervisord puts into its children's
+    environment: a job whose parent died belongs to no tree, and a process that has changed its title (as
+    Airflow's do) has overwritten its environment, so neither way finds all.
+    """
     mark = f"unix://{socket_path(settings)}"
-    found = []
+    roots = [psutil.Process(_supervisor(settings).getPID())] if is_up(settings) else []
     for process in psutil.process_iter():
         try:
             if process.environ().get("SUPERVISOR_SERVER_URL") == mark:
-                found.append(process)
+                roots.append(process)
         except psutil.Error:
             continue
-    return found
+    found = set(roots)
+    for root in roots:
+        try:
+            found.update(root.children(recursive=True))
+        except psutil.NoSuchProcess:
+            continue
+    return list(found)
 
 
 def _signal(process: psutil.Process, name: str) -> None:

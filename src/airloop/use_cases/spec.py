@@ -277,10 +277,10 @@ class UseCase(SpecPart):
                 yield f"inputs: {item.name!r} is taken from {item.request_field!r}, not a request field"
             elif (item.type in ("instant", "local_time")) != (fields[item.request_field].type == "datetime"):
                 yield f"inputs: {item.name!r} of type {item.type} cannot come from {item.request_field!r}"
-        for item in self.elapsed:
-            for end in (item.since, item.until):
+        for derived in self.elapsed:
+            for end in (derived.since, derived.until):
                 if end not in inputs or inputs[end].type != "instant":
-                    yield f"elapsed: {item.name!r} needs {end!r} to be an input of type instant"
+                    yield f"elapsed: {derived.name!r} needs {end!r} to be an input of type instant"
         for column in self.gates.baseline:
             hour_of = column.removesuffix("_hour")
             is_hour = hour_of != column and hour_of in inputs and inputs[hour_of].type == "local_time"

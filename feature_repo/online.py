@@ -1,0 +1,52 @@
+"""Opens the online half of the feature store: for the gateway, which reads single rows and needs no Spark.
+
+Belongs here: where online values and the registry are in this deployment. Does not belong here: offline reads
+(`feature_repo.store`, which adds Spark to what is said here).
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["FEAST_USAGE"] = "False"  # read when the package is imported, which the next lines do
+
+from feast import FeatureStore
+from feast.infra.online_stores.redis import RedisOnlineStoreConfig
+from feast.infra.online_stores.sqlite import SqliteOnlineStoreConfig
+from feast.infra.registry.sql import SqlRegistryConfig
+from feast.repo_config import FeastConfigBaseModel, RepoConfig
+
+from airloop.settings import Settings
+
+PROJECT = "airloop"
+REGISTRY_CACHE_SECONDS = 30
+
+
+def open_online_store(settings: Settings) -> FeatureStore:
+    """The deployment's feature store, for online reads."""
+    return FeatureStore(config=repo_config(settings))
+
+
+def repo_config(settings: Settings, offline_store: FeastConfigBaseModel | None = None) -> RepoConfig:
+    """Feast's configuration: a SQL registry, Redis online where the settings name one, else SQLite.
+
+    The registry is SQL because Feast's file registry is rewritten in place without a lock.
+    """
+    settings.feast_dir.mkdir(parents=True, exist_ok=True)
+    online: FeastConfigBaseModel = (
+        RedisOnlineStoreConfig(type="redis", connection_string=settings.redis_connection)
+        if settings.redis_connection
+        else SqliteOnlineStoreConfig(type="sqlite", path=str(settings.feast_dir / "online.db"))
+    )
+    return RepoConfig(
+        project=PROJECT,
+        provider="local",
+        registry=SqlRegistryConfig(
+            registry_type="sql",
+            path=f"sqlite:///{settings.feast_dir / 'registry.db'}",
+            cache_ttl_seconds=REGISTRY_CACHE_SECONDS,
+        ),
+        online_store=online,
+        entity_key_serialization_version=3,
+        **({"offline_store": offline_store} if offline_store else {}),
+    )

@@ -1,0 +1,169 @@
+"""The DAGs load, keep the policy, order what must be ordered, and meet through their Assets."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from airloop.use_cases.catalogue import all_use_cases
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+KINDS = ("features", "training", "rollout")
+
+
+def test_each_use_case_has_its_three_dags(dags):
+    assert set(dags) == {f"{spec.name}_{kind}" for spec in all_use_cases() for kind in KINDS}
+
+
+def test_every_dag_keeps_the_policy(dags):
+    for dag in dags.values():
+        kind = dag.dag_id.rsplit("_", 1)[1]
+        assert dag.doc_md
+        assert f"docs/runbooks/{kind}_failed.md" in dag.doc_md
+        assert dag.description
+        assert {"airloop", kind} <= set(dag.tags)
+        assert dag.max_active_runs == 1
+        assert dag.catchup is False
+        for task in dag.tasks:
+            assert task.owner == all_use_cases()[0].owner
+            assert task.retries == 2
+            assert task.retry_exponential_backoff
+            assert task.execution_timeout is not None
+            assert [f.__name__ for f in task.on_failure_callback] == ["alert_on_failure"]
+
+
+def test_every_runbook_that_an_alert_names_is_there(dags):
+    sources = [*(REPOSITORY / "plugins").rglob("*.py"), *(REPOSITORY / "dags").glob("*.py")]
+    named = {name for path in sources for name in re.findall(r"docs/runbooks/(\w+)\.md", path.read_text())}
+    named |= {f"{kind}_failed" for kind in KINDS}
+    assert named == {path.stem for path in (REPOSITORY / "docs/runbooks").glob("*.md")}
+
+
+def _follows(dag, first: str, second: str) -> bool:
+    return second in dag.get_task(first).get_flat_relative_ids(upstream=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "order"),
+    [
+        (
+            "features",
+            ["resolve_interval", "ingest", "clean", "audit", "publish", "features", "materialise"],
+        ),
+        ("training", ["resolve_as_of", "training_set", "train", "evaluate", "gate", "register"]),
+        ("rollout", ["infra_check", "promote", "live"]),
+    ],
+)
+def test_tasks_run_in_order(dags, kind, order):
+    for spec in all_use_cases():
+        dag = dags[f"{spec.name}_{kind}"]
+        for first, second in itertools.pairwise(order):
+            assert _follows(dag, first, second), f"{second} must wait for {first}"
+
+
+def test_a_failed_rollout_abandons_the_candidate_and_still_fails_the_run(dags):
+    for spec in all_use_cases():
+        dag = dags[f"{spec.name}_rollout"]
+        abandon = dag.get_task("abandon")
+        assert abandon.trigger_rule == "one_failed"
+        assert abandon.upstream_task_ids == {"infra_check", "promote"}
+        # `live` is the leaf that turns upstream_failed, which is what fails the run.
+        assert {task.task_id for task in dag.leaves} == {"live", "abandon"}
+        assert dag.get_task("live").trigger_rule == "all_success"
+
+
+def _outlets(dag, task_id: str) -> set[str]:
+    return {asset.uri for asset in dag.get_task(task_id).outlets}
+
+
+def _inlets(dag) -> set[str]:
+    return {asset.uri for _, asset in dag.timetable.asset_condition.iter_assets()}
+
+
+def test_the_dags_meet_through_assets(dags):
+    for spec in all_use_cases():
+        features, training, rollout = (dags[f"{spec.name}_{kind}"] for kind in KINDS)
+        prefix = f"airloop://{spec.name}"
+        assert _outlets(features, "materialise") == {f"{prefix}/features"}
+        assert _inlets(training) == {f"{prefix}/retrain_request"}
+        assert _outlets(training, "register") == _inlets(rollout) == {f"{prefix}/candidate"}
+        assert _outlets(rollout, "live") == {f"{prefix}/live_model"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        ("features", {"start_date": "2026-01-01", "end_date": "2026-02-01"}, {"start_date": 20260101}),
+        ("features", {}, {"start_date": "January"}),
+        ("training", {"as_of": "2026-01-01", "train_days": 14}, {"train_days": 0}),
+        ("training", {"test_days": None}, {"test_days": "seven"}),
+        ("rollout", {"version": 3}, {"version": 0}),
+        ("rollout", {}, {"version": "newest"}),
+    ],
+)
+def test_parameters_are_typed(dags, kind, good, bad):
+    from airflow.sdk.exceptions import ParamValidationError
+
+    for spec in all_use_cases():
+        params = dags[f"{spec.name}_{kind}"].params
+        for name, value in good.items():
+            assert params.get_param(name).resolve(value) == value
+        for name, value in bad.items():
+            with pytest.raises(ParamValidationError):
+                params.get_param(name).resolve(value)
+
+
+def _serialised(dag):
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    return DagSerialization.to_dict(dag)
+
+
+def test_two_parses_give_the_same_dags(dags):
+    """A value that changes from parse to parse would make a new DAG version each time."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    again = DagBag(str(REPOSITORY / "dags")).dags
+    for dag_id, dag in dags.items():
+        assert _serialised(dag) == _serialised(again[dag_id])
+
+
+def _scheduler_timetable(dag):
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    return DagSerialization.from_dict(_serialised(dag)).timetable
+
+
+def _first_run(dag):
+    from airflow.timetables.base import TimeRestriction
+
+    return _scheduler_timetable(dag).next_dagrun_info(
+        last_automated_data_interval=None,
+        restriction=TimeRestriction(earliest=None, latest=None, catchup=False),
+    )
+
+
+def test_switching_a_dag_on_starts_no_run_for_a_time_already_past(dags):
+    """Such a run would compete with the one that a person is about to trigger."""
+    for dag in dags.values():
+        assert _first_run(dag).run_after > datetime.now(UTC)
+
+
+def test_a_scheduled_features_run_covers_the_day_before_it(dags):
+    for spec in all_use_cases():
+        info = _first_run(dags[f"{spec.name}_features"])
+        assert info.data_interval.end == info.run_after
+        assert info.data_interval.end - info.data_interval.start == timedelta(days=1)
+
+
+def test_nothing_in_dags_or_plugins_names_a_use_case():
+    for folder in ("dags", "plugins"):
+        for path in (REPOSITORY / folder).rglob("*.py"):
+            text = path.read_text("utf-8")
+            for spec in all_use_cases():
+                for word in (spec.name, *spec.features, *(t.name for t in spec.clean_tables)):
+                    assert not re.search(rf"\b{word}\b", text), f"{path} names {word}"
