@@ -30,6 +30,10 @@ down: setup ## stop what `make up` or `make run` started
 status: setup ## how each program of the stack is
 	@$(STACK) status
 
+.PHONY: airflow
+airflow: ## Airflow's command line, such as: make airflow CMD="dags list-runs flight_delay_features"
+	@$(STACK) airflow $(CMD)
+
 .PHONY: clean
 clean: setup ## stop the stack and remove its data; the environment stays
 	@$(STACK) clean

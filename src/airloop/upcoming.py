@@ -62,5 +62,7 @@ def _body(spec: UseCase, row: dict[str, Any]) -> dict[str, str | int | float]:
 
 def _with_offset(instant: datetime, local: datetime) -> str:
     """The wall clock with its offset from UTC."""
-    offset: timedelta = local - instant.replace(tzinfo=None)
-    return local.replace(tzinfo=timezone(offset)).isoformat()
+    # Iceberg's two timestamp types come back with and without a zone; both here count from the same midnight.
+    wall = local.replace(tzinfo=None)
+    offset: timedelta = wall - instant.replace(tzinfo=None)
+    return wall.replace(tzinfo=timezone(offset)).isoformat()

@@ -1,8 +1,9 @@
-"""The stack's command line: `python -m airloop.stack up|down|status|run|clean`; the Makefile calls it."""
+"""The stack's command line: `python -m airloop.stack up|down|status|run|clean|airflow`; the Makefile calls it."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from airloop.stack import lifecycle
 from airloop.stack.airflow_api import AirflowApi
 from airloop.stack.loop import LoopResult, Windows, run_loop
 from airloop.stack.memory import PeakMemory
-from airloop.stack.programs import LOGIN, password
+from airloop.stack.programs import LOGIN, airflow_command, environment, password
 from airloop.stack.summary import StageTime, Summary, ask_gateway, metrics_of, show
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
@@ -109,6 +110,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     loop.add_argument("--as-of", help="UTC midnight to look back from, ISO 8601; by default today's")
     for name in Windows._fields:
         loop.add_argument(f"--{name.replace('_', '-')}", type=_positive, help="instead of the spec's")
+    cli = commands.add_parser("airflow", help="Airflow's own command line, on the stack's Airflow")
+    cli.add_argument(
+        "arguments", nargs=argparse.REMAINDER, help="such as: dags list-runs flight_delay_features"
+    )
     flags = parser.parse_args(argv)
     console = Console(highlight=False, soft_wrap=True)
     settings = None
@@ -116,6 +121,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = load_settings()
         if flags.command == "status":
             return 0 if lifecycle.status(settings, console) else 1
+        if flags.command == "airflow":
+            os.execve(airflow_command(), ["airflow", *flags.arguments], environment(settings))
         if flags.command == "run":
             # The one reading of the clock: everything after it is given the date.
             as_of = resolve_as_of(as_of=flags.as_of, data_interval=None, run_after=datetime.now(UTC))

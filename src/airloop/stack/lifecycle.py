@@ -19,7 +19,16 @@ from airloop.errors import StackError
 from airloop.settings import Settings
 from airloop.stack import supervision
 from airloop.stack.ports import require_free
-from airloop.stack.programs import LOGIN, Program, airflow_home, environment, password, ports, programs
+from airloop.stack.programs import (
+    LOGIN,
+    Program,
+    airflow_command,
+    airflow_home,
+    environment,
+    password,
+    ports,
+    programs,
+)
 
 START_SECONDS = 180
 KEPT_BY_CLEAN = ("venv", "envs", "tools", "jars", "stamps")
@@ -112,10 +121,9 @@ def _migrate(settings: Settings) -> None:
     """Create or upgrade Airflow's database."""
     log = settings.state_dir / "logs" / "airflow-db-migrate.log"
     airflow_home(settings).mkdir(parents=True, exist_ok=True)
-    airflow = next(p.command[0] for p in programs(settings) if p.needs_airflow_database)
     with log.open("w", encoding="utf-8") as output:
         done = subprocess.run(
-            [airflow, "db", "migrate"],
+            [airflow_command(), "db", "migrate"],
             env=environment(settings),
             stdout=output,
             stderr=subprocess.STDOUT,

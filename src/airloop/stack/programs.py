@@ -33,7 +33,7 @@ class Program(NamedTuple):
 
 def programs(settings: Settings) -> tuple[Program, ...]:
     """Every program, in the order in which they are started."""
-    python, airflow = sys.executable, str(Path(sys.executable).with_name("airflow"))
+    python, airflow = sys.executable, airflow_command()
     host = settings.host
     mlflow_dir = settings.state_dir / "mlflow"
     return (
@@ -136,6 +136,11 @@ def environment(settings: Settings) -> dict[str, str]:
         "TF_CPP_MIN_LOG_LEVEL": "1",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def airflow_command() -> str:
+    """Path of Airflow's command line in this environment."""
+    return str(Path(sys.executable).with_name("airflow"))
 
 
 def airflow_home(settings: Settings) -> Path:

@@ -1,0 +1,148 @@
+"""The whole loop through a real Airflow scheduler, on a few weeks of 2013: from the source to the gateway."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import psutil
+import pytest
+
+from airloop.settings import REPOSITORY, Settings, environment_of
+from airloop.stack import supervision
+from airloop.stack.airflow_api import AirflowApi
+from airloop.stack.programs import LOGIN, password
+
+AS_OF = datetime(2013, 5, 13, tzinfo=UTC)
+WINDOWS = ("--train-days", "14", "--validation-days", "4", "--test-days", "7")
+LABEL = "arrived_late"
+PORTS = ("airflow_port", "mlflow_port", "gateway_port", "model_server_grpc_port", "model_server_rest_port")
+PROBABILITY_TOLERANCE = 1e-5
+"""The model computes in float32; batches of another size sum in another order."""
+
+pytestmark = pytest.mark.timeout(1500)
+
+
+class Loop(NamedTuple):
+    """A finished `run`, and its stack, which is still up."""
+
+    settings: Settings
+    output: str
+    summary: dict[str, Any]
+
+
+def _free_ports() -> dict[str, int]:
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in PORTS]
+        for listener in sockets:
+            listener.bind(("127.0.0.1", 0))
+        return {name: listener.getsockname()[1] for name, listener in zip(PORTS, sockets, strict=True)}
+
+
+def _stack(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "airloop.stack", *arguments],
+        env={**os.environ, **environment_of(settings)},
+        cwd=settings.repository,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _run(settings: Settings) -> tuple[str, dict[str, Any]]:
+    done = _stack(settings, "run", "--as-of", f"{AS_OF:%Y-%m-%d}", *WINDOWS)
+    assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
+    return done.stdout, json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
+    state: Path = tmp_path_factory.mktemp("e2e")
+    (state / "jars").symlink_to(REPOSITORY / ".airloop" / "jars")
+    settings = Settings(state_dir=state, **_free_ports())
+    try:
+        output, summary = _run(settings)
+        yield Loop(settings, output, summary)
+    finally:
+        supervision.stop(settings)
+
+
+def test_the_summary_has_every_figure_and_shows_where_to_look(loop):
+    for name in ("total_seconds", "stages", "model_version", "prediction", "peak_memory_gib", "addresses"):
+        assert loop.summary[name], name
+    ran = {(stage["dag_id"], stage["task_id"]) for stage in loop.summary["stages"]}
+    assert {("flight_delay_features", "audit"), ("flight_delay_training", "train")} <= ran
+    assert ("flight_delay_rollout", "promote") in ran
+    assert ("flight_delay_rollout", "abandon") not in ran
+    assert loop.summary["test_roc_auc"] > loop.summary["baseline_roc_auc"] > 0.5
+    assert loop.summary["test_log_loss"] < loop.summary["baseline_log_loss"]
+    assert loop.summary["peak_memory_gib"] < 8
+    assert loop.summary["curl"] in loop.output
+    assert password(loop.settings) in loop.output
+
+
+def test_the_gateway_answers_as_the_offline_path_predicts(loop):
+    script = str(Path(__file__).with_name("offline.py"))
+    done = subprocess.run(
+        [sys.executable, script, AS_OF.isoformat(), str(loop.summary["model_version"])],
+        env={**os.environ, **environment_of(loop.settings), "CUDA_VISIBLE_DEVICES": ""},
+        cwd=loop.settings.repository,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    offline = json.loads(done.stdout.splitlines()[-1])
+    assert len(offline["answers"]) >= 10
+    assert offline["known_share"] > 0.8, "the comparison must be of real features, not of missing ones"
+    url = f"{loop.settings.gateway_url}/v1/flight_delay/predict"
+    for request, probability in offline["answers"]:
+        answer = httpx.post(url, content=request, headers={"content-type": "application/json"}, timeout=30)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["model"]["version"] == loop.summary["model_version"]
+        assert answer.json()["prediction"][LABEL] == pytest.approx(probability, abs=PROBABILITY_TOLERANCE), (
+            request
+        )
+    spread = {round(probability, 3) for _, probability in offline["answers"]}
+    assert len(spread) > 5, "a constant model would pass the comparison"
+
+
+def test_the_rollout_was_started_by_the_candidate_asset(loop):
+    with AirflowApi(loop.settings.airflow_url, LOGIN, password(loop.settings)) as api:
+        (rollout,) = api.newest_runs("flight_delay_rollout")
+        (training,) = api.newest_runs("flight_delay_training")
+        assert rollout.state == training.state == "success"
+        assert api.source_runs("flight_delay_rollout", rollout.run_id) == {training.run_id}
+
+
+def test_running_again_is_quick_and_changes_nothing(loop):
+    started = time.monotonic()
+    _, again = _run(loop.settings)
+    assert time.monotonic() - started < 60
+    assert again["reused"] is True
+    same = ("model_version", "test_roc_auc", "total_seconds", "stages", "prediction")
+    assert {name: again[name] for name in same[:-1]} == {name: loop.summary[name] for name in same[:-1]}
+    assert again["prediction"]["prediction"] == loop.summary["prediction"]["prediction"]
+
+
+def test_status_finds_everything_well_and_down_leaves_nothing(loop):
+    assert _stack(loop.settings, "status").returncode == 0
+    everything = supervision.descendants(loop.settings)
+    assert len(everything) > 7
+    assert _stack(loop.settings, "down").returncode == 0
+    psutil.wait_procs(everything, timeout=5)
+    assert not [process for process in everything if process.is_running()]
+    status = _stack(loop.settings, "status")
+    assert status.returncode == 1
+    assert "DOWN" in status.stdout
