@@ -3,6 +3,7 @@
 PYTHON := .airloop/venv/bin/python
 USE_CASE ?= flight_delay
 STACK := $(PYTHON) -m airloop.stack
+PRE_COMMIT := PRE_COMMIT_HOME=$(CURDIR)/.airloop/cache/pre-commit $(PYTHON) -m pre_commit
 GROUPS := airflow spark training serving dev
 LOCK_FLAGS := --universal --generate-hashes --no-emit-index-url --quiet --python-version 3.11 --custom-compile-command "make lock"
 
@@ -39,9 +40,8 @@ clean: setup ## stop the stack and remove its data; the environment stays
 	@$(STACK) clean
 
 .PHONY: check
-check: setup ## lint and format
-	$(PYTHON) -m ruff check .
-	$(PYTHON) -m ruff format --check .
+check: setup ## lint, format, types, import contracts, schemas
+	@PRE_COMMIT_HOME=.airloop/cache/pre-commit $(PYTHON) -m pre_commit run --all-files --show-diff-on-failure
 
 .PHONY: test
 test: check ## every check and test

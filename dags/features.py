@@ -24,12 +24,12 @@ be stopped and repeated at any point.
 | `ingest` | source to `raw`, each delivered record once | the source breaks its contract |
 | `clean` | `raw` to `clean`, on an audit branch | |
 | `audit` | Great Expectations on that branch | `main` is untouched; the log shows which and rows |
-| `publish` | the audited branch becomes `main` | someone else published meanwhile |
+| `publish` | the audited rows become part of `main` | |
 | `features` | feature tables for the interval | |
 | `materialise` | Feast `apply`, then the interval into the online store | |
 
-Months of history are one run: give `start_date` and `end_date` (excluded). Backfill one run at a time:
-`airflow backfill create --dag-id {dag_id} --from-date ... --to-date ... --max-active-runs 1`.
+Months of history are one run: give `start_date` and `end_date` (excluded). A backfill
+(`airflow backfill create --dag-id {dag_id} --from-date ... --to-date ...`) may run beside the daily run.
 
 Runbook: `docs/runbooks/features_failed.md`.
 """
@@ -70,7 +70,7 @@ def build(use_case: UseCase) -> DAG:
         clean = job_task(use_case, "clean", "spark_jobs.clean", span, multiple_outputs=True)
         branch = {"branch": clean.output["branch"]}
         audit = job_task(use_case, "audit", "spark_jobs.audit", {**span, **branch})
-        publish = job_task(use_case, "publish", "airloop.lakehouse.publish", branch)
+        publish = job_task(use_case, "publish", "airloop.lakehouse.publish", {**span, **branch})
         features = job_task(use_case, "features", "spark_jobs.features", span)
         materialise = job_task(
             use_case, "materialise", "feature_repo.materialise", span, outlets=[assets.features(use_case)]

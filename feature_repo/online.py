@@ -11,7 +11,6 @@ import os
 os.environ["FEAST_USAGE"] = "False"  # read when the package is imported, which the next lines do
 
 from feast import FeatureStore
-from feast.infra.online_stores.redis import RedisOnlineStoreConfig
 from feast.infra.online_stores.sqlite import SqliteOnlineStoreConfig
 from feast.infra.registry.sql import SqlRegistryConfig
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
@@ -33,11 +32,6 @@ def repo_config(settings: Settings, offline_store: FeastConfigBaseModel | None =
     The registry is SQL because Feast's file registry is rewritten in place without a lock.
     """
     settings.feast_dir.mkdir(parents=True, exist_ok=True)
-    online: FeastConfigBaseModel = (
-        RedisOnlineStoreConfig(type="redis", connection_string=settings.redis_connection)
-        if settings.redis_connection
-        else SqliteOnlineStoreConfig(type="sqlite", path=str(settings.feast_dir / "online.db"))
-    )
     return RepoConfig(
         project=PROJECT,
         provider="local",
@@ -46,7 +40,16 @@ def repo_config(settings: Settings, offline_store: FeastConfigBaseModel | None =
             path=f"sqlite:///{settings.feast_dir / 'registry.db'}",
             cache_ttl_seconds=REGISTRY_CACHE_SECONDS,
         ),
-        online_store=online,
+        online_store=_online_store(settings),
         entity_key_serialization_version=3,
         **({"offline_store": offline_store} if offline_store else {}),
     )
+
+
+def _online_store(settings: Settings) -> FeastConfigBaseModel:
+    if settings.redis_connection is None:
+        return SqliteOnlineStoreConfig(type="sqlite", path=str(settings.feast_dir / "online.db"))
+    # Only here: who keeps online values in SQLite needs no Redis client.
+    from feast.infra.online_stores.redis import RedisOnlineStoreConfig
+
+    return RedisOnlineStoreConfig(type="redis", connection_string=settings.redis_connection)

@@ -1,7 +1,7 @@
 """docker-compose.yaml and its Dockerfile: valid, pinned, configurable by the settings, and free of secrets.
 
-No Docker engine runs here. What can be run of the file without one is run: the commands that Airflow reads its
-secrets with, and the model server's flags through the embedded server's own parser.
+What can be run of it without a Docker engine is run: the commands that Airflow reads its secrets with, and
+the model server's flags through the embedded server's own parser.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ DOCKERFILES = sorted(
         if "build" in service
     }
 )
+# PostgreSQL's versions have two parts.
 EXACT_IMAGE = re.compile(
-    r"[a-z0-9./-]+(:\d+\.\d+[0-9a-z.-]*|@sha256:[0-9a-f]{64}|:\d[^@]*@sha256:[0-9a-f]{64})"
+    r"(postgres:\d+\.\d+|[a-z0-9./-]+:\d+\.\d+\.\d+)(-[0-9a-z.-]+)?(@sha256:[0-9a-f]{64})?"
 )
 PUBLISHED = re.compile(r"127\.0\.0\.1:\$\{AIRLOOP_(?P<setting>[A-Z_]+):-(?P<default>\d+)\}:(?P<inside>\d+)")
 
@@ -51,6 +52,8 @@ def _environment(service: dict[str, Any]) -> dict[str, Any]:
 
 def _instructions(path: Path, name: str) -> Iterator[str]:
     text = re.sub(r"\\\n", " ", path.read_text("utf-8"))
+    for argument, default in re.findall(r"^ARG (\w+)=(\S+)$", text, re.MULTILINE):
+        text = text.replace("${" + argument + "}", default)
     for line in text.splitlines():
         if line.startswith(name + " "):
             yield line.removeprefix(name + " ").strip()
@@ -139,7 +142,7 @@ def test_what_an_image_copies_is_there_and_not_ignored(path: Path) -> None:
         if line.startswith("!")
     ]
     copied = [
-        source.replace("${GROUP}", "local")
+        source
         for line in _instructions(path, "COPY")
         if "--from=" not in line
         for source in line.split()[:-1]

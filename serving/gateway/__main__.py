@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--predict-timeout", type=float, default=2.0, help="seconds for the model server")
     parser.add_argument(
         "--store",
-        default="feature_repo.store:open_store",
+        default="feature_repo.online:open_online_store",
         help="module:function that opens the feature store from the settings",
     )
     flags = parser.parse_args(argv)

@@ -18,6 +18,16 @@ for folder in ("dags", "plugins", "src"):
 
 # What Airflow itself reads and writes on import is not the DAG files' doing.
 airflow_sdk = importlib.import_module("airflow.sdk")
+for name in (
+    "AssetOrTimeSchedule",
+    "CronTriggerTimetable",
+    "DAG",
+    "Param",
+    "TriggerRule",
+    "Variable",
+    "task",
+):
+    getattr(airflow_sdk, name)
 for provided in ("slack.hooks.slack_webhook", "standard.hooks.subprocess", "standard.operators.empty"):
     importlib.import_module(f"airflow.providers.{provided}")
 importlib.import_module("airflow.providers.standard.decorators.short_circuit")

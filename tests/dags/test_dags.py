@@ -81,7 +81,7 @@ def _outlets(dag, task_id: str) -> set[str]:
 
 
 def _inlets(dag) -> set[str]:
-    return {asset.uri for _, asset in dag.timetable.asset_condition.iter_assets()}
+    return {asset.uri for asset in dag.timetable.asset_condition.objects}
 
 
 def test_the_dags_meet_through_assets(dags):
@@ -123,13 +123,16 @@ def _serialised(dag):
     return DagSerialization.to_dict(dag)
 
 
-def test_two_parses_give_the_same_dags(dags):
+def test_two_parses_give_the_same_dags():
     """A value that changes from parse to parse would make a new DAG version each time."""
     from airflow.dag_processing.dagbag import DagBag
 
-    again = DagBag(str(REPOSITORY / "dags")).dags
-    for dag_id, dag in dags.items():
-        assert _serialised(dag) == _serialised(again[dag_id])
+    first, again = (
+        {k: _serialised(v) for k, v in DagBag(str(REPOSITORY / "dags")).dags.items()} for _ in "12"
+    )
+    assert first
+    for dag_id in first:
+        assert first[dag_id] == again[dag_id]
 
 
 def _scheduler_timetable(dag):

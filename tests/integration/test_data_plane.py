@@ -35,7 +35,7 @@ def published(spark: SparkSession, spec: UseCase, settings: Settings) -> None:
     ingest(spark, spec, WEEK, settings)
     branch = clean(spark, spec, WEEK).branch
     audit(spark, spec, WEEK, branch, settings)
-    publish(spec, branch, settings)
+    publish(spec, branch, WEEK, settings)
     build_features(spark, spec, WEEK)
 
 
@@ -70,9 +70,9 @@ def test_a_second_delivery_of_the_same_interval_adds_nothing(
 def test_repeating_a_run_leaves_the_same_rows(spark: SparkSession, spec: UseCase, settings: Settings) -> None:
     before = {name: rows for name, (_, rows) in _counts(spark, spec).items()}
     branch = clean(spark, spec, WEEK).branch
-    publish(spec, branch, settings)
+    publish(spec, branch, WEEK, settings)
     first = _counts(spark, spec)
-    publish(spec, branch, settings)
+    publish(spec, branch, WEEK, settings)
     assert _counts(spark, spec) == first
     assert {name: rows for name, (_, rows) in first.items()} == before
 
@@ -110,9 +110,32 @@ def test_an_empty_day_fails_the_audit_and_is_named(
 
 
 @pytest.mark.usefixtures("published")
+def test_two_runs_at_once_publish_both_their_intervals(
+    spark: SparkSession, spec: UseCase, settings: Settings
+) -> None:
+    """As when a backfill runs beside the daily run: both branches start from the same main."""
+    days = [
+        Interval(WEEK.start, WEEK.start + ONE_DAY),
+        Interval(WEEK.start + ONE_DAY, WEEK.start + 2 * ONE_DAY),
+    ]
+    before = {name: spark.table(name).cache() for name in _counts(spark, spec)}
+    sizes = {name: frame.count() for name, frame in before.items()}
+    branches = [clean(spark, spec, day).branch for day in days]
+    main = {name: snapshot for name, (snapshot, _) in _counts(spark, spec).items()}
+    for day, branch in zip(days, branches, strict=True):
+        publish(spec, branch, day, settings)
+        publish(spec, branch, day, settings)
+    for name, rows in before.items():
+        assert snapshot_of(spark, name).snapshot_id != main[name]
+        now = spark.table(name)
+        assert now.count() == sizes[name]
+        assert now.exceptAll(rows).isEmpty()
+
+
+@pytest.mark.usefixtures("published")
 def test_publishing_needs_the_branch(spec: UseCase, settings: Settings) -> None:
     with pytest.raises(PublishError, match="run the clean and audit jobs"):
-        publish(spec, "audit_never", settings)
+        publish(spec, "audit_never", WEEK, settings)
 
 
 @pytest.mark.usefixtures("published")

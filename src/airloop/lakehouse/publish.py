@@ -1,6 +1,6 @@
-"""Publishing: fast-forward `main` of each clean table to the branch that passed its audit.
+"""Publishing: what the branch of an interval holds, having passed its audit, becomes part of `main`.
 
-Belongs here: the last step of write-audit-publish, done on metadata alone. Does not belong here: deciding
+Belongs here: the last step of write-audit-publish, done without Spark. Does not belong here: deciding
 whether a branch is good (`spark_jobs.audit`).
 """
 
@@ -10,11 +10,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, GreaterThanOrEqual, LessThan
 from pyiceberg.table import Table
 from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import Snapshot, ancestors_of
 
 from airloop.errors import PublishError
+from airloop.intervals import Interval, make_interval, parse_instant
 from airloop.jobs import run_job
 from airloop.lakehouse.catalog import load_table, open_catalog
 from airloop.references import Published, TableSnapshot
@@ -25,25 +27,49 @@ from airloop.use_cases.spec import UseCase
 CLEAN = "clean"
 
 
-def publish(spec: UseCase, branch: str, settings: Settings) -> Published:
-    """Make the clean tables' `branch` their `main`; all are checked before the first moves.
+def publish(spec: UseCase, branch: str, interval: Interval, settings: Settings) -> Published:
+    """Make what `branch` of the clean tables holds for `interval` part of their `main`.
 
-    A table whose `main` has the branch's snapshot already stays as it is, so that a killed run can be
-    repeated. Raises `PublishError` when a branch is missing, or does not start from the present `main`.
+    Where `main` has not moved since the branch was made, it moves to the branch's snapshot. Where another run
+    published meanwhile (a backfill beside the daily run), the branch's audited rows of the interval replace
+    those of `main` in one commit. A table whose `main` has the branch's snapshot already stays as it is, so
+    that a killed run can be repeated. Raises `PublishError`, before any table moves, for a missing branch.
     """
     catalog = open_catalog(settings)
     tables = [load_table(catalog, f"{CLEAN}.{table.name}") for table in spec.clean_tables]
     heads = [_head(table, branch) for table in tables]
-    pending = [_is_ahead(table, head) for table, head in zip(tables, heads, strict=True)]
-    for table, head, ahead in zip(tables, heads, pending, strict=True):
-        if ahead:
+    published = []
+    for declared, table, head in zip(spec.clean_tables, tables, heads, strict=True):
+        main = table.snapshot_by_name(MAIN_BRANCH)
+        live = head
+        if main is None or _descends(table, head, main):
             table.manage_snapshots().set_current_snapshot(snapshot_id=head.snapshot_id).commit()
-    return Published(
-        snapshots=tuple(
-            TableSnapshot(table=".".join(table.name()), snapshot_id=head.snapshot_id, rows=_added(head))
-            for table, head in zip(tables, heads, strict=True)
+        elif not _descends(table, main, head):
+            live = _replace_interval(table, head, declared.event_time, interval)
+        published.append(
+            TableSnapshot(table=".".join(table.name()), snapshot_id=live.snapshot_id, rows=_added(head))
         )
-    )
+    return Published(snapshots=tuple(published))
+
+
+def _descends(table: Table, later: Snapshot, earlier: Snapshot) -> bool:
+    """Whether `later` is `earlier` or was made from it."""
+    return earlier.snapshot_id in {s.snapshot_id for s in ancestors_of(later, table.metadata)}
+
+
+def _replace_interval(table: Table, head: Snapshot, event_time: str | None, interval: Interval) -> Snapshot:
+    """Replace the interval's rows of `main` (all rows, without `event_time`) by those at `head`."""
+    rows_of_interval: BooleanExpression = AlwaysTrue()
+    if event_time is not None:
+        rows_of_interval = And(
+            GreaterThanOrEqual(term=event_time, value=interval.start.isoformat()),
+            LessThan(term=event_time, value=interval.end.isoformat()),
+        )
+    rows = table.scan(row_filter=rows_of_interval, snapshot_id=head.snapshot_id).to_arrow()
+    table.overwrite(rows, overwrite_filter=rows_of_interval)
+    live = table.snapshot_by_name(MAIN_BRANCH)
+    assert live is not None  # it was just written
+    return live
 
 
 def _head(table: Table, branch: str) -> Snapshot:
@@ -57,22 +83,6 @@ def _head(table: Table, branch: str) -> Snapshot:
     return head
 
 
-def _is_ahead(table: Table, head: Snapshot) -> bool:
-    """Whether `main` has yet to move to `head`; raises `PublishError` when it cannot."""
-    main = table.snapshot_by_name(MAIN_BRANCH)
-    if main is None:
-        return True
-    if head.snapshot_id in {s.snapshot_id for s in ancestors_of(main, table.metadata)}:
-        return False
-    if main.snapshot_id in {s.snapshot_id for s in ancestors_of(head, table.metadata)}:
-        return True
-    raise PublishError(
-        expected=f"the branch of {'.'.join(table.name())} to start from its present main",
-        found=f"main moved to snapshot {main.snapshot_id} after the branch was made",
-        next_step="run the interval again: clean makes a new branch from the present main",
-    )
-
-
 def _added(snapshot: Snapshot) -> int:
     summary = snapshot.summary
     return int(summary.additional_properties.get("added-records", 0)) if summary is not None else 0
@@ -83,9 +93,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--use-case", required=True, help="name of the use case")
     parser.add_argument("--branch", required=True, help="the branch that passed its audit")
+    parser.add_argument("--start", required=True, help="first day of the interval, ISO 8601, UTC")
+    parser.add_argument("--end", required=True, help="day after the last one, ISO 8601, UTC")
 
     def work(arguments: argparse.Namespace, settings: Settings) -> Published:
-        return publish(use_case(arguments.use_case), arguments.branch, settings)
+        interval = make_interval(parse_instant(arguments.start), parse_instant(arguments.end))
+        return publish(use_case(arguments.use_case), arguments.branch, interval, settings)
 
     return run_job(parser, work, argv)
 

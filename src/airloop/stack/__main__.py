@@ -1,4 +1,4 @@
-"""The stack's command line: `python -m airloop.stack up|down|status|run|clean|airflow`; the Makefile calls it."""
+"""The command line `python -m airloop.stack up|down|status|run|clean|airflow`, which the Makefile calls."""
 
 from __future__ import annotations
 
@@ -111,9 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in Windows._fields:
         loop.add_argument(f"--{name.replace('_', '-')}", type=_positive, help="instead of the spec's")
     cli = commands.add_parser("airflow", help="Airflow's own command line, on the stack's Airflow")
-    cli.add_argument(
-        "arguments", nargs=argparse.REMAINDER, help="such as: dags list-runs flight_delay_features"
-    )
+    cli.add_argument("arguments", nargs=argparse.REMAINDER, help="such as: dags list")
     flags = parser.parse_args(argv)
     console = Console(highlight=False, soft_wrap=True)
     settings = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airloop.sources.nycflights import FEEDS
+from airloop.sources.nycflights_contract import FEEDS
 from airloop.use_cases.spec import (
     CleanTable,
     Elapsed,

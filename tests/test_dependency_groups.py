@@ -1,0 +1,131 @@
+"""Each production image's dependency group is enough for its part: nothing of another group is needed.
+
+Every module of the part is imported, so that an import inside a function does not hide behind another one.
+The `airflow` group's part, parsing the DAGs, is in `tests/dags/test_parsing.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from airloop.dotted import load
+from airloop.prediction_request import example_request
+from airloop.settings import REPOSITORY, Settings, environment_of
+from airloop.use_cases.catalogue import all_use_cases
+from airloop.use_cases.spec import UseCase
+from feature_repo.store import open_store
+
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+imported = []
+for name in sys.argv[1:]:
+    found = importlib.import_module(name)
+    imported.append(name)
+    for module in pkgutil.walk_packages(getattr(found, "__path__", []), name + "."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+            imported.append(module.name)
+print(*imported)
+"""
+
+READ_ONLINE = """
+import json, sys
+from airloop.prediction_request import example_request
+from airloop.settings import load_settings
+from airloop.use_cases.catalogue import use_case
+from feature_repo.online import open_online_store
+from serving.gateway.online_features import OnlineFeatures
+spec, settings = use_case(sys.argv[1]), load_settings()
+features = OnlineFeatures(lambda: open_online_store(settings)).read(spec, example_request(spec))
+print(json.dumps({name: feature.value for name, feature in features.items()}))
+"""
+
+NEEDS = {
+    "spark": ("spark_jobs", "feature_repo", "airloop.lakehouse", "airloop.sources", "airloop.use_cases"),
+    "training": ("airloop.training", "airloop.lakehouse.catalog", "airloop.registry", "airloop.use_cases"),
+    "serving": ("serving", "feature_repo.online", "airloop.registry", "airloop.use_cases"),
+}
+LACKS = {
+    "spark": ("tensorflow", "airflow", "pytest"),
+    "training": ("pyspark", "feast", "airflow", "pytest"),
+    "serving": ("pyspark", "great_expectations", "airflow", "pytest"),
+}
+
+
+def _python_of(group: str) -> Path:
+    """The Python of an environment with `group` and nothing else, made once per lock."""
+    folder = REPOSITORY / ".airloop" / "envs" / group
+    lock = REPOSITORY / "requirements" / f"{group}.lock"
+    python, stamp = folder / "bin" / "python", folder / "lock.sha256"
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()
+    if not stamp.exists() or stamp.read_text("utf-8") != digest:
+        uv = REPOSITORY / ".airloop" / "tools" / "bin" / "uv"
+        make = [uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder]
+        sync = [uv, "pip", "sync", "--quiet", "--require-hashes", "--python", python, lock]
+        for command in (make, sync):
+            subprocess.run([str(part) for part in command], check=True, timeout=600)
+        stamp.write_text(digest, encoding="utf-8")
+    return python
+
+
+def _run(group: str, code: str, *arguments: str, settings: Settings) -> subprocess.CompletedProcess[str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("AIRLOOP_", "PYTHON"))}
+    return subprocess.run(
+        [str(_python_of(group)), "-c", code, *arguments],
+        env={
+            **kept,
+            **environment_of(settings),
+            "PYTHONPATH": os.pathsep.join((str(REPOSITORY / "src"), str(REPOSITORY))),
+        },
+        cwd=settings.state_dir,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(state_dir=tmp_path)
+
+
+@pytest.mark.parametrize("group", NEEDS)
+def test_a_group_is_enough_to_import_its_part(group: str, settings: Settings) -> None:
+    done = _run(group, IMPORT_ALL, *NEEDS[group], settings=settings)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(done.stdout.split()) > len(NEEDS[group])
+
+
+@pytest.mark.parametrize(("group", "other"), [(group, other) for group in LACKS for other in LACKS[group]])
+def test_a_group_has_nothing_of_another(group: str, other: str, settings: Settings) -> None:
+    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is not None)"
+    assert _run(group, code, other, settings=settings).returncode == 0
+
+
+@pytest.mark.parametrize("spec", all_use_cases(), ids=lambda spec: spec.name)
+def test_the_gateway_reads_online_features_without_spark(spec: UseCase, settings: Settings) -> None:
+    """The registry's views have Spark sources; reading the online store must not need what those need."""
+    store = open_store(settings)
+    store.apply(load(spec.feature_definitions).definitions(spec, settings))
+    request, written = example_request(spec), {}
+    for table in spec.feature_tables:
+        values = {name: float(len(written) + place) for place, name in enumerate(table.features)}
+        frame = pd.DataFrame({key: [request.entities[key]] for key in table.entities})
+        for name, kind in table.features.items():
+            frame[name] = pd.Series([values[name]]).astype("int64" if kind == "long" else "float64")
+        frame["event_timestamp"] = pd.to_datetime([request.prediction_time - timedelta(hours=1)], utc=True)
+        store.write_to_online_store(table.name, frame)
+        written |= values
+    done = _run("serving", READ_ONLINE, spec.name, settings=settings)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout) == written
