@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ def main(state: Path) -> None:
     """Resolve `PACKAGES` aside and move them to `state/jars`; their sums are checked by the caller."""
     aside = state / "ivy"
     shutil.rmtree(aside, ignore_errors=True)
+    # Spark asks for the machine's own address, which fails where the host name does not resolve.
+    os.environ.setdefault("SPARK_LOCAL_HOSTNAME", "localhost")
     session = (
         SparkSession.builder.master("local[1]")
         .config("spark.ui.enabled", "false")

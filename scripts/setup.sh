@@ -21,7 +21,7 @@ apt_install() {
   command -v apt-get >/dev/null || fail "expected $1, found none and no apt-get. Next: install $1 yourself."
   echo "set-up: installing $1 with apt-get"
   as_root apt-get update -qq
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1"
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" >/dev/null
 }
 
 command -v "$python" >/dev/null || fail "expected Python 3.11 as $python, found none. Next: install it, or set PYTHON."

@@ -6,6 +6,8 @@ DataFrame API that Spark Connect has, so that this module alone decides which Sp
 
 from __future__ import annotations
 
+import os
+
 from pyspark.sql import SparkSession
 
 from airloop.errors import SettingsError
@@ -26,6 +28,9 @@ def open_session(settings: Settings, name: str) -> SparkSession:
         )
     settings.warehouse.mkdir(parents=True, exist_ok=True)
     settings.scratch_dir.mkdir(parents=True, exist_ok=True)
+    if settings.spark_master.startswith("local"):
+        # Spark asks for the machine's own address, which fails where the host name does not resolve.
+        os.environ.setdefault("SPARK_LOCAL_HOSTNAME", "localhost")
     catalog = f"spark.sql.catalog.{settings.catalog_name}"
     # Two local cores need few partitions: each costs a task, and 200 of them cost more than the work.
     options = {

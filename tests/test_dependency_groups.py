@@ -49,10 +49,20 @@ features = OnlineFeatures(lambda: open_online_store(settings)).read(spec, exampl
 print(json.dumps({name: feature.value for name, feature in features.items()}))
 """
 
+REDIS = "feast.infra.online_stores.redis"
+"""The online store that the settings may name; imported only then."""
+
 NEEDS = {
-    "spark": ("spark_jobs", "feature_repo", "airloop.lakehouse", "airloop.sources", "airloop.use_cases"),
-    "training": ("airloop.training", "airloop.lakehouse.catalog", "airloop.registry", "airloop.use_cases"),
-    "serving": ("serving", "feature_repo.online", "airloop.registry", "airloop.use_cases"),
+    "spark": (
+        *("spark_jobs", "feature_repo", REDIS),
+        *("airloop.lakehouse", "airloop.sources", "airloop.use_cases"),
+    ),
+    "training": (
+        *("airloop.training", "airloop.lakehouse.catalog", "airloop.registry", "airloop.use_cases"),
+        # MLflow's server, on PostgreSQL.
+        *("mlflow.server.fastapi_app", "psycopg2"),
+    ),
+    "serving": ("serving", "feature_repo.online", REDIS, "airloop.registry", "airloop.use_cases"),
 }
 LACKS = {
     "spark": ("tensorflow", "airflow", "pytest"),
