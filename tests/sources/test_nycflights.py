@@ -15,7 +15,8 @@ from airloop.intervals import Interval, day_interval
 from airloop.settings import Settings
 from airloop.sources.calendar_replay import source_date
 from airloop.sources.contract import check_contract
-from airloop.sources.nycflights import FEEDS, FIRST_DATE, NycFlightsReplay, _package_folder
+from airloop.sources.nycflights import FIRST_DATE, NycFlightsReplay, _package_folder
+from airloop.sources.nycflights_contract import FEEDS
 
 BY_NAME = {feed.name: feed for feed in FEEDS}
 MARCH = Interval(datetime(2013, 3, 5, tzinfo=UTC), datetime(2013, 3, 8, tzinfo=UTC))

@@ -31,7 +31,7 @@ from airloop.stack.programs import (
 )
 
 START_SECONDS = 180
-KEPT_BY_CLEAN = ("cache", "envs", "jars", "stamps", "tools", "venv")
+KEPT_BY_CLEAN = ("cache", "envs", "jars", "secrets", "stamps", "tools", "venv")
 """Parts of the state folder that are set-up, not data: `make clean` leaves them."""
 
 
