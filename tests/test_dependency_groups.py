@@ -6,11 +6,9 @@ The `airflow` group's part, parsing the DAGs, is in `tests/dags/test_parsing.py`
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from airloop.settings import REPOSITORY, Settings, environment_of
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from feature_repo.store import open_store
+from tests.group_environment import python_of
 
 IMPORT_ALL = """
 import importlib, pkgutil, sys
@@ -71,26 +70,10 @@ LACKS = {
 }
 
 
-def _python_of(group: str) -> Path:
-    """The Python of an environment with `group` and nothing else, made once per lock."""
-    folder = REPOSITORY / ".airloop" / "envs" / group
-    lock = REPOSITORY / "requirements" / f"{group}.lock"
-    python, stamp = folder / "bin" / "python", folder / "lock.sha256"
-    digest = hashlib.sha256(lock.read_bytes()).hexdigest()
-    if not stamp.exists() or stamp.read_text("utf-8") != digest:
-        uv = REPOSITORY / ".airloop" / "tools" / "bin" / "uv"
-        make = [uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder]
-        sync = [uv, "pip", "sync", "--quiet", "--require-hashes", "--python", python, lock]
-        for command in (make, sync):
-            subprocess.run([str(part) for part in command], check=True, timeout=600)
-        stamp.write_text(digest, encoding="utf-8")
-    return python
-
-
 def _run(group: str, code: str, *arguments: str, settings: Settings) -> subprocess.CompletedProcess[str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("AIRLOOP_", "PYTHON"))}
     return subprocess.run(
-        [str(_python_of(group)), "-c", code, *arguments],
+        [str(python_of(group)), "-c", code, *arguments],
         env={
             **kept,
             **environment_of(settings),

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from airloop.use_cases.catalogue import all_use_cases
+from tests.group_environment import python_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = Path(__file__).with_name("parse_alone.py")
@@ -28,24 +26,8 @@ def _parse(python: Path, home: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture(scope="module")
-def airflow_only() -> Path:
-    """The Python of an environment with the `airflow` group and nothing else, made once per lock."""
-    folder = REPOSITORY / ".airloop" / "envs" / "airflow"
-    lock = REPOSITORY / "requirements" / "airflow.lock"
-    stamp, digest = folder / "lock.sha256", hashlib.sha256(lock.read_bytes()).hexdigest()
-    python = folder / "bin" / "python"
-    if not stamp.exists() or stamp.read_text() != digest:
-        uv = REPOSITORY / ".airloop" / "tools" / "bin" / "uv"
-        make = [uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder]
-        sync = [uv, "pip", "sync", "--quiet", "--require-hashes", "--python", python, lock]
-        for command in (make, sync):
-            subprocess.run([str(part) for part in command], check=True, timeout=600)
-        stamp.write_text(digest)
-    return python
-
-
-def test_dags_parse_with_only_the_airflow_group(airflow_only, tmp_path):
+def test_dags_parse_with_only_the_airflow_group(tmp_path):
+    airflow_only = python_of("airflow")
     for name in ("pyspark", "tensorflow", "feast"):
         probe = subprocess.run([str(airflow_only), "-c", f"import {name}"], capture_output=True, check=False)
         assert probe.returncode != 0, f"{name} is in the airflow group"

@@ -1,0 +1,29 @@
+"""An environment with one dependency group and nothing else, as a production image has it.
+
+Belongs here: making it. Does not belong here: what is tried in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+from airloop.settings import REPOSITORY
+
+
+def python_of(group: str) -> Path:
+    """The Python of an environment with `group` alone, made once per version of its lock."""
+    folder = REPOSITORY / ".airloop" / "envs" / group
+    lock = REPOSITORY / "requirements" / f"{group}.lock"
+    python, stamp = folder / "bin" / "python", folder / "lock.sha256"
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()
+    if not stamp.exists() or stamp.read_text("utf-8") != digest:
+        uv = REPOSITORY / ".airloop" / "tools" / "bin" / "uv"
+        make = [uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder]
+        sync = [uv, "pip", "sync", "--quiet", "--require-hashes", "--python", python, lock]
+        for command in (make, sync):
+            subprocess.run([str(part) for part in command], check=True, timeout=600)
+        stamp.write_text(digest, encoding="utf-8")
+    return python
