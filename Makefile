@@ -41,7 +41,11 @@ clean: setup ## stop the stack and remove its data; the environment stays
 
 .PHONY: check
 check: setup ## lint, format, types, import contracts, schemas
-	@PRE_COMMIT_HOME=.airloop/cache/pre-commit $(PYTHON) -m pre_commit run --all-files --show-diff-on-failure
+	@bash scripts/check.sh
+
+.PHONY: pre-commit
+pre-commit: setup ## have git run the checks before each commit
+	@$(PRE_COMMIT) install
 
 .PHONY: test
 test: check ## every check and test

@@ -113,7 +113,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli = commands.add_parser("airflow", help="Airflow's own command line, on the stack's Airflow")
     cli.add_argument("arguments", nargs=argparse.REMAINDER, help="such as: dags list")
     flags = parser.parse_args(argv)
-    console = Console(highlight=False, soft_wrap=True)
+    # In a pipe or a log there is no width to fit into.
+    width = None if sys.stdout.isatty() else 140
+    console = Console(highlight=False, soft_wrap=True, width=width)
     settings = None
     try:
         settings = load_settings()

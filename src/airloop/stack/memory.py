@@ -43,7 +43,7 @@ def _proportional(pid: int) -> int:
 class PeakMemory:
     """Samples the stack's memory in the background while it is entered; `gib` is the largest sum seen."""
 
-    def __init__(self, settings: Settings, every_seconds: float = 2.0) -> None:
+    def __init__(self, settings: Settings, every_seconds: float = 4.0) -> None:
         self._settings = settings
         self._every_seconds = every_seconds
         self._done = threading.Event()

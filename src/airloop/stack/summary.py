@@ -91,10 +91,13 @@ def metrics_of(settings: Settings, spec: UseCase, version: int) -> dict[str, flo
 
     Raises `StackError` when one is missing.
     """
-    # MLflow takes seconds to import, and only this needs it.
-    from airloop.registry import open_registry, run_of
-
-    found = open_registry(settings).get_run(run_of(settings, spec.model_name, version)).data.metrics
+    # By REST: MLflow's client takes seconds to import and writes to the caller's home folder.
+    with httpx.Client(base_url=f"{settings.tracking_uri}/api/2.0/mlflow", timeout=30) as mlflow:
+        asked = {"name": spec.model_name, "version": str(version)}
+        registered = mlflow.get("/model-versions/get", params=asked).raise_for_status().json()
+        run_id = registered["model_version"]["run_id"]
+        run = mlflow.get("/runs/get", params={"run_id": run_id}).raise_for_status().json()
+    found = {metric["key"]: metric["value"] for metric in run["run"]["data"].get("metrics", ())}
     missing = [name for name in METRICS if name not in found]
     if missing:
         raise StackError(
