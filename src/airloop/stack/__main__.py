@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -88,8 +89,19 @@ def _show_failure(settings: Settings, console: Console) -> None:
     if logs:
         newest: Path = max(logs, key=lambda path: path.stat().st_mtime)
         console.print(f"the end of {newest}:", soft_wrap=True, highlight=False)
-        for line in newest.read_text("utf-8", errors="replace").splitlines()[-15:]:
-            console.print(f"  {line[:600]}", markup=False, highlight=False, soft_wrap=True)
+        for line in map(_plain, newest.read_text("utf-8", errors="replace").splitlines()[-25:]):
+            if line and not line.startswith("::"):
+                console.print(f"  {line[:600]}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _plain(line: str) -> str:
+    """A line of Airflow's task log, which is JSON, as a person would read it."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return line
+    errors = [f"{item['exc_type']}: {item['exc_value']}" for item in record.get("error_detail") or ()]
+    return " ".join([str(record.get("event", line)), *errors])
 
 
 def _positive(text: str) -> int:
