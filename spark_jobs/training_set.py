@@ -41,7 +41,7 @@ from spark_jobs.tables import (
     write_aside,
 )
 
-CHUNK_DAYS = 49
+CHUNK_DAYS = 42
 SPLIT = "split"
 SPLITS = ("train", "validation", "test")
 LOCAL_SUFFIX = "_local"

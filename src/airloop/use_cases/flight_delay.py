@@ -280,7 +280,7 @@ USE_CASE = define(
             "max_epochs": 6,
             "patience_epochs": 2,
         },
-        train_days=98,
+        train_days=119,
         validation_days=21,
         test_days=28,
     ),
