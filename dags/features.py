@@ -10,7 +10,7 @@ from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import assets, run_times
 from airloop_airflow.jobs import job_task
-from airloop_airflow.policy import default_args, schedule, tags
+from airloop_airflow.policy import dag_arguments, schedule
 
 DOC = """
 ### Features
@@ -43,10 +43,7 @@ def build(use_case: UseCase) -> DAG:
         description=f"Source to audited features, daily: {use_case.description}",
         doc_md=DOC.replace("{dag_id}", dag_id),
         schedule=schedule(use_case.schedules.features, timedelta(days=1)),
-        catchup=False,
-        max_active_runs=1,
-        default_args=default_args(use_case),
-        tags=tags(use_case, "features"),
+        **dag_arguments(use_case, "features"),
         params={
             "start_date": Param(
                 None,

@@ -11,7 +11,7 @@ from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import assets
 from airloop_airflow.jobs import job_task
-from airloop_airflow.policy import default_args, schedule, tags
+from airloop_airflow.policy import dag_arguments, schedule
 
 DOC = """
 ### Rollout
@@ -40,10 +40,7 @@ def build(use_case: UseCase) -> DAG:
             timetable=schedule(use_case.schedules.rollout, timedelta(days=1)),
             assets=[assets.candidate(use_case)],
         ),
-        catchup=False,
-        max_active_runs=1,
-        default_args=default_args(use_case),
-        tags=tags(use_case, "rollout"),
+        **dag_arguments(use_case, "rollout"),
         params={
             "version": Param(
                 None,

@@ -10,7 +10,7 @@ from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import assets, gate, run_times
 from airloop_airflow.jobs import job_task
-from airloop_airflow.policy import default_args, schedule, tags
+from airloop_airflow.policy import dag_arguments, schedule
 
 DOC = """
 ### Training
@@ -51,10 +51,7 @@ def build(use_case: UseCase) -> DAG:
             timetable=schedule(use_case.schedules.training, timedelta(days=7)),
             assets=[assets.retrain_request(use_case)],
         ),
-        catchup=False,
-        max_active_runs=1,
-        default_args=default_args(use_case),
-        tags=tags(use_case, "training"),
+        **dag_arguments(use_case, "training"),
         params={
             "as_of": Param(
                 None,

@@ -23,7 +23,7 @@ from airloop.jobs import run_job
 from airloop.references import TableSnapshot, TrainingSet
 from airloop.settings import Settings
 from airloop.use_cases.catalogue import use_case
-from airloop.use_cases.spec import ModelInput, TrainingPolicy, UseCase
+from airloop.use_cases.spec import LOCAL_SUFFIX, ModelInput, TrainingPolicy, UseCase
 from feature_repo.store import open_store
 from spark_jobs.arguments import job_parser
 from spark_jobs.features import EVENT_TIMESTAMP, clean_history
@@ -44,7 +44,6 @@ from spark_jobs.tables import (
 CHUNK_DAYS = 42
 SPLIT = "split"
 SPLITS = ("train", "validation", "test")
-LOCAL_SUFFIX = "_local"
 
 
 def windows(policy: TrainingPolicy, spec: UseCase, as_of: datetime) -> dict[str, Interval]:

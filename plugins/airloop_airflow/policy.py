@@ -27,9 +27,14 @@ def default_args(use_case: UseCase) -> dict[str, Any]:
     }
 
 
-def tags(use_case: UseCase, kind: str) -> list[str]:
-    """Tags of a DAG, for the UI's filter."""
-    return ["airloop", use_case.name, kind]
+def dag_arguments(use_case: UseCase, kind: str) -> dict[str, Any]:
+    """Arguments of every DAG; `kind` is a tag too, for the UI's filter."""
+    return {
+        "catchup": False,
+        "max_active_runs": 1,
+        "default_args": default_args(use_case),
+        "tags": ["airloop", use_case.name, kind],
+    }
 
 
 def schedule(cron: str, interval: timedelta) -> CronTriggerTimetable:

@@ -16,10 +16,7 @@ from airloop.errors import HistoryError
 from airloop.intervals import Interval
 from airloop.lakehouse.catalog import load_table, open_catalog, read_snapshot
 from airloop.settings import Settings
-from airloop.use_cases.spec import UseCase
-
-LOCAL_SUFFIX = "_local"
-"""The event table has each datetime request field twice: the instant, and with this suffix the wall clock."""
+from airloop.use_cases.spec import LOCAL_SUFFIX, UseCase
 
 
 def upcoming_requests(settings: Settings, spec: UseCase, interval: Interval, limit: int) -> list[str]:

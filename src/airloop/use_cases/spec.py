@@ -19,6 +19,8 @@ from airloop.errors import SpecError
 Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 DottedPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*(:[A-Za-z_]\w*)?$")]
 Cron = Annotated[str, StringConstraints(pattern=r"^(\S+\s+){4}\S+$")]
+LOCAL_SUFFIX = "_local"
+"""An event has each datetime of its request twice: the instant, and with this suffix the wall clock."""
 ColumnType = Literal["string", "long", "double", "timestamp", "local_timestamp"]
 
 
