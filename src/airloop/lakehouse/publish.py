@@ -42,9 +42,10 @@ def publish(spec: UseCase, branch: str, interval: Interval, settings: Settings) 
     for declared, table, head in zip(spec.clean_tables, tables, heads, strict=True):
         main = table.snapshot_by_name(MAIN_BRANCH)
         live = head
-        if main is None or _descends(table, head, main):
+        is_there = main is not None and _descends(table, main, head)
+        if main is None or (not is_there and _descends(table, head, main)):
             table.manage_snapshots().set_current_snapshot(snapshot_id=head.snapshot_id).commit()
-        elif not _descends(table, main, head):
+        elif not is_there:
             live = _replace_interval(table, head, declared.event_time, interval)
         published.append(
             TableSnapshot(table=".".join(table.name()), snapshot_id=live.snapshot_id, rows=_added(head))
