@@ -33,7 +33,7 @@ def branch_of(interval: Interval) -> str:
 def raw_records(spark: SparkSession, spec: UseCase, interval: Interval) -> dict[str, DataFrame]:
     """The raw records of `interval`, by feed; reference data whole."""
     frames = {}
-    for feed in spec.source.feeds:
+    for feed in spec.feeds:
         frame = read_table(spark, f"{RAW}.{feed.name}")
         frames[feed.name] = frame.where(within(feed.event_time, interval)) if feed.event_time else frame
     return frames

@@ -1,80 +1,200 @@
-"""Ingestion: a source's records of an interval, appended to the raw tables as they were received.
+"""Ingestion: what the sources deliver for an interval becomes the raw tables' content for it.
 
-Belongs here: the contract check, deduplication by source key and offset, the append. Does not belong here:
-typing or judging the data (`clean`, `audit`).
+Belongs here: reading the adapters piece by piece, the contract check, quarantine, the one commit per table.
+Does not belong here: typing or judging the data (`clean`, `audit`), or streams (`stream_ingest`).
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from airloop.dotted import load
+from airloop.connections import require_connection
+from airloop.errors import SourceError
 from airloop.intervals import Interval
 from airloop.jobs import run_job
 from airloop.references import Ingested, TableSnapshot
 from airloop.settings import Settings
-from airloop.sources.contract import SOURCE_KEY, SOURCE_OFFSET, SourceAdapter, check_contract
+from airloop.sources.catalogue import adapter_class
+from airloop.sources.contract import (
+    SOURCE,
+    SOURCE_OFFSET,
+    SOURCE_TIME,
+    Malformed,
+    SourceAdapter,
+    check_contract,
+    record_schema,
+)
 from airloop.use_cases.catalogue import use_case
-from airloop.use_cases.spec import Feed, UseCase
+from airloop.use_cases.spec import Feed, Source, UseCase
 from spark_jobs.arguments import interval_of, job_parser
+from spark_jobs.raw_tables import IDENTITY, QUARANTINE_SCHEMA, quarantine, raw_rows, raw_table
 from spark_jobs.session import open_session
-from spark_jobs.tables import RAW, ensure_table, snapshot_of, within
+from spark_jobs.tables import ensure_table, snapshot_of, within
+
+EXAMPLES = 3
+"""Malformed records that an error shows."""
 
 
-def new_records(delivered: DataFrame, there: DataFrame | None, feed: Feed) -> DataFrame:
-    """The records of `delivered` that `there` (if anything is) lacks, each once, with their source key.
+class Staged(NamedTuple):
+    """What a source delivered of one feed, written aside."""
 
-    A record is the same when its source key and its offset are; a correction has another offset.
+    source: Source
+    feed: Feed
+    records: Path
+    """Parquet, in the shape of `record_schema`; each piece is one row group."""
+    malformed: Path
+    rows: int
+    malformed_rows: int
+
+
+def stage(adapter: SourceAdapter, source: Source, feed: Feed, interval: Interval, folder: Path) -> Staged:
+    """Write what `adapter` delivers to `folder`, a piece at a time, so that memory does not grow with it.
+
+    Raises `SourceError` when the source breaks its contract, or when more of its records are malformed than
+    the source's `max_malformed_share`: then the feed changed, and few of its records can be believed.
     """
-    key = F.concat_ws("|", *(F.col(name).cast("string") for name in feed.key))
-    identity = [SOURCE_KEY, SOURCE_OFFSET]
-    fresh = delivered.withColumn(SOURCE_KEY, key).dropDuplicates(identity)
-    if there is not None:
-        fresh = fresh.join(there.select(identity), identity, "left_anti")
-    return fresh.select(*(column.name for column in feed.columns), SOURCE_KEY, SOURCE_OFFSET)
+    records, malformed = folder / f"{feed.name}.parquet", folder / f"{feed.name}.malformed.parquet"
+    rows, bad, examples = 0, 0, list[Malformed]()
+    with (
+        pq.ParquetWriter(records, record_schema(feed)) as good_writer,
+        pq.ParquetWriter(malformed, QUARANTINE_SCHEMA) as bad_writer,
+    ):
+        for delivery in adapter.read(feed, interval):
+            piece = check_contract(feed, delivery.records)
+            if piece.num_rows:
+                good_writer.write_table(piece)
+            if delivery.malformed:
+                bad_writer.write_table(_quarantined(source, feed, delivery.malformed))
+            rows, bad = rows + piece.num_rows, bad + len(delivery.malformed)
+            examples += delivery.malformed[: EXAMPLES - len(examples)]
+    if bad > source.max_malformed_share * (rows + bad):
+        shown = "; ".join(f"{item.reason} (at {item.offset})" for item in examples)
+        raise SourceError(
+            expected=f"at most {source.max_malformed_share:.1%} of feed {feed.name!r} to be malformed",
+            found=f"{bad} of {rows + bad} records: {shown}",
+            next_step="mend the source or the feed's columns in the spec; nothing was ingested",
+        )
+    return Staged(source, feed, records, malformed, rows, bad)
+
+
+def _quarantined(source: Source, feed: Feed, malformed: Sequence[Malformed]) -> pa.Table:
+    return pa.Table.from_pylist(
+        [
+            {
+                "feed": feed.name,
+                SOURCE: source.name,
+                SOURCE_OFFSET: item.offset,
+                SOURCE_TIME: item.time,
+                "reason": item.reason,
+                "payload": item.payload,
+            }
+            for item in malformed
+        ],
+        schema=QUARANTINE_SCHEMA,
+    )
 
 
 def ingest(spark: SparkSession, spec: UseCase, interval: Interval, settings: Settings) -> Ingested:
-    """Append what the source delivers for `interval` to each feed's raw table.
+    """Make each raw table hold exactly what the sources deliver for `interval`.
 
-    All feeds are read and checked before the first is written. Raises `SourceError` when the source breaks
-    its contract.
+    New records are appended, and records that a source delivered before and does not any more are withdrawn,
+    in one commit per table; what is there already stays, so a second delivery of the same changes nothing.
+    All feeds are read and checked before the first is written. Raises `SourceError` when a source breaks its
+    contract.
     """
-    adapter: SourceAdapter = load(spec.source.adapter)(settings, spec.source.options)
-    delivered = {feed: check_contract(feed, adapter.read(feed, interval)) for feed in spec.source.feeds}
-    snapshots, duplicates = [], 0
-    for feed, records in delivered.items():
-        frame = spark.createDataFrame(records)
-        table = f"{RAW}.{feed.name}"
-        shape = frame.withColumn(SOURCE_KEY, F.lit("")).select(
-            *(column.name for column in feed.columns), SOURCE_KEY, SOURCE_OFFSET
-        )
-        ensure_table(spark, table, shape, feed.event_time)
-        there = spark.table(table)
-        if feed.event_time is not None:
-            there = there.where(within(feed.event_time, interval))
-        if there.isEmpty():
-            rows = append(spark, new_records(frame, None, feed), table) if records.num_rows else 0
-        else:
-            fresh = new_records(frame, there, feed).cache()
-            rows = 0 if fresh.isEmpty() else append(spark, fresh, table)
-            fresh.unpersist()
-        duplicates += records.num_rows - rows
-        snapshots.append(
-            TableSnapshot(table=table, snapshot_id=snapshot_of(spark, table).snapshot_id, rows=rows)
-        )
-    return Ingested(snapshots=tuple(snapshots), duplicates=duplicates)
+    settings.scratch_dir.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"ingest_{spec.name}_{interval.key}_", dir=settings.scratch_dir))
+    try:
+        staged = list(_stage_all(spec, interval, settings, folder))
+        landed = [_land(spark, item, interval) for item in staged]
+        bad = [str(item.malformed) for item in staged if item.malformed_rows]
+        quarantined = quarantine(spark, spark.read.parquet(*bad)) if bad else 0
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return Ingested(
+        snapshots=tuple(item.snapshot for item in landed),
+        duplicates=sum(item.duplicates for item in landed),
+        withdrawn=sum(item.withdrawn for item in landed),
+        quarantined=quarantined,
+    )
 
 
-def append(spark: SparkSession, rows: DataFrame, table: str) -> int:
-    """Append `rows` to `table` in one commit; returns how many there were."""
-    rows.writeTo(table).append()
-    return snapshot_of(spark, table).rows
+def _stage_all(spec: UseCase, interval: Interval, settings: Settings, folder: Path) -> Iterator[Staged]:
+    for source in spec.sources:
+        connection = require_connection(source.connection) if source.connection else None
+        adapter = adapter_class(source.adapter)(settings, source.options, connection)
+        for feed in source.feeds:
+            yield stage(adapter, source, feed, interval, folder)
+
+
+class _Landed(NamedTuple):
+    snapshot: TableSnapshot
+    duplicates: int
+    withdrawn: int
+
+
+def _land(spark: SparkSession, staged: Staged, interval: Interval) -> _Landed:
+    """Bring the raw table of one feed to what was staged."""
+    source, feed = staged.source, staged.feed
+    table = raw_table(feed)
+    delivered = raw_rows(spark.read.parquet(str(staged.records)), feed, source.name).dropDuplicates(IDENTITY)
+    ensure_table(spark, table, delivered, feed.event_time)
+    scope = F.col(SOURCE) == source.name
+    if feed.event_time is not None:
+        scope = scope & within(feed.event_time, interval)
+    there = spark.table(table).where(scope)
+    before, fresh, withdrawn = _differences(delivered, there)
+    if withdrawn:
+        _replace(spark, delivered, feed, table, source, interval)
+    elif fresh:
+        new = delivered.join(there.select(*IDENTITY), IDENTITY, "left_anti") if before else delivered
+        new.select(*delivered.columns).writeTo(table).append()
+    snapshot = snapshot_of(spark, table).model_copy(update={"rows": fresh})
+    return _Landed(snapshot, duplicates=staged.rows - fresh, withdrawn=withdrawn)
+
+
+def _differences(delivered: DataFrame, there: DataFrame) -> tuple[int, int, int]:
+    """How many records were there before, how many delivered ones are new, how many old ones are gone."""
+    if there.isEmpty():
+        return 0, delivered.count(), 0
+    old = there.select(*IDENTITY).withColumn("_old", F.lit(True))
+    both = delivered.select(*IDENTITY).withColumn("_new", F.lit(True)).join(old, IDENTITY, "full_outer")
+    counts = both.select(
+        F.count("_old"),
+        F.count(F.when(F.col("_old").isNull(), 1)),
+        F.count(F.when(F.col("_new").isNull(), 1)),
+    ).first()
+    assert counts is not None  # an aggregate has a row
+    return int(counts[0]), int(counts[1]), int(counts[2])
+
+
+def _replace(
+    spark: SparkSession, delivered: DataFrame, feed: Feed, table: str, source: Source, interval: Interval
+) -> None:
+    """Append what is new and withdraw what is not delivered any more, in one commit."""
+    scope = f"t.{SOURCE} = '{source.name}'"
+    if feed.event_time is not None:
+        start, end = (moment.isoformat() for moment in interval)
+        scope += (
+            f" AND t.{feed.event_time} >= TIMESTAMP '{start}' AND t.{feed.event_time} < TIMESTAMP '{end}'"
+        )
+    same = " AND ".join(f"t.{name} = d.{name}" for name in IDENTITY)
+    spark.sql(
+        f"MERGE INTO {table} t USING {{delivered}} d ON {same} AND {scope} "
+        f"WHEN NOT MATCHED THEN INSERT * WHEN NOT MATCHED BY SOURCE AND {scope} THEN DELETE",
+        delivered=delivered,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,6 +15,11 @@ def features(use_case: UseCase) -> Asset:
     return _asset(use_case, "features")
 
 
+def data_changed(use_case: UseCase) -> Asset:
+    """Data of past days changed (late records, a rollback); the event's extra says which."""
+    return _asset(use_case, "data_changed")
+
+
 def retrain_request(use_case: UseCase) -> Asset:
     """A request to train a candidate now."""
     return _asset(use_case, "retrain_request")

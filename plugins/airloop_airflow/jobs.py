@@ -16,9 +16,15 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.hooks.subprocess import SubprocessHook
-from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk import BaseHook, BaseOperator
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowSkipException,
+)
 
+from airloop.connections import variable_of
 from airloop.errors import EXIT_PERMANENT
 from airloop.settings import environment_of, load_settings
 from airloop.use_cases.spec import UseCase
@@ -35,16 +41,31 @@ class JobOperator(BaseOperator):
     task's log as they come. A job that ends with `EXIT_PERMANENT` fails the task without another try, with
     what was expected, what was found and what to do next; any other failure is retried. Stopping the task
     stops the job's whole process group.
+
+    `connections` are Airflow connections that the job needs: they reach its process in the environment, never
+    its command line or log. Where one is not defined, the task is skipped with `skip_without_connections`,
+    else it fails.
     """
 
     template_fields: Sequence[str] = ("flags",)
     ui_color = "#e7f0fa"
 
-    def __init__(self, *, module: str, use_case: str, flags: Mapping[str, Any], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        module: str,
+        use_case: str | None,
+        flags: Mapping[str, Any],
+        connections: Sequence[str] = (),
+        skip_without_connections: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.module = module
         self.use_case = use_case
         self.flags = dict(flags)
+        self.connections = tuple(connections)
+        self.skip_without_connections = skip_without_connections
         self._process = SubprocessHook()
 
     def execute(self, context: Any) -> dict[str, Any]:
@@ -57,15 +78,24 @@ class JobOperator(BaseOperator):
         place = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{instance.dag_id}.{instance.run_id}.{instance.task_id}")
         result_file = settings.scratch_dir / "results" / f"{place}.json"
         result_file.unlink(missing_ok=True)
-        command = [sys.executable, "-m", self.module, "--use-case", self.use_case]
-        for flag, value in self.flags.items():
+        command = [sys.executable, "-m", self.module]
+        for flag, value in {"use-case": self.use_case, **self.flags}.items():
             if value is None or value == "":
                 continue
             text = json.dumps(value) if isinstance(value, Mapping) else str(value)
             command += [f"--{flag}", text]
         status = self._process.run_command(
             [*command, "--result", str(result_file)],
-            env={**os.environ, **environment_of(settings), "PYTHONUNBUFFERED": "1"},
+            env={
+                **os.environ,
+                **environment_of(settings),
+                **self._connections(),
+                "AIRFLOW_CTX_DAG_ID": instance.dag_id,
+                "AIRFLOW_CTX_DAG_RUN_ID": instance.run_id,
+                "AIRFLOW_CTX_TASK_ID": instance.task_id,
+                "AIRFLOW_CTX_TRY_NUMBER": str(instance.try_number),
+                "PYTHONUNBUFFERED": "1",
+            },
             cwd=str(settings.repository),
         ).exit_code
         document = json.loads(result_file.read_text("utf-8")) if result_file.exists() else None
@@ -87,6 +117,23 @@ class JobOperator(BaseOperator):
         result: dict[str, Any] = document
         return result
 
+    def _connections(self) -> dict[str, str]:
+        """The job's connections as environment variables, in Airflow's own JSON form."""
+        found = {}
+        for connection_id in self.connections:
+            try:
+                found[variable_of(connection_id)] = BaseHook.get_connection(connection_id).as_json()
+            except AirflowNotFoundException:
+                if self.skip_without_connections:
+                    raise AirflowSkipException(
+                        f"There is no connection {connection_id}, so this is switched off here; add the "
+                        "connection (Admin, Connections) to switch it on."
+                    ) from None
+                raise AirflowFailException(
+                    f"expected the connection {connection_id}; found none. Next: add it (Admin, Connections)."
+                ) from None
+        return found
+
     def on_kill(self) -> None:
         """Stop the job's process group."""
         if self._process.sub_process is not None and self._process.sub_process.poll() is None:
@@ -94,7 +141,7 @@ class JobOperator(BaseOperator):
 
 
 def job_task(
-    use_case: UseCase,
+    use_case: UseCase | None,
     task_id: str,
     module: str,
     flags: Mapping[str, Any],
@@ -102,11 +149,11 @@ def job_task(
     timeout: timedelta = timedelta(hours=2),
     **kwargs: Any,
 ) -> JobOperator:
-    """The task `task_id` that runs the job `module` for `use_case` in this deployment."""
+    """The task `task_id` that runs the job `module` in this deployment, for `use_case` if it is one's job."""
     return JobOperator(
         task_id=task_id,
         module=module,
-        use_case=use_case.name,
+        use_case=use_case.name if use_case is not None else None,
         flags=flags,
         execution_timeout=timeout,
         **kwargs,

@@ -17,6 +17,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from airloop.intervals import Interval
+from airloop.sources.contract import SOURCE_OFFSET, SOURCE_TIME
 from spark_jobs.tables import within
 
 HOUR_SECONDS = 3600
@@ -30,7 +31,7 @@ OVERDUE_HOURS = 3
 def clean(raw: Mapping[str, DataFrame]) -> dict[str, DataFrame]:
     """Clean tables from the raw records of one interval.
 
-    Of several deliveries of a record the one with the highest offset counts; codes are trimmed and in
+    Of several versions of a record the one that its source wrote last counts; codes are trimmed and in
     capitals; a flight without a plane assigned has a null `tail_number`.
     """
     flights = _latest(raw["flights"], "flight_id").select(
@@ -115,8 +116,8 @@ def examples(clean: Mapping[str, DataFrame], interval: Interval, lead: timedelta
 
 
 def _latest(records: DataFrame, *key: str) -> DataFrame:
-    """Each record once: of those with the same `key`, the one with the highest numeric offset."""
-    order = Window.partitionBy(*key).orderBy(F.col("_source_offset").cast("long").desc())
+    """Each record once: of those with the same `key`, the one that its source wrote last."""
+    order = Window.partitionBy(*key).orderBy(F.desc(SOURCE_TIME), F.desc(SOURCE_OFFSET))
     return records.withColumn("_rank", F.row_number().over(order)).where("_rank = 1").drop("_rank")
 
 

@@ -31,6 +31,10 @@ class Ingested(Reference):
     snapshots: tuple[TableSnapshot, ...]
     duplicates: int
     """Delivered records that were there already, by source key and offset, and were not appended again."""
+    withdrawn: int = 0
+    """Records of the interval that a source delivered before and does not any more; they were taken out."""
+    quarantined: int = 0
+    """Malformed records that went to the quarantine table."""
 
 
 class AuditBranch(Reference):

