@@ -47,13 +47,29 @@ check: setup ## lint, format, types, import contracts, schemas
 pre-commit: setup ## have git run the checks before each commit
 	@$(PRE_COMMIT) install
 
+.PHONY: setup-tests
+setup-tests: setup ## what only the tests need: PostgreSQL, Redis, Kafka's broker
+	@bash scripts/setup_tests.sh
+
 .PHONY: test
-test: check ## every check and test
+test: check setup-tests ## every check and test
 	$(PYTHON) -m pytest
+
+.PHONY: test-data-faults
+test-data-faults: setup-tests ## broken data and killed streams; ends with one line of JSON
+	$(PYTHON) -m tests.data_faults
 
 .PHONY: bench-model
 bench-model: setup ## the model beside a base rate, a logistic regression and LightGBM, on fixed windows
 	$(PYTHON) -m benchmarks.model
+
+.PHONY: bench-audit
+bench-audit: setup ## the audit of 5 million rows beside one scan of them; ends with one line of JSON
+	$(PYTHON) -m benchmarks.audit
+
+.PHONY: bench-scale
+bench-scale: setup ## each data stage at 1, 10 and 100 times the flights; ends with one line of JSON
+	$(PYTHON) -m benchmarks.scale
 
 .PHONY: lock
 lock: setup ## resolve requirements/*.lock anew from pyproject.toml

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import DAG, Param, chain, task
+from airflow.sdk import DAG, AssetOrTimeSchedule, Param, chain, task
 
+from airloop.connections import PSEUDONYM_KEY
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import assets, run_times
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments, schedule
+from airloop_airflow.stale import mark_stale, rows_changed
 
 DOC = """
 ### Features
 
-Brings the days of the run from the source to the feature store. Each step replaces its interval, so a run can
-be stopped and repeated at any point.
+Brings the days of the run from the source to the feature store: daily, when late records changed past days,
+and by hand. Each step replaces its interval, so a run can be stopped and repeated at any point.
 
 | task | what it does | when it fails |
 |---|---|---|
-| `resolve_interval` | form or `--conf`, else the data interval, else yesterday | correct the dates |
+| `resolve_interval` | form, else changed days, else data interval, else yesterday | correct the dates |
 | `ingest` | source to `raw`, each delivered record once | the source breaks its contract |
 | `clean` | `raw` to `clean`, on an audit branch | |
-| `audit` | Great Expectations on that branch | `main` is untouched; the log shows which and rows |
+| `audit` | Great Expectations on that branch; its Report button | `main` is untouched; see which and rows |
 | `publish` | the audited rows become part of `main` | |
-| `features` | feature tables for the interval | |
+| `features` | feature tables for the interval, and later days that look back on it | |
 | `materialise` | Feast `apply`, then the interval into the online store | |
+| `changed` | goes on only if days that were published before have other rows now | |
+| `mark_stale` | marks the training sets and models that were made of the old rows | MLflow is down |
+| `request_training` | if the champion is among them and the spec says so | |
 
 Months of history are one run: give `start_date` and `end_date` (excluded). A backfill
 (`airflow backfill create --dag-id {dag_id} --from-date ... --to-date ...`) may run beside the daily run.
@@ -42,7 +47,10 @@ def build(use_case: UseCase) -> DAG:
         dag_id,
         description=f"Source to audited features, daily: {use_case.description}",
         doc_md=DOC.replace("{dag_id}", dag_id),
-        schedule=schedule(use_case.schedules.features, timedelta(days=1)),
+        schedule=AssetOrTimeSchedule(
+            timetable=schedule(use_case.schedules.features, timedelta(days=1)),
+            assets=[assets.data_changed(use_case)],
+        ),
         **dag_arguments(use_case, "features"),
         params={
             "start_date": Param(
@@ -63,16 +71,21 @@ def build(use_case: UseCase) -> DAG:
     ) as dag:
         interval = task(run_times.features_interval, task_id="resolve_interval")()
         span = {"start": interval["start"], "end": interval["end"]}
-        ingest = job_task(use_case, "ingest", "spark_jobs.ingest", span)
+        connections = [source.connection for source in use_case.sources if source.connection]
+        connections += [PSEUDONYM_KEY for feed in use_case.feeds if feed.has_hashed_columns][:1]
+        ingest = job_task(use_case, "ingest", "spark_jobs.ingest", span, connections=connections)
         clean = job_task(use_case, "clean", "spark_jobs.clean", span, multiple_outputs=True)
         branch = {"branch": clean.output["branch"]}
-        audit = job_task(use_case, "audit", "spark_jobs.audit", {**span, **branch})
-        publish = job_task(use_case, "publish", "airloop.lakehouse.publish", {**span, **branch})
+        audit = job_task(use_case, "audit", "spark_jobs.audit", {**span, **branch}, has_report=True)
+        publish = job_task(
+            use_case, "publish", "airloop.lakehouse.publish", {**span, **branch, "audit": audit.output}
+        )
         features = job_task(use_case, "features", "spark_jobs.features", span)
         materialise = job_task(
             use_case, "materialise", "feature_repo.materialise", span, outlets=[assets.features(use_case)]
         )
-        chain(ingest, clean, audit, publish, features, materialise)
+        changed = task.short_circuit(rows_changed, task_id="changed")(publish.output)
+        chain(ingest, clean, audit, publish, features, materialise, changed, mark_stale(use_case))
     return dag
 
 

@@ -1,4 +1,4 @@
-"""Airflow's entry to the plugin: links from the Airflow UI to the rest of the local stack.
+"""Airflow's entry to the plugin: links from the UI to the rest of the stack, and the reports behind them.
 
 Belongs here: what Airflow must discover by itself. Does not belong here: operators and callbacks, which DAGs
 import from `airloop_airflow`; Airflow runs every module of this folder, so this is the only one.
@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from airflow.plugins_manager import AirflowPlugin
 
 from airloop.settings import load_settings
+from airloop_airflow.reports import URL_PREFIX, ReportsApp
 
 
 def _links() -> list[dict[str, Any]]:
@@ -23,7 +24,10 @@ def _links() -> list[dict[str, Any]]:
 
 
 class AirloopPlugin(AirflowPlugin):
-    """Adds MLflow and the gateway's API page to the UI's Browse menu."""
+    """Adds MLflow and the gateway's API page to the UI's Browse menu, and serves the jobs' reports."""
 
     name = "airloop"
+    fastapi_apps: ClassVar[list[Any]] = [
+        {"app": ReportsApp(), "url_prefix": URL_PREFIX, "name": "Airloop reports"}
+    ]
     external_views: ClassVar[list[Any]] = _links()

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from airloop import registry
+from airloop.airflow_run import run_id
 from airloop.errors import RolloutError
 from airloop.jobs import run_job
 from airloop.prediction_request import assemble_inputs, example_request
@@ -92,6 +93,7 @@ def _require_champion_answers(server: ModelServer, spec: UseCase, version: int) 
 
 def _set_aliases(settings: Settings, name: str, version: int) -> None:
     if registry.version_behind(settings, name, registry.CHAMPION) != version:
+        registry.tag_version(settings, name, version, registry.PROMOTED_BY, run_id())
         registry.set_alias(settings, name, registry.CHAMPION, version)
     if registry.version_behind(settings, name, registry.CHALLENGER) == version:
         registry.drop_alias(settings, name, registry.CHALLENGER)

@@ -1,7 +1,8 @@
 """The audit: Great Expectations on the branch that cleaning wrote; only a branch that passes is published.
 
-Belongs here: turning a spec's expectations into a suite, running it, and saying what failed so that a person
-can act. Does not belong here: the expectations (the use case's spec), or publishing.
+Belongs here: running each table's suite over its rows, and saying what failed so that a person can act. Does
+not belong here: the expectations (the use case's spec), how they are measured (`spark_jobs.auditing`), or
+publishing.
 """
 
 from __future__ import annotations
@@ -10,176 +11,261 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from datetime import timedelta
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the package is imported, which the next lines do
 
 import great_expectations as gx
-from great_expectations import expectations as gxe
-from great_expectations.core.expectation_validation_result import ExpectationValidationResult
+from great_expectations.core.expectation_validation_result import (
+    ExpectationSuiteValidationResult,
+    ExpectationValidationResult,
+)
+from great_expectations.validator.validator import Validator
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from airloop.errors import AuditError, HistoryError, SpecError
+from airloop.errors import AuditError, HistoryError
 from airloop.intervals import Interval
 from airloop.jobs import run_job, write_whole
 from airloop.references import AuditReport
 from airloop.settings import Settings
 from airloop.use_cases.catalogue import use_case
-from airloop.use_cases.spec import CleanTable, Expectation, UseCase
+from airloop.use_cases.spec import CleanTable, UseCase
 from spark_jobs.arguments import interval_of, job_parser
+from spark_jobs.auditing.changes import changed_days
+from spark_jobs.auditing.data_docs import build_data_docs
+from spark_jobs.auditing.expectations import NOT_JUDGED
+from spark_jobs.auditing.one_pass import OnePassEngine, slice_for
+from spark_jobs.auditing.reference import Reference, read_reference
+from spark_jobs.auditing.suite import compared, join_references, suite_of
 from spark_jobs.session import open_session
-from spark_jobs.tables import CLEAN, within
+from spark_jobs.tables import CLEAN, snapshot_of, within
 
-DAY = "_day"
 SAMPLE_ROWS = 5
+BATCH = "interval"
 
 
-def volume_expectations(table: CleanTable, interval: Interval) -> tuple[Expectation, ...]:
-    """What every table owes its interval: enough rows, and some on each day."""
-    if table.event_time is None:
-        return (
-            Expectation(
-                type="ExpectTableRowCountToBeBetween",
-                arguments={"min_value": table.min_rows_per_day},
-                why="reference data came empty or truncated",
-            ),
-        )
-    days = [f"{interval.start + timedelta(days=n):%Y-%m-%d}" for n in range(interval.days)]
-    return (
-        Expectation(
-            type="ExpectTableRowCountToBeBetween",
-            arguments={"min_value": table.min_rows_per_day * interval.days},
-            why="too little data came: the feed may be stale or truncated",
-        ),
-        Expectation(
-            type="ExpectColumnDistinctValuesToContainSet",
-            arguments={"column": DAY, "value_set": days},
-            why="a day has no data at all",
-        ),
-    )
+class Audited(NamedTuple):
+    """What the audit of one table found."""
 
-
-def suite_of(table: CleanTable, interval: Interval) -> gx.ExpectationSuite:
-    """The table's expectations as a Great Expectations suite; raises `SpecError` for one it does not know."""
-    suite = gx.ExpectationSuite(name=table.name)
-    for expectation in (*volume_expectations(table, interval), *table.expectations):
-        try:
-            made = getattr(gxe, expectation.type)(**expectation.arguments, notes=expectation.why)
-        except (AttributeError, ValueError) as error:
-            raise SpecError(
-                expected=f"{expectation.type} to be an expectation that Great Expectations knows",
-                found=str(error).splitlines()[0],
-                next_step=f"correct the expectations of clean table {table.name} in the use case's spec",
-            ) from None
-        suite.add_expectation(made)
-    return suite
+    suite: gx.ExpectationSuite
+    result: ExpectationSuiteValidationResult
+    failures: tuple[str, ...]
+    """Each failed expectation in words."""
+    not_judged: tuple[str, ...]
+    """The expectations that had no published history to compare with."""
 
 
 def audit_table(
-    rows: DataFrame, table: CleanTable, interval: Interval
-) -> gx.ExpectationSuiteValidationResult:
-    """Validate the `rows` of `interval` against the table's suite."""
-    if table.event_time is not None:
-        rows = rows.withColumn(DAY, F.date_format(table.event_time, "yyyy-MM-dd"))
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}
-    asset = context.data_sources.add_spark(name="audit").add_dataframe_asset(name=table.name)
-    batch = asset.add_batch_definition_whole_dataframe("interval").get_batch({"dataframe": rows})
-    return batch.validate(suite_of(table, interval), result_format="BASIC")
+    rows: DataFrame, table: CleanTable, interval: Interval, reference: Reference, about_rows: int
+) -> Audited:
+    """Validate the `rows` of `interval`, of which there are `about_rows`, against the table's suite."""
+    suite = suite_of(table, interval, reference)
+    engine = OnePassEngine(
+        spark=rows.sparkSession, sampled=slice_for(about_rows, f"{table.name} {interval.key}")
+    )
+    engine.load_batch_data(BATCH, rows)
+    validator = Validator(execution_engine=engine)
+    validator.metrics_calculator.show_progress_bars = False
+    results = validator.graph_validate(
+        [expectation.configuration for expectation in suite.expectations],
+        runtime_configuration={"catch_exceptions": True, "result_format": {"result_format": "BASIC"}},
+    )
+    failures = []
+    for result in results:
+        if not result.success:
+            sample = offending_rows(rows, result, engine)
+            column = result.expectation_config.kwargs.get("column")
+            if sample and column in sample[0] and "partial_unexpected_list" in result.result:
+                result.result["partial_unexpected_list"] = [row[column] for row in sample]
+            failures.append(describe(table.name, result, sample))
+    not_judged = [
+        f"{table.name}: {_named(result)}"
+        for result in results
+        if result.result.get("observed_value") == NOT_JUDGED
+    ]
+    passed = len(results) - len(failures)
+    return Audited(
+        suite=suite,
+        result=ExpectationSuiteValidationResult(
+            success=not failures,
+            results=results,
+            suite_name=table.name,
+            statistics={
+                "evaluated_expectations": len(results),
+                "successful_expectations": passed,
+                "unsuccessful_expectations": len(failures),
+                "success_percent": 100 * passed / len(results),
+            },
+        ),
+        failures=tuple(failures),
+        not_judged=tuple(not_judged),
+    )
 
 
-def offending_rows(rows: DataFrame, result: ExpectationValidationResult) -> list[dict[str, Any]]:
-    """Up to `SAMPLE_ROWS` rows behind a failed column expectation; none where it has no single rows."""
-    column = result.expectation_config.kwargs.get("column")
-    if column is None or column not in rows.columns:
-        return []
-    values = [v for v in result.result.get("partial_unexpected_list") or [] if v is not None]
-    if values:
-        rows = rows.where(F.col(column).isin(values[:SAMPLE_ROWS]))
-    elif result.result.get("unexpected_count"):
-        rows = rows.where(F.col(column).isNull())
+def offending_rows(
+    rows: DataFrame, result: ExpectationValidationResult, engine: OnePassEngine
+) -> list[dict[str, Any]]:
+    """Up to `SAMPLE_ROWS` rows behind a failed expectation; none where it is about no single rows."""
+    kwargs = result.expectation_config.kwargs
+    if result.expectation_config.type == "expect_key_to_be_unique":
+        repeated = (
+            rows.groupBy(*kwargs["columns"]).count().where("count > 1").drop("count").limit(SAMPLE_ROWS)
+        )
+        found = repeated.join(rows, kwargs["columns"]).orderBy(*kwargs["columns"])
+    elif "condition" in kwargs:
+        found = rows.where(~F.expr(kwargs["condition"]))
     else:
-        return []
-    return [row.asDict() for row in rows.limit(SAMPLE_ROWS).collect()]
+        expectation = result.expectation_config.to_domain_obj()
+        wanted = expectation.get_validation_dependencies(engine).metric_configurations.values()
+        breaks = [engine.conditions[m.id] for m in wanted if m.id in engine.conditions]
+        # The first counts the nulls, which most expectations let pass.
+        if not breaks:
+            return []
+        found = rows.where(breaks[-1])
+    return [row.asDict() for row in found.limit(SAMPLE_ROWS).collect()]
 
 
 def describe(table: str, result: ExpectationValidationResult, sample: Sequence[dict[str, Any]]) -> str:
     """One failed expectation in words: which, what was observed, and rows that show it."""
     config, found = result.expectation_config, result.result
-    arguments = {k: v for k, v in config.kwargs.items() if k not in ("batch_id", "value_set")}
-    if "value_set" in config.kwargs:
-        arguments["value_set"] = _shortened(config.kwargs["value_set"])
-    if "unexpected_count" in found:
+    if "element_count" in found:
         observed = f"{found['unexpected_count']} of {found['element_count']} rows"
         observed += f", such as {_shortened(found.get('partial_unexpected_list') or [])}"
-    elif result.exception_info.get("raised_exception"):
-        observed = f"an error: {result.exception_info.get('exception_message')}"
+    elif "observed_value" not in found:
+        observed = f"an error: {_exception_of(result)}"
     else:
-        observed = f"{_shortened(found.get('observed_value'))}"
-    text = (
-        f"{table}: {config.type} {json.dumps(arguments, default=str)} ({config.notes}); observed {observed}"
-    )
+        observed = f"{_shortened(found['observed_value'])}"
+    text = f"{table}: {_named(result)} ({config.notes}); observed {observed}"
     return text + (f"; rows {json.dumps(list(sample), default=str)}" if sample else "")
 
 
+def _named(result: ExpectationValidationResult) -> str:
+    """The expectation and what it expects."""
+    config = result.expectation_config
+    arguments = {
+        key: _shortened(value)
+        for key, value in config.kwargs.items()
+        if key not in ("batch_id", "code", "names", "period_seconds") and value is not None
+    }
+    return f"{config.type} {json.dumps(arguments, default=str)}"
+
+
 def _shortened(values: Any) -> Any:
-    return (
-        [*values[:SAMPLE_ROWS], "..."] if isinstance(values, list) and len(values) > SAMPLE_ROWS else values
-    )
+    if isinstance(values, list) and len(values) > SAMPLE_ROWS:
+        return [*values[:SAMPLE_ROWS], "..."]
+    if isinstance(values, dict) and len(values) > SAMPLE_ROWS:
+        return {**dict(list(values.items())[:SAMPLE_ROWS]), "...": "..."}
+    return values
+
+
+def _exception_of(result: ExpectationValidationResult) -> str:
+    """What went wrong when the expectation was evaluated; Great Expectations nests it by metric."""
+    info = result.exception_info or {}
+    infos = [info] if "exception_message" in info else [i for i in info.values() if isinstance(i, dict)]
+    return "; ".join(str(i.get("exception_message")) for i in infos) or "no result"
 
 
 def audit(
     spark: SparkSession, spec: UseCase, interval: Interval, branch: str, settings: Settings
 ) -> AuditReport:
-    """Audit every clean table on `branch`; the report is written whatever the outcome.
+    """Audit every clean table on `branch`; the report and the Data Docs are written whatever the outcome.
 
     Raises `AuditError` with each failed expectation, what was observed, and sample rows.
     """
-    documents, failures, count = {}, [], 0
-    for table in spec.clean_tables:
-        rows = read_branch(spark, table, interval, branch)
-        result = audit_table(rows, table, interval)
-        documents[table.name] = result.to_json_dict()
-        count += len(result.results)
-        failures += [
-            describe(table.name, failed, offending_rows(rows, failed)) for failed in _failed(result.results)
-        ]
-        spark.catalog.clearCache()
-    report = settings.reports_dir / spec.name / "audits" / f"{interval.key}.json"
+    report = report_on(
+        {table.name: audit_on_branch(spark, spec, table, interval, branch) for table in spec.clean_tables},
+        spec,
+        interval,
+        branch,
+        settings,
+    )
+    changed = {table.name: changed_days(spark, table, interval, branch) for table in spec.clean_tables}
+    return report.model_copy(update={"changed_days": {name: days for name, days in changed.items() if days}})
+
+
+def audit_on_branch(
+    spark: SparkSession, spec: UseCase, table: CleanTable, interval: Interval, branch: str
+) -> Audited:
+    """Audit the rows of `interval` that `branch` of `table` has, beside what its `main` has before them.
+
+    Tables that it refers to are read from the same branch. Raises `HistoryError` where there is none.
+    """
+    rows, about_rows = read_branch(spark, table, branch)
+    if table.event_time is not None:
+        rows = rows.where(within(table.event_time, interval))
+    others = {}
+    for link in table.references:
+        other = spec.clean_table(link.table)
+        others[link.table] = (read_branch(spark, other, branch)[0], other)
+    reference = read_reference(spark, table, interval, compared(table), about_rows)
+    joined = join_references(rows, table, interval, others)
+    return audit_table(joined, table, interval, reference, about_rows)
+
+
+def report_on(
+    audited: Mapping[str, Audited], spec: UseCase, interval: Interval, branch: str, settings: Settings
+) -> AuditReport:
+    """Write what was found on the tables of `audited`; raises `AuditError` when any expectation failed."""
+    failures = [failure for table in audited.values() for failure in table.failures]
+    not_judged = [name for table in audited.values() for name in table.not_judged]
+    count = sum(len(table.result.results) for table in audited.values())
+    folder = settings.reports_dir / spec.name
+    docs = build_data_docs(
+        folder / "data_docs" / interval.key,
+        [(table.suite, table.result) for table in audited.values()],
+        f"{spec.name} {interval.key}",
+    )
+    report = folder / "audits" / f"{interval.key}.json"
+    documents = {name: table.result.to_json_dict() for name, table in audited.items()}
     write_whole(
-        report, json.dumps({"branch": branch, "failures": failures, "tables": documents}, default=str)
+        report,
+        json.dumps(
+            {
+                "branch": branch,
+                "failures": failures,
+                "not_judged": not_judged,
+                "data_docs": docs.as_uri(),
+                "tables": documents,
+            },
+            default=str,
+        ),
     )
     if failures:
         raise AuditError(
             expected=f"all {count} expectations on branch {branch} to hold",
             found=f"{len(failures)} that do not: " + " | ".join(failures),
-            next_step=f"main is untouched; look at the branch and at {report}, mend the source or the "
-            "expectation, and run the interval again",
+            next_step=f"main is untouched; look at the branch, at {docs} and at {report}, mend the source or "
+            "the expectation, and run the interval again",
+            report_uri=docs.as_uri(),
         )
-    return AuditReport(branch=branch, expectations=count, report_uri=report.as_uri())
+    return AuditReport(
+        branch=branch,
+        expectations=count,
+        report_uri=report.as_uri(),
+        data_docs_uri=docs.as_uri(),
+        not_judged=len(not_judged),
+    )
 
 
-def read_branch(spark: SparkSession, table: CleanTable, interval: Interval, branch: str) -> DataFrame:
-    """The rows of `interval` on `branch`; raises `HistoryError` when cleaning did not write it."""
+def read_branch(spark: SparkSession, table: CleanTable, branch: str) -> tuple[DataFrame, int]:
+    """All rows of `table` as `branch` has them, and how many of them cleaning wrote.
+
+    Raises `HistoryError` when cleaning did not write the branch.
+    """
     name = f"{CLEAN}.{table.name}"
-    if (
-        not spark.catalog.tableExists(name)
-        or spark.sql(f"SELECT 1 FROM {name}.refs WHERE name = '{branch}'").isEmpty()
-    ):
+    try:
+        written = snapshot_of(spark, name, ref=branch) if spark.catalog.tableExists(name) else None
+    except HistoryError:
+        written = None
+    if written is None:
         raise HistoryError(
             expected=f"a branch {branch} of {name}",
             found="none",
             next_step="run the clean job for this interval first",
         )
-    rows = spark.read.option("branch", branch).table(name)
-    return rows.where(within(table.event_time, interval)) if table.event_time else rows
-
-
-def _failed(results: Iterable[ExpectationValidationResult]) -> list[ExpectationValidationResult]:
-    return [result for result in results if not result.success]
+    return spark.read.option("branch", branch).table(name), written.rows
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from airloop.dotted import load
 from airloop.errors import SpecError
 from airloop.intervals import Interval
 from airloop.jobs import run_job
+from airloop.lakehouse.properties import SOURCE_OFFSETS, json_text
+from airloop.lakehouse.provenance import signature
 from airloop.references import AuditBranch
 from airloop.settings import Settings
+from airloop.sources.contract import SOURCE, SOURCE_OFFSET, SOURCE_TIME
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
 from spark_jobs.arguments import interval_of, job_parser
 from spark_jobs.session import open_session
-from spark_jobs.tables import CLEAN, RAW, ensure_table, read_table, within, write_aside
+from spark_jobs.tables import CLEAN, RAW, ensure_table, read_table, snapshot_of, within, write_aside
 
 
 def branch_of(interval: Interval) -> str:
@@ -39,6 +44,26 @@ def raw_records(spark: SparkSession, spec: UseCase, interval: Interval) -> dict[
     return frames
 
 
+def read_from(spark: SparkSession, records: Mapping[str, DataFrame]) -> dict[str, Any]:
+    """By raw table, its snapshot, and what was read of each source: how many records, which offsets."""
+    found = {}
+    for feed, frame in records.items():
+        table = f"{RAW}.{feed}"
+        sources = (
+            frame.groupBy(SOURCE)
+            .agg(F.count("*"), F.min(SOURCE_OFFSET), F.max(SOURCE_OFFSET), F.max(SOURCE_TIME).cast("string"))
+            .collect()
+        )
+        found[table] = {
+            "snapshot": snapshot_of(spark, table).snapshot_id,
+            "sources": {
+                name: {"records": count, "first": first, "last": last, "latest": latest}
+                for name, count, first, last, latest in sources
+            },
+        }
+    return found
+
+
 def clean(spark: SparkSession, spec: UseCase, interval: Interval) -> AuditBranch:
     """Write the clean rows of `interval` to a fresh branch of each clean table.
 
@@ -46,7 +71,9 @@ def clean(spark: SparkSession, spec: UseCase, interval: Interval) -> AuditBranch
     repeated. Raises `SpecError` when the transform does not yield the spec's tables.
     """
     branch = branch_of(interval)
-    frames = load(spec.transform).clean(raw_records(spark, spec, interval))
+    records = raw_records(spark, spec, interval)
+    properties = {**signature(spec.name, interval), SOURCE_OFFSETS: json_text(read_from(spark, records))}
+    frames = load(spec.transform).clean(records)
     names = {table.name for table in spec.clean_tables}
     if set(frames) != names:
         raise SpecError(
@@ -57,8 +84,10 @@ def clean(spark: SparkSession, spec: UseCase, interval: Interval) -> AuditBranch
     snapshots = []
     for table in spec.clean_tables:
         name = f"{CLEAN}.{table.name}"
-        ensure_table(spark, name, frames[table.name], table.event_time)
-        snapshots.append(write_aside(spark, frames[table.name], name, table.event_time, interval, branch))
+        ensure_table(spark, name, frames[table.name], table.event_time, table.renamed)
+        snapshots.append(
+            write_aside(spark, frames[table.name], name, table.event_time, interval, branch, properties)
+        )
     return AuditBranch(branch=branch, snapshots=tuple(snapshots))
 
 

@@ -9,23 +9,36 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from airloop.dotted import load
 from airloop.errors import SpecError
-from airloop.intervals import Interval
+from airloop.intervals import Interval, day_interval
 from airloop.jobs import run_job
+from airloop.lakehouse.provenance import signature
 from airloop.references import Published
 from airloop.settings import Settings
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import FeatureTable, UseCase
 from spark_jobs.arguments import interval_of, job_parser
 from spark_jobs.session import open_session
-from spark_jobs.tables import CLEAN, FEATURES, ensure_table, fast_forward, read_table, within, write_aside
+from spark_jobs.tables import (
+    CLEAN,
+    FEATURES,
+    ensure_table,
+    fast_forward,
+    read_table,
+    snapshot_of,
+    within,
+    write_aside,
+)
 
 EVENT_TIMESTAMP = "event_timestamp"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MOST_ROUNDS = 5
 SPARK_TYPES = {"string": "string", "long": "bigint", "double": "double", "timestamp": "timestamp"}
 
 
@@ -59,16 +72,52 @@ def conform(rows: DataFrame, table: FeatureTable) -> DataFrame:
     )
 
 
+def affected(spark: SparkSession, spec: UseCase, interval: Interval) -> Interval:
+    """`interval` and the later days, as far as features were built already, that look back on it.
+
+    Features of a day reach `lookback` into the past, so clean data that changes on one day changes the
+    features of the days after it too.
+    """
+    built = [
+        last
+        for table in spec.feature_tables
+        if spark.catalog.tableExists(f"{FEATURES}.{table.name}")
+        for last in spark.table(f"{FEATURES}.{table.name}").agg(F.max(F.unix_micros(EVENT_TIMESTAMP))).first()
+        if last is not None
+    ]
+    if not built:
+        return interval
+    last_day = day_interval((EPOCH + timedelta(microseconds=max(built))).date())
+    return Interval(interval.start, max(interval.end, min(interval.end + spec.lookback, last_day.end)))
+
+
 def build_features(spark: SparkSession, spec: UseCase, interval: Interval) -> Published:
-    """Replace the rows of `interval` in every feature table."""
+    """Replace the rows of `interval`, and of later days that look back on it, in every feature table.
+
+    Where another run publishes clean data meanwhile (a backfill of another day), the features are computed
+    again: otherwise the later of two commits could bring back values from before the other's data.
+    """
+    for _ in range(MOST_ROUNDS):
+        read_from = _clean_versions(spark, spec)
+        published = _replace(spark, spec, affected(spark, spec, interval), interval.key)
+        if _clean_versions(spark, spec) == read_from:
+            return published
+    raise TimeoutError(f"clean data changed during each of {MOST_ROUNDS} computations of {interval.key}")
+
+
+def _clean_versions(spark: SparkSession, spec: UseCase) -> list[int]:
+    return [snapshot_of(spark, f"{CLEAN}.{table.name}").snapshot_id for table in spec.clean_tables]
+
+
+def _replace(spark: SparkSession, spec: UseCase, interval: Interval, key: str) -> Published:
     frames = load(spec.transform).features(clean_history(spark, spec, interval), interval)
     snapshots = []
     for table in spec.feature_tables:
         name = f"{FEATURES}.{table.name}"
         rows = conform(frames[table.name], table)
         ensure_table(spark, name, rows, EVENT_TIMESTAMP)
-        branch = f"build_{interval.key}"
-        write_aside(spark, rows, name, EVENT_TIMESTAMP, interval, branch)
+        branch = f"build_{key}"
+        write_aside(spark, rows, name, EVENT_TIMESTAMP, interval, branch, signature(spec.name, interval))
         snapshots.append(fast_forward(spark, name, branch))
     return Published(snapshots=tuple(snapshots))
 

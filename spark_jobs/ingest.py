@@ -10,19 +10,24 @@ import argparse
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from airloop.connections import require_connection
+from airloop.erasure.suppression import SuppressionList, allowed_text, read_list, without_suppressed
 from airloop.errors import SourceError
 from airloop.intervals import Interval
 from airloop.jobs import run_job
+from airloop.lakehouse.properties import SOURCE_OFFSETS, json_text
+from airloop.lakehouse.provenance import signature
+from airloop.pseudonyms import find_key, protect, protected_payload
 from airloop.references import Ingested, TableSnapshot
 from airloop.settings import Settings
 from airloop.sources.catalogue import adapter_class
@@ -40,7 +45,14 @@ from airloop.use_cases.spec import Feed, Source, UseCase
 from spark_jobs.arguments import interval_of, job_parser
 from spark_jobs.raw_tables import IDENTITY, QUARANTINE_SCHEMA, quarantine, raw_rows, raw_table
 from spark_jobs.session import open_session
-from spark_jobs.tables import ensure_table, snapshot_of, within
+from spark_jobs.tables import (
+    append,
+    despite_conflicts,
+    ensure_table,
+    snapshot_of,
+    statements_saying,
+    within,
+)
 
 EXAMPLES = 3
 """Malformed records that an error shows."""
@@ -56,9 +68,29 @@ class Staged(NamedTuple):
     malformed: Path
     rows: int
     malformed_rows: int
+    offsets: Mapping[str, str]
+    """The first and the last offset delivered, as texts order them; empty without records."""
 
 
-def stage(adapter: SourceAdapter, source: Source, feed: Feed, interval: Interval, folder: Path) -> Staged:
+class Landing(NamedTuple):
+    """What is done with every record before it reaches a table: nothing personal passes in the clear."""
+
+    key: bytes | None
+    erased: SuppressionList
+
+    def of(self, records: pa.Table, feed: Feed) -> pa.Table:
+        """`records` without erased subjects, personal columns hashed or dropped."""
+        return protect(without_suppressed(records, feed, self.erased), feed, self.key)
+
+
+def stage(
+    adapter: SourceAdapter,
+    source: Source,
+    feed: Feed,
+    interval: Interval,
+    folder: Path,
+    landing: Landing,
+) -> Staged:
     """Write what `adapter` delivers to `folder`, a piece at a time, so that memory does not grow with it.
 
     Raises `SourceError` when the source breaks its contract, or when more of its records are malformed than
@@ -66,16 +98,19 @@ def stage(adapter: SourceAdapter, source: Source, feed: Feed, interval: Interval
     """
     records, malformed = folder / f"{feed.name}.parquet", folder / f"{feed.name}.malformed.parquet"
     rows, bad, examples = 0, 0, list[Malformed]()
+    first, last = list[str](), list[str]()
     with (
-        pq.ParquetWriter(records, record_schema(feed)) as good_writer,
+        pq.ParquetWriter(records, landing.of(record_schema(feed).empty_table(), feed).schema) as good_writer,
         pq.ParquetWriter(malformed, QUARANTINE_SCHEMA) as bad_writer,
     ):
         for delivery in adapter.read(feed, interval):
-            piece = check_contract(feed, delivery.records)
+            piece = landing.of(check_contract(feed, delivery.records), feed)
             if piece.num_rows:
                 good_writer.write_table(piece)
+                ends = pc.min_max(piece[SOURCE_OFFSET]).as_py()
+                first, last = [min([*first, ends["min"]])], [max([*last, ends["max"]])]
             if delivery.malformed:
-                bad_writer.write_table(_quarantined(source, feed, delivery.malformed))
+                bad_writer.write_table(_quarantined(source, feed, delivery.malformed, landing.erased))
             rows, bad = rows + piece.num_rows, bad + len(delivery.malformed)
             examples += delivery.malformed[: EXAMPLES - len(examples)]
     if bad > source.max_malformed_share * (rows + bad):
@@ -85,10 +120,13 @@ def stage(adapter: SourceAdapter, source: Source, feed: Feed, interval: Interval
             found=f"{bad} of {rows + bad} records: {shown}",
             next_step="mend the source or the feed's columns in the spec; nothing was ingested",
         )
-    return Staged(source, feed, records, malformed, rows, bad)
+    offsets = {"first": first[0], "last": last[0]} if rows else {}
+    return Staged(source, feed, records, malformed, rows, bad, offsets)
 
 
-def _quarantined(source: Source, feed: Feed, malformed: Sequence[Malformed]) -> pa.Table:
+def _quarantined(
+    source: Source, feed: Feed, malformed: Sequence[Malformed], erased: SuppressionList
+) -> pa.Table:
     return pa.Table.from_pylist(
         [
             {
@@ -97,7 +135,7 @@ def _quarantined(source: Source, feed: Feed, malformed: Sequence[Malformed]) -> 
                 SOURCE_OFFSET: item.offset,
                 SOURCE_TIME: item.time,
                 "reason": item.reason,
-                "payload": item.payload,
+                "payload": allowed_text(protected_payload(item.payload, feed), erased),
             }
             for item in malformed
         ],
@@ -117,7 +155,7 @@ def ingest(spark: SparkSession, spec: UseCase, interval: Interval, settings: Set
     folder = Path(tempfile.mkdtemp(prefix=f"ingest_{spec.name}_{interval.key}_", dir=settings.scratch_dir))
     try:
         staged = list(_stage_all(spec, interval, settings, folder))
-        landed = [_land(spark, item, interval) for item in staged]
+        landed = [_land(spark, item, interval, spec) for item in staged]
         bad = [str(item.malformed) for item in staged if item.malformed_rows]
         quarantined = quarantine(spark, spark.read.parquet(*bad)) if bad else 0
     finally:
@@ -131,11 +169,12 @@ def ingest(spark: SparkSession, spec: UseCase, interval: Interval, settings: Set
 
 
 def _stage_all(spec: UseCase, interval: Interval, settings: Settings, folder: Path) -> Iterator[Staged]:
+    landing = Landing(find_key(spec.feeds), read_list(settings))
     for source in spec.sources:
         connection = require_connection(source.connection) if source.connection else None
         adapter = adapter_class(source.adapter)(settings, source.options, connection)
         for feed in source.feeds:
-            yield stage(adapter, source, feed, interval, folder)
+            yield stage(adapter, source, feed, interval, folder, landing)
 
 
 class _Landed(NamedTuple):
@@ -144,22 +183,26 @@ class _Landed(NamedTuple):
     withdrawn: int
 
 
-def _land(spark: SparkSession, staged: Staged, interval: Interval) -> _Landed:
+def _land(spark: SparkSession, staged: Staged, interval: Interval, spec: UseCase) -> _Landed:
     """Bring the raw table of one feed to what was staged."""
     source, feed = staged.source, staged.feed
     table = raw_table(feed)
     delivered = raw_rows(spark.read.parquet(str(staged.records)), feed, source.name).dropDuplicates(IDENTITY)
-    ensure_table(spark, table, delivered, feed.event_time)
+    renamed = {column.name: column.renamed_from for column in feed.landed if column.renamed_from}
+    ensure_table(spark, table, delivered, feed.event_time, renamed)
+    offsets = {source.name: {**staged.offsets, "records": staged.rows}}
+    properties = {**signature(spec.name, interval), SOURCE_OFFSETS: json_text(offsets)}
     scope = F.col(SOURCE) == source.name
     if feed.event_time is not None:
         scope = scope & within(feed.event_time, interval)
     there = spark.table(table).where(scope)
     before, fresh, withdrawn = _differences(delivered, there)
     if withdrawn:
-        _replace(spark, delivered, feed, table, source, interval)
+        with statements_saying(spark, properties):
+            despite_conflicts(lambda: _replace(spark, delivered, feed, table, source, interval))
     elif fresh:
         new = delivered.join(there.select(*IDENTITY), IDENTITY, "left_anti") if before else delivered
-        new.select(*delivered.columns).writeTo(table).append()
+        append(new.select(*delivered.columns), table, properties)
     snapshot = snapshot_of(spark, table).model_copy(update={"rows": fresh})
     return _Landed(snapshot, duplicates=staged.rows - fresh, withdrawn=withdrawn)
 

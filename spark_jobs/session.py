@@ -7,6 +7,7 @@ DataFrame API that Spark Connect has, so that this module alone decides which Sp
 from __future__ import annotations
 
 import os
+import sys
 
 from pyspark.sql import SparkSession
 
@@ -31,6 +32,8 @@ def open_session(settings: Settings, name: str) -> SparkSession:
     if settings.spark_master.startswith("local"):
         # Spark asks for the machine's own address, which fails where the host name does not resolve.
         os.environ.setdefault("SPARK_LOCAL_HOSTNAME", "localhost")
+    # Executors run Python functions with this environment's interpreter, not the machine's python3.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     catalog = f"spark.sql.catalog.{settings.catalog_name}"
     # Two local cores need few partitions: each costs a task, and 200 of them cost more than the work.
     options = {
@@ -38,8 +41,9 @@ def open_session(settings: Settings, name: str) -> SparkSession:
         "spark.driver.memory": f"{settings.spark_driver_memory_mib}m",
         # Native libraries are unpacked under the state folder, and no statistics file is left in /tmp.
         "spark.driver.extraJavaOptions": f"-Djava.io.tmpdir={settings.scratch_dir} -XX:-UsePerfData",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.driver.host": "127.0.0.1",
+        "spark.executor.memory": f"{settings.spark_executor_memory_mib}m",
+        "spark.driver.bindAddress": settings.spark_driver_host,
+        "spark.driver.host": settings.spark_driver_host,
         "spark.local.dir": str(settings.scratch_dir),
         "spark.log.level": "WARN",
         "spark.ui.enabled": "false",

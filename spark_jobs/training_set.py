@@ -20,6 +20,8 @@ from airloop.dotted import load
 from airloop.errors import HistoryError
 from airloop.intervals import ONE_DAY, Interval, resolve_as_of
 from airloop.jobs import run_job
+from airloop.lakehouse.properties import SOURCES, json_text
+from airloop.lakehouse.provenance import signature
 from airloop.references import TableSnapshot, TrainingSet
 from airloop.settings import Settings
 from airloop.use_cases.catalogue import use_case
@@ -164,6 +166,8 @@ def build(
     )
     store, table, tag = open_store(settings), f"{TRAINING}.{spec.name}", tag_of(policy, as_of)
     branch = f"build_{tag}"
+    made_from = {source.table: source.snapshot_id for source in sources}
+    properties = {**signature(spec.name, whole), SOURCES: json_text(made_from)}
     for number, chunk in enumerate(chunks(whole)):
         part = examples.where(within(EVENT_TIMESTAMP, chunk)).cache()
         if part.isEmpty():
@@ -175,7 +179,7 @@ def build(
         rows = training_rows(join_features(store, spec, part), spec, spans)
         if number == 0:
             ensure_table(spark, table, rows, None)
-            write_aside(spark, rows, table, None, whole, branch)
+            write_aside(spark, rows, table, None, whole, branch, properties)
         else:
             append_aside(spark, rows, table, branch)
         part.unpersist()

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from airloop.errors import IntervalError
-from airloop.intervals import resolve_as_of, resolve_features_interval
+from airloop.intervals import Interval, resolve_as_of, resolve_features_interval
 
 NOW = datetime(2026, 11, 23, 17, 44, tzinfo=UTC)
 MIDNIGHT = datetime(2026, 11, 23, tzinfo=UTC)
@@ -32,6 +32,21 @@ def test_a_scheduled_run_covers_its_data_interval() -> None:
     scheduled = (MIDNIGHT - timedelta(days=1), MIDNIGHT)
     found = resolve_features_interval(start_date=None, end_date=None, data_interval=scheduled, run_after=NOW)
     assert found == scheduled
+
+
+def test_a_run_that_late_records_started_covers_their_days_whole() -> None:
+    changed = [
+        Interval(datetime(2026, 11, 18, 5, tzinfo=UTC), datetime(2026, 11, 18, 6, tzinfo=UTC)),
+        Interval(datetime(2026, 11, 20, tzinfo=UTC), datetime(2026, 11, 21, tzinfo=UTC)),
+    ]
+    found = resolve_features_interval(
+        start_date=None, end_date=None, data_interval=None, run_after=NOW, changed=changed
+    )
+    assert found.key == "20261118_20261121"
+    by_hand = resolve_features_interval(
+        start_date="2026-03-01", end_date=None, data_interval=None, run_after=NOW, changed=changed
+    )
+    assert by_hand.key == "20260301_20260302"
 
 
 @pytest.mark.parametrize("data_interval", [None, (NOW, NOW)])

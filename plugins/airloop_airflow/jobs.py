@@ -28,6 +28,7 @@ from airloop.connections import variable_of
 from airloop.errors import EXIT_PERMANENT
 from airloop.settings import environment_of, load_settings
 from airloop.use_cases.spec import UseCase
+from airloop_airflow.reports import ReportLink
 
 USAGE_ERROR = 2
 """argparse's exit status for flags that it refuses: the same flags will be refused again."""
@@ -44,7 +45,7 @@ class JobOperator(BaseOperator):
 
     `connections` are Airflow connections that the job needs: they reach its process in the environment, never
     its command line or log. Where one is not defined, the task is skipped with `skip_without_connections`,
-    else it fails.
+    else it fails. `has_report` puts a button on the task that opens the report which the job wrote.
     """
 
     template_fields: Sequence[str] = ("flags",)
@@ -58,6 +59,7 @@ class JobOperator(BaseOperator):
         flags: Mapping[str, Any],
         connections: Sequence[str] = (),
         skip_without_connections: bool = False,
+        has_report: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -66,6 +68,9 @@ class JobOperator(BaseOperator):
         self.flags = dict(flags)
         self.connections = tuple(connections)
         self.skip_without_connections = skip_without_connections
+        self.report_uri: str | None = None
+        if has_report:
+            self.operator_extra_links = (ReportLink(),)
         self._process = SubprocessHook()
 
     def execute(self, context: Any) -> dict[str, Any]:
@@ -101,6 +106,7 @@ class JobOperator(BaseOperator):
         document = json.loads(result_file.read_text("utf-8")) if result_file.exists() else None
         if status == EXIT_PERMANENT and document and "error" in document:
             error = document["error"]
+            self.report_uri = error.get("report_uri")
             raise AirflowFailException(
                 f"{error['type']}: expected {error['expected']}; found {error['found']}. "
                 f"Next: {error['next_step']}."
@@ -115,6 +121,7 @@ class JobOperator(BaseOperator):
         if document is None:
             raise AirflowException(f"{self.module} ended well but wrote no result to {result_file}.")
         result: dict[str, Any] = document
+        self.report_uri = result.get("data_docs_uri")
         return result
 
     def _connections(self) -> dict[str, str]:

@@ -5,11 +5,18 @@ Belongs here: reading a run's parameters, data interval and moment. Does not bel
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow.sdk import get_current_context
 
-from airloop.intervals import resolve_as_of, resolve_features_interval
+from airloop.intervals import (
+    Interval,
+    make_interval,
+    parse_instant,
+    resolve_as_of,
+    resolve_features_interval,
+)
 
 HAND_STARTED = ("manual", "operator_triggered", "asset_triggered", "asset_materialization")
 """Runs whose data interval, if any, Airflow made up from the moment of the trigger."""
@@ -23,6 +30,7 @@ def features_interval() -> dict[str, str]:
         end_date=context["params"].get("end_date"),
         data_interval=_data_interval(context["dag_run"]),
         run_after=context["dag_run"].run_after,
+        changed=_changed_days(context.get("triggering_asset_events") or {}),
     )
     return {"start": interval.start.isoformat(), "end": interval.end.isoformat()}
 
@@ -35,6 +43,21 @@ def as_of() -> str:
         data_interval=_data_interval(context["dag_run"]),
         run_after=context["dag_run"].run_after,
     ).isoformat()
+
+
+def is_no_dry_run() -> bool:
+    """Whether the present run is to change anything; only an explicit `false` for `dry_run` says so."""
+    return get_current_context()["params"]["dry_run"] is False
+
+
+def _changed_days(events: Mapping[Any, Sequence[Any]]) -> list[Interval]:
+    """The days that the events which started this run are about; others (by hand, in the UI) name none."""
+    extras = [event.extra or {} for of_asset in events.values() for event in of_asset]
+    return [
+        make_interval(parse_instant(extra["start"]), parse_instant(extra["end"]))
+        for extra in extras
+        if "start" in extra and "end" in extra
+    ]
 
 
 def _data_interval(dag_run: Any) -> tuple[Any, Any] | None:

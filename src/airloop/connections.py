@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from airloop.errors import SettingsError
 
 VARIABLE_PREFIX = "AIRFLOW_CONN_"
+PSEUDONYM_KEY = "airloop_pseudonym_key"
+"""The connection with the key that personal columns are hashed with (see `airloop.pseudonyms`)."""
 
 
 class Connection(BaseModel):

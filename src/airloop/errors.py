@@ -51,7 +51,18 @@ class SourceError(AirloopError):
 
 
 class AuditError(AirloopError):
-    """Data failed its expectations; `main` was left as it was."""
+    """Data failed its expectations; `main` was left as it was.
+
+    `report_uri` is the first page of the report that shows them.
+    """
+
+    def __init__(self, *, expected: str, found: str, next_step: str, report_uri: str = "") -> None:
+        self.report_uri = report_uri
+        super().__init__(expected=expected, found=found, next_step=next_step)
+
+    def as_document(self) -> dict[str, Any]:
+        """See the base class; with `report_uri`."""
+        return {**super().as_document(), "report_uri": self.report_uri}
 
 
 class PublishError(AirloopError):

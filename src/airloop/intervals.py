@@ -6,6 +6,7 @@ belong here: any clock; a time is always an argument.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import NamedTuple
 
@@ -84,18 +85,27 @@ def require_whole_days(interval: Interval) -> Interval:
     return interval
 
 
+def covering_days(intervals: Sequence[Interval]) -> Interval:
+    """The fewest whole UTC days, without a gap, that hold all `intervals`; there must be one at least."""
+    start = min(interval.start for interval in intervals)
+    last = max(interval.end for interval in intervals) - timedelta(microseconds=1)
+    return Interval(day_interval(start.date()).start, day_interval(last.date()).end)
+
+
 def resolve_features_interval(
     *,
     start_date: str | None,
     end_date: str | None,
     data_interval: tuple[datetime, datetime] | None,
     run_after: datetime,
+    changed: Sequence[Interval] = (),
 ) -> Interval:
     """The whole UTC days that a features run covers.
 
     The trigger form's (or `--conf`'s) `start_date` and `end_date` come first (the end is excluded; without
-    an end, one day); then the run's data interval (scheduled and backfill runs); then, for a manual run
-    without either, the last whole day before `run_after`.
+    an end, one day); then the days that changed (late records, a rollback), for a run that these started;
+    then the run's data interval (scheduled and backfill runs); then, for a manual run without any, the last
+    whole day before `run_after`.
 
     Raises `IntervalError` for an end without a start, and for a range that is empty or not of whole days.
     """
@@ -109,6 +119,8 @@ def resolve_features_interval(
             found=f"end_date {end_date!r} alone",
             next_step="give both, or neither for the last whole day",
         )
+    if changed:
+        return covering_days(changed)
     if data_interval is not None and data_interval[0] < data_interval[1]:
         return require_whole_days(
             make_interval(data_interval[0].astimezone(UTC), data_interval[1].astimezone(UTC))

@@ -5,6 +5,8 @@ Belongs here: what fits in an XCom. Does not belong here: data.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -37,6 +39,33 @@ class Ingested(Reference):
     """Malformed records that went to the quarantine table."""
 
 
+class StreamIngested(Reference):
+    """What a stream brought into the raw tables since a run last reported on it.
+
+    Commits of an earlier run that was killed before it could report are included.
+    """
+
+    stream: str
+    rows: dict[str, int]
+    """Records appended, by feed."""
+    quarantined: int
+    """Malformed messages that went to the quarantine table."""
+    days: tuple[str, ...]
+    """UTC days (ISO 8601) that have new records, by event time, earliest first; at most `MOST_DAYS`."""
+    days_omitted: int = 0
+    """Days beyond those; they are the earliest ones."""
+    snapshots: tuple[TableSnapshot, ...] = ()
+    """The last commit of the stream to each table, with the rows of all its commits."""
+
+
+class StreamPublished(Reference):
+    """What a replay sent to a stream."""
+
+    stream: str
+    messages: dict[str, int]
+    """Messages, by feed."""
+
+
 class AuditBranch(Reference):
     """Clean data written aside, on a branch of each table, waiting for its audit."""
 
@@ -51,12 +80,108 @@ class AuditReport(Reference):
     expectations: int
     report_uri: str
     """Where the machine-readable validation results are."""
+    data_docs_uri: str = ""
+    """The first page of Great Expectations' Data Docs of this audit."""
+    not_judged: int = 0
+    """Expectations that compare with published history, of which there is too little yet."""
+    changed_days: dict[str, tuple[str, ...]] = {}
+    """By table, the days (ISO 8601) that were published before and whose rows are not the same now."""
 
 
 class Published(Reference):
     """Tables whose `main` now has the run's data."""
 
     snapshots: tuple[TableSnapshot, ...]
+    changed_days: tuple[str, ...] = ()
+    """Days (ISO 8601) that were published before with other rows: what was made of those is stale."""
+
+
+class UndonePublication(Reference):
+    """An interval of a clean table that a run published, and a rollback takes back."""
+
+    table: str
+    run_id: str
+    start: str
+    end: str
+    snapshot_id: int
+
+
+class StaleFeatures(Reference):
+    """An interval of a feature table that was computed from data which is not published any more."""
+
+    table: str
+    start: str
+    end: str
+    snapshot_id: int
+
+
+class StaleModel(Reference):
+    """A registered version that was trained on such data."""
+
+    name: str
+    version: int
+    training_set: str
+    aliases: tuple[str, ...]
+
+
+class StaleTrainingSet(Reference):
+    """A pinned training set whose source rows are not what is published now."""
+
+    tag: str
+    reason: str
+
+
+class MarkedStale(Reference):
+    """The training sets and models of a use case that were made of rows which changed since."""
+
+    use_case: str
+    training_sets: tuple[StaleTrainingSet, ...]
+    models: tuple[StaleModel, ...]
+    retrain: bool
+    """Whether the champion is among them and the use case's spec wants another one trained."""
+
+
+class RolledBack(Reference):
+    """Clean tables set back to before a run, or with `dry_run` what that would mean."""
+
+    use_case: str
+    before_run: str
+    dry_run: bool
+    start: str
+    """First day whose features must be built again, ISO 8601."""
+    end: str
+    """Day after the last one."""
+    snapshots: tuple[TableSnapshot, ...]
+    """What `main` of each table is (or, in a dry run, whose rows it would get)."""
+    changed: bool
+    """Whether any table moved; false for a dry run and for one that was rolled back before."""
+    undone: tuple[UndonePublication, ...]
+    features: tuple[StaleFeatures, ...]
+    training_sets: tuple[str, ...]
+    """Tags."""
+    models: tuple[StaleModel, ...]
+    notes: tuple[str, ...]
+    """What could not be found out, or was left as it is, in words."""
+
+
+class MaintainedTable(Reference):
+    """What maintenance did to one table, or with a dry run would do."""
+
+    table: str
+    files_before: int
+    """Data files of `main`."""
+    files_after: int
+    branches_dropped: tuple[str, ...]
+    snapshots_expired: int
+    orphans_removed: int
+    """Files that no snapshot knew."""
+
+
+class Maintained(Reference):
+    """The tables that were maintained."""
+
+    tables: tuple[MaintainedTable, ...]
+    dry_run: bool
 
 
 class Materialised(Reference):
@@ -136,3 +261,99 @@ class Abandoned(Reference):
     """The candidate."""
     live_version: int | None
     """The champion, which no candidate's failure touches; none before the first promotion."""
+
+
+class ErasureTable(Reference):
+    """What one table had of an erased subject."""
+
+    table: str
+    rows: dict[str, int]
+    """The subject's rows by branch and tag."""
+    snapshots: int
+    """Snapshots that know a file with the subject: to be expired, or expired."""
+    files: int
+    """In a plan, data files that hold the subject; afterwards, files removed, metadata too."""
+
+
+class ErasureTrainingSet(Reference):
+    """A training set that has, or had before its erasure, rows of the subject."""
+
+    use_case: str
+    tag: str
+    snapshot_id: int
+    """What the tag pins now."""
+    rows: int
+    """The subject's rows in it now."""
+    erased_rows: int
+    """The subject's rows that were taken out of it."""
+
+
+class ErasurePlan(Reference):
+    """What an erasure would do, or is about to do; a dry run ends here."""
+
+    subject: str
+    """The subject's digest."""
+    use_case: str
+    tables: tuple[ErasureTable, ...]
+    online_entries: int
+    texts: int
+    """Logs, reports and scratch files that mention the subject."""
+    training_sets: tuple[ErasureTrainingSet, ...]
+
+
+class ErasureDone(Reference):
+    """What an erasure did; all zeros when there was nothing left to do."""
+
+    subject: str
+    use_case: str
+    tables: tuple[ErasureTable, ...]
+    online_entries: int
+    texts_masked: int
+    """Places in logs and reports that were overwritten."""
+    strays_removed: int
+    """Files of dead writers that held the subject and that no table knew."""
+    training_sets: tuple[ErasureTrainingSet, ...]
+    """Those that it was taken out of, by this run or an earlier one, with what their tags pin now."""
+
+
+class ErasureProof(Reference):
+    """Everything was scanned and nothing of the subject was found; there is no proof of anything else."""
+
+    subject: str
+    files_scanned: int
+    values_scanned: int
+    online_entries_scanned: int
+    unreadable: int
+    """Files that their own format cannot decode; they were scanned as bytes."""
+    similar: int
+    """Longer names that contain the subject, which a person said are others'."""
+    found: Literal[0] = 0
+
+
+class ErasureModel(Reference):
+    """A training run, and the version made from it if any, that used the subject's rows."""
+
+    use_case: str
+    run_id: str
+    version: int | None
+    training_set: str
+    aliases: tuple[str, ...]
+    action: Literal["retrain", "revoke", "none"]
+
+
+class ErasureModels(Reference):
+    """The models that used the subject's rows, and what was (or would be) done about them."""
+
+    subject: str
+    models: tuple[ErasureModel, ...]
+    retrain: tuple[str, ...]
+    """Use cases that are to be trained again."""
+    next_step: str
+    """What is left for a person."""
+
+
+class AuditEntry(Reference):
+    """A record of the audit log. Its hash in Airflow anchors the log against being cut short."""
+
+    sequence: int
+    hash: str

@@ -24,6 +24,10 @@ CHAMPION: Final = "champion"
 """Alias, and label on the model server, of the version that takes the traffic."""
 CHALLENGER: Final = "challenger"
 """Alias of the newest accepted candidate."""
+PROMOTED_BY: Final = "airloop.promoted_by"
+"""Tag of a version that was made the champion: the Airflow run that did it, or `by-hand`."""
+STALE: Final = "airloop.stale"
+"""Tag of a version whose training data is not what is published any more: why."""
 SAVED_MODEL: Final = "saved_model"
 """Artifact folder of a run's SavedModel."""
 RECORDED_REQUESTS: Final = "recorded_requests.json"
@@ -74,6 +78,12 @@ def set_alias(settings: Settings, name: str, alias: str, version: int) -> None:
     """Point `alias` of model `name` at `version`; raises `RegistryError` when there is no such version."""
     _version(settings, name, version)
     open_registry(settings).set_registered_model_alias(name, alias, str(version))
+
+
+def tag_version(settings: Settings, name: str, version: int, key: str, value: str) -> None:
+    """Set a tag on `version` of model `name`; raises `RegistryError` when there is no such version."""
+    _version(settings, name, version)
+    open_registry(settings).set_model_version_tag(name, str(version), key, value)
 
 
 def drop_alias(settings: Settings, name: str, alias: str) -> None:

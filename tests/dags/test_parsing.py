@@ -33,9 +33,9 @@ def test_dags_parse_with_only_the_airflow_group(tmp_path):
         assert probe.returncode != 0, f"{name} is in the airflow group"
     done = _parse(airflow_only, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
-    wanted = {
-        f"{spec.name}_{kind}" for spec in all_use_cases() for kind in ("features", "training", "rollout")
-    }
+    kinds = ("features", "training", "rollout", "rollback")
+    wanted = {f"{spec.name}_{kind}" for spec in all_use_cases() for kind in kinds}
+    wanted |= {"stream_ingest", "maintenance", "erasure"}
     assert set(done.stdout.split()[-len(wanted) :]) == wanted
 
 

@@ -24,7 +24,7 @@ def open_catalog(settings: Settings) -> Catalog:
     settings.warehouse.mkdir(parents=True, exist_ok=True)
     return SqlCatalog(
         settings.catalog_name,
-        uri=f"sqlite:///{settings.catalog_database}",
+        uri=f"sqlite:///{settings.catalog_database}?timeout=60",
         warehouse=settings.warehouse.as_uri(),
     )
 

@@ -11,6 +11,7 @@ import secrets
 import sys
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from airloop.jobs import write_whole
 from airloop.settings import PREFIX, Settings, environment_of
@@ -122,6 +123,10 @@ def environment(settings: Settings) -> dict[str, str]:
         "DAG_PROCESSOR__REFRESH_INTERVAL": "30",
         "DAG_PROCESSOR__PARSING_PROCESSES": "1",
         "USAGE_DATA_COLLECTION__ENABLED": "False",
+        "OPENLINEAGE__NAMESPACE": "airloop",
+        "OPENLINEAGE__TRANSPORT": json.dumps(lineage_transport(settings)),
+        # The code is in git, under the commit that each snapshot names.
+        "OPENLINEAGE__DISABLE_SOURCE_CODE": "True",
     }
     return {
         **kept,
@@ -136,6 +141,26 @@ def environment(settings: Settings) -> dict[str, str]:
         "TF_CPP_MIN_LOG_LEVEL": "1",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def lineage_transport(settings: Settings) -> dict[str, object]:
+    """Where OpenLineage's client takes events: always a file, and an endpoint if one is set.
+
+    An endpoint that is down costs an event, never a task.
+    """
+    settings.lineage_events.parent.mkdir(parents=True, exist_ok=True)
+    file = {"type": "file", "log_file_path": str(settings.lineage_events), "append": True}
+    if settings.openlineage_url is None:
+        return file
+    address = urlsplit(settings.openlineage_url)
+    endpoint = {
+        "type": "http",
+        "url": f"{address.scheme}://{address.netloc}",
+        "endpoint": address.path.strip("/") or "api/v1/lineage",
+        "timeout": 3,
+        "retry": {"total": 1},
+    }
+    return {"type": "composite", "transports": [file, endpoint], "continue_on_failure": True}
 
 
 def airflow_command() -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airloop.sources.nycflights_contract import FEEDS
+from airloop.use_cases.flight_delay_expectations import CLEAN_TABLES
 from airloop.use_cases.spec import (
-    CleanTable,
     Elapsed,
-    Expectation,
+    Erasure,
     FeatureTable,
     Gates,
     Label,
@@ -21,27 +21,7 @@ from airloop.use_cases.spec import (
     define,
 )
 
-ORIGINS = ["EWR", "JFK", "LGA"]
 TOPICS = {"flights": "flights", "movements": "movements", "weather": "weather"}
-
-
-def _expect(type: str, why: str, **arguments: object) -> Expectation:
-    return Expectation(type=type, why=why, arguments=arguments)
-
-
-def _complete(*columns: str) -> tuple[Expectation, ...]:
-    return tuple(
-        _expect("ExpectColumnValuesToNotBeNull", f"{column} identifies the row or its time", column=column)
-        for column in columns
-    )
-
-
-def _between(
-    column: str, low: float | None, high: float | None, why: str, mostly: float = 1.0
-) -> Expectation:
-    return _expect(
-        "ExpectColumnValuesToBeBetween", why, column=column, min_value=low, max_value=high, mostly=mostly
-    )
 
 
 USE_CASE = define(
@@ -55,87 +35,7 @@ USE_CASE = define(
     ),
     transform="spark_jobs.transforms.flight_delay",
     lookback=timedelta(days=8),
-    clean_tables=(
-        CleanTable(
-            name="flights",
-            event_time="published_at",
-            min_rows_per_day=300,
-            expectations=(
-                *_complete("flight_id", "carrier", "origin", "dest", "scheduled_departure"),
-                _expect("ExpectColumnValuesToBeUnique", "a flight was delivered twice", column="flight_id"),
-                _expect(
-                    "ExpectColumnValuesToBeInSet",
-                    "a flight from an airport that is not ours, or columns are swapped",
-                    column="origin",
-                    value_set=ORIGINS,
-                ),
-                _expect(
-                    "ExpectColumnValueLengthsToEqual",
-                    "carriers are two-character IATA codes",
-                    column="carrier",
-                    value=2,
-                ),
-                _expect(
-                    "ExpectColumnValueLengthsToEqual",
-                    "airports are three-letter IATA codes",
-                    column="dest",
-                    value=3,
-                ),
-                _between("scheduled_minutes", 20, 900, "a flight from New York takes 20 minutes to 15 hours"),
-            ),
-        ),
-        CleanTable(
-            name="movements",
-            event_time="occurred_at",
-            min_rows_per_day=100,
-            expectations=(
-                *_complete("flight_id", "kind", "occurred_at", "delay_minutes", "carrier", "origin", "dest"),
-                _expect(
-                    "ExpectColumnValuesToBeInSet",
-                    "only departures and landings are known",
-                    column="kind",
-                    value_set=["departure", "landing"],
-                ),
-                _between(
-                    "delay_minutes", -120, 1500, "delays are minutes; seconds or hours would be outside"
-                ),
-                _expect(
-                    "ExpectColumnMeanToBeBetween",
-                    "the mean delay over a day was never outside this band in a year",
-                    column="delay_minutes",
-                    min_value=-30,
-                    max_value=150,
-                ),
-            ),
-        ),
-        CleanTable(
-            name="weather",
-            event_time="reported_at",
-            min_rows_per_day=48,
-            expectations=(
-                *_complete("origin", "reported_at"),
-                _expect(
-                    "ExpectColumnValuesToBeInSet",
-                    "unknown weather station",
-                    column="origin",
-                    value_set=ORIGINS,
-                ),
-                _between("temperature_f", -40, 130, "degrees Fahrenheit", mostly=0.99),
-                _between("visibility_miles", 0, 10, "statute miles, capped at 10", mostly=0.99),
-                _between("wind_speed_mph", 0, 100, "one reading of 1048 mph is in the data", mostly=0.95),
-            ),
-        ),
-        CleanTable(
-            name="planes",
-            event_time=None,
-            min_rows_per_day=1,
-            expectations=(
-                *_complete("tail_number"),
-                _expect("ExpectColumnValuesToBeUnique", "a plane is listed twice", column="tail_number"),
-                _between("seats", 1, 900, "seats of a plane"),
-            ),
-        ),
-    ),
+    clean_tables=CLEAN_TABLES,
     feature_tables=(
         FeatureTable(
             name="origin_hourly",
@@ -289,6 +189,7 @@ USE_CASE = define(
         train_days=119,
         validation_days=21,
         test_days=28,
+        when_stale="retrain",
     ),
     gates=Gates(
         baseline=("carrier", "scheduled_departure_local_hour"),
@@ -299,4 +200,5 @@ USE_CASE = define(
         max_log_loss_excess_over_champion=0.002,
     ),
     rollout=Rollout(replayed_requests=64, max_absolute_difference=1e-5, load_timeout_seconds=120),
+    erasure=Erasure(subject="tail_number", models="retrain"),
 )

@@ -73,6 +73,11 @@ class Feed(SpecPart):
         """The columns that reach the raw table: all but the dropped ones."""
         return tuple(column for column in self.columns if column.personal != "drop")
 
+    @property
+    def has_hashed_columns(self) -> bool:
+        """Whether landing needs the key that personal columns are hashed with."""
+        return any(column.personal == "hash" for column in self.columns)
+
 
 class Source(SpecPart):
     """Where data comes from in batches: an adapter and what it delivers."""
@@ -104,10 +109,28 @@ class Expectation(SpecPart):
     """One Great Expectations expectation."""
 
     type: Annotated[str, StringConstraints(pattern=r"^Expect[A-Za-z]+$")]
-    """Class name in `great_expectations.expectations`."""
+    """Class name in `great_expectations.expectations` or `spark_jobs.auditing.expectations`."""
     arguments: dict[str, Any]
     why: str = Field(min_length=1)
     """What a failure means, for the person who is woken by it."""
+
+
+class ReferenceTo(SpecPart):
+    """Rows that refer to rows of another clean table: they should be there."""
+
+    column: Identifier
+    """The referring column; a null refers to nothing."""
+    table: Identifier
+    key: Identifier
+    """The column of `table` that it names."""
+    columns: tuple[Identifier, ...] = ()
+    """Columns of `table` that expectations on referring rows look at, there called `_<table>_<column>`."""
+    within_days: int | None = Field(None, ge=0)
+    """How long before a row the row that it refers to may have come: only so much of `table` is read, and
+    where it has no data for all those days, references are not judged. None when `table` is read whole."""
+    mostly: float = Field(1.0, gt=0, le=1)
+    """The share of references that must exist."""
+    why: str = Field(min_length=1)
 
 
 class CleanTable(SpecPart):
@@ -119,6 +142,17 @@ class CleanTable(SpecPart):
     min_rows_per_day: int = Field(ge=1)
     """Fewer rows than this on average over an interval fail the audit, as does a day without any."""
     expectations: tuple[Expectation, ...] = Field(min_length=1)
+    references: tuple[ReferenceTo, ...] = ()
+    reference_days: int = Field(28, ge=3)
+    """How many published days before an interval say what is usual for it."""
+    usual_volume: tuple[float, float] | None = None
+    """Lowest and highest rows of a day, as shares of the median published day before."""
+    hours: tuple[int, ...] = ()
+    """Hours of the UTC day in which there is always data."""
+    missing_hours: float = Field(0, ge=0)
+    """How many of those may lack data, per day of the interval."""
+    fresh_within: timedelta | None = None
+    """How long before its interval's end the newest row may be."""
     renamed: dict[Identifier, Identifier] = {}
     """Columns that had another name before, as new name to former: tables are renamed, not rewritten."""
 
@@ -183,6 +217,8 @@ class TrainingPolicy(SpecPart):
     validation_days: int = Field(ge=1)
     test_days: int = Field(ge=1)
     seed: int = 2013
+    when_stale: Literal["mark", "retrain"] = "mark"
+    """What follows when published rows change that the champion was trained on, beside marking it."""
 
     @property
     def total_days(self) -> int:
@@ -222,6 +258,19 @@ class Retention(SpecPart):
     """How long failed audits' branches, and what a rollback undid, can be inspected."""
     orphan_hours: int = Field(72, ge=24)
     """Files that no snapshot knows are removed at this age: a job that still writes may be slow."""
+
+
+class Erasure(SpecPart):
+    """How everything about one subject (a person, a customer, here a plane) is erased on request."""
+
+    subject: Identifier
+    """The column that names the subject. Tables of every layer are searched by the column of this name."""
+    tables: dict[str, Identifier] = {}
+    """Tables, as `layer.name`, that name the subject in a column of another name."""
+    texts: dict[str, Identifier] = {}
+    """Tables with a text column that may mention the subject; requests and quarantine are known already."""
+    models: Literal["retrain", "revoke"]
+    """What becomes of models whose training set had the subject's rows."""
 
 
 class Schedules(SpecPart):
@@ -266,6 +315,8 @@ class UseCase(SpecPart):
     gates: Gates
     rollout: Rollout
     retention: Retention = Retention()
+    erasure: Erasure | None = None
+    """Without it there is no erasing by this use case's subject."""
 
     @property
     def model_name(self) -> str:
@@ -323,11 +374,30 @@ class UseCase(SpecPart):
             for name in stream.topics:
                 if name not in groups["sources.feeds"]:
                     yield f"streams.{stream.name}: {name!r} is not a feed of any source"
+        for feed in self.feeds:
+            for declared in feed.columns:
+                if declared.personal == "hash" and declared.name in (*fields, *self.entities):
+                    yield (
+                        f"sources.feeds.{feed.name}: {declared.name!r} is hashed, so it cannot be a request "
+                        "field or an entity key yet: the gateway gets it in the clear"
+                    )
+        if self.erasure is not None:
+            named = {self.erasure.subject, *self.erasure.tables.values()}
+            landed = [c for feed in self.feeds for c in feed.landed if c.name in named]
+            if not landed:
+                yield f"erasure.subject: {self.erasure.subject!r} is not a landed column of any feed"
+            for declared in landed:
+                if declared.type != "string":
+                    yield f"erasure: {declared.name!r} of type {declared.type} is not a string"
         for key in self.entities:
             if key not in fields:
                 yield f"feature_tables: entity {key!r} is not a request field"
         if self.event_table and self.event_table not in {table.name for table in self.clean_tables}:
             yield f"event_table: {self.event_table!r} is not a clean table"
+        for table in self.clean_tables:
+            for link in table.references:
+                if link.table not in groups["clean_tables"] or link.table == table.name:
+                    yield f"clean_tables.{table.name}.references: {link.table!r} is not another clean table"
         if self.event_field not in fields or fields[self.event_field].type != "datetime":
             yield f"event_field: {self.event_field!r} is not a datetime request field"
         for item in self.inputs:

@@ -1,0 +1,33 @@
+"""The subject of an erasure run: from the trigger form to the jobs, and out of the way afterwards.
+
+Belongs here: what the erasure DAG's tasks call. Does not belong here: erasing (the jobs do), or the wiring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import get_current_context
+
+from airloop.erasure.subject import hand_over
+from airloop.settings import load_settings
+
+
+def hand_over_subject() -> str:
+    """Write the subject of this run where its jobs read it; returns the file's path."""
+    context = get_current_context()
+    params, run = context["params"], context["dag_run"]
+    path = hand_over(load_settings(), f"{run.dag_id}/{run.run_id}", params["subject"], params["reason"])
+    return str(path)
+
+
+def forget_subject(path: str) -> None:
+    """Remove the file that `hand_over_subject` wrote."""
+    Path(path).unlink(missing_ok=True)
+
+
+def trainings_to_request(models: Mapping[str, Any]) -> list[str]:
+    """The tasks that request a training, by what the models job found."""
+    return [f"retrain_{name}" for name in models["retrain"]]

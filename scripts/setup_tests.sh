@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# What the tests need beside the product: PostgreSQL and Redis (Debian's packages, not started as services) and
+# Kafka's broker. Each is fetched once.
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+state=$root/.airloop
+
+as_root() {
+  if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+missing=()
+ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing+=(postgresql)
+command -v redis-server >/dev/null || missing+=(redis-server)
+if [ ${#missing[@]} -gt 0 ]; then
+  command -v apt-get >/dev/null || {
+    echo "set-up: expected ${missing[*]}, found none and no apt-get. Next: install them yourself." >&2
+    exit 1
+  }
+  echo "set-up: installing ${missing[*]} with apt-get"
+  # The tests start servers of their own: keep the packages from making and starting one.
+  if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+    as_root mkdir -p /etc/postgresql-common
+    echo "create_main_cluster = false" | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
+  fi
+  as_root apt-get update -qq
+  as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+    apt-get install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold "${missing[@]}" >/dev/null
+fi
+
+if ! (cd "$root" && [ -d "$state/kafka" ] && sha256sum --status --check requirements/kafka.sha256) 2>/dev/null; then
+  echo "set-up: Kafka's broker"
+  "$state/venv/bin/python" "$root/scripts/fetch_kafka.py" "$state"
+  (cd "$root" && sha256sum --status --check requirements/kafka.sha256)
+fi

@@ -1,0 +1,231 @@
+"""Maintenance: small files compacted, old snapshots expired, unknown files removed; beside writers.
+
+Belongs here: what keeps tables small and quick, by Iceberg's own procedures, within the use case's retention.
+Does not belong here: rows: what a reader of `main`, of a tag or of a kept snapshot sees never changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from airloop.errors import HistoryError
+from airloop.intervals import parse_instant
+from airloop.jobs import run_job
+from airloop.references import Maintained, MaintainedTable
+from airloop.settings import Settings
+from airloop.use_cases.catalogue import all_use_cases, use_case
+from airloop.use_cases.spec import Retention, UseCase
+from spark_jobs.arguments import job_parser
+from spark_jobs.session import open_session
+from spark_jobs.tables import CLEAN, FEATURES, RAW, TRAINING, despite_conflicts
+
+log = logging.getLogger(__name__)
+
+OWN_BRANCHES = ("audit_", "build_")
+"""Starts of the names of the branches that jobs write aside on."""
+MANY_MANIFESTS = 50
+"""From here on a scan spends longer on finding its files than it would on a rewrite of the manifests."""
+SMALL_FILES = 5
+"""Files of one partition that are worth being made one."""
+
+
+def tables_of(spec: UseCase) -> list[str]:
+    """The tables of `spec`; those that an earlier use case of the catalogue has too are left to it.
+
+    The quarantine belongs to the first one.
+    """
+    seen: set[str] = set()
+    for other in all_use_cases():
+        own = [name for name in (*_declared(other), f"{RAW}.quarantine") if name not in seen]
+        if other.name == spec.name:
+            return own
+        seen.update(own)
+    return _declared(spec)
+
+
+def _declared(spec: UseCase) -> list[str]:
+    names = [f"{RAW}.{feed.name}" for feed in spec.feeds]
+    names += [f"{CLEAN}.{table.name}" for table in spec.clean_tables]
+    names += [f"{FEATURES}.{table.name}" for table in spec.feature_tables]
+    return list(dict.fromkeys([*names, f"{TRAINING}.{spec.name}"]))
+
+
+def maintain(
+    spark: SparkSession,
+    tables: Iterable[str],
+    retention: Retention,
+    as_of: datetime,
+    *,
+    dry_run: bool = False,
+) -> Maintained:
+    """Compact and tidy those of `tables` that are there, by `retention` counted back from `as_of`.
+
+    Tags stay, with what they pin. A dry run only counts. Each step is safe to repeat, and a writer that
+    commits meanwhile only makes it start again.
+    """
+    there = [name for name in tables if spark.catalog.tableExists(name)]
+    done = []
+    for name in there:
+        done.append(maintain_table(spark, name, retention, as_of, dry_run=dry_run))
+        log.info("%s", done[-1])
+    return Maintained(tables=tuple(done), dry_run=dry_run)
+
+
+def maintain_table(
+    spark: SparkSession, table: str, retention: Retention, as_of: datetime, *, dry_run: bool = False
+) -> MaintainedTable:
+    """`maintain` for one table."""
+    before = _one(spark, f"SELECT count(*) FROM {table}.files")
+    old = as_of - timedelta(days=retention.snapshots_days)
+    branches = _old_branches(spark, table, as_of - timedelta(days=retention.branches_days))
+    orphaned = as_of - timedelta(hours=retention.orphan_hours)
+    if dry_run:
+        return MaintainedTable(
+            table=table,
+            files_before=before,
+            files_after=before,
+            branches_dropped=branches,
+            snapshots_expired=_expirable(spark, table, old, retention.min_snapshots),
+            orphans_removed=len(_remove_orphans(spark, table, orphaned, dry_run=True)),
+        )
+    for branch in branches:
+        statement = f"ALTER TABLE {_full(spark, table)} DROP BRANCH IF EXISTS `{branch}`"
+        despite_conflicts(lambda statement=statement: spark.sql(statement))
+    _call(
+        spark,
+        f"rewrite_data_files(table => '{_full(spark, table)}', "
+        f"options => map('min-input-files', '{SMALL_FILES}', 'partial-progress.enabled', 'true', "
+        "'remove-dangling-deletes', 'true'))",
+    )
+    if _one(spark, f"SELECT count(*) FROM {table}.manifests") >= MANY_MANIFESTS:
+        _call(spark, f"rewrite_manifests(table => '{_full(spark, table)}')")
+    snapshots = _snapshot_ids(spark, table)
+    _call(
+        spark,
+        f"expire_snapshots(table => '{_full(spark, table)}', older_than => {_timestamp(old)}, "
+        f"retain_last => {retention.min_snapshots})",
+    )
+    expired = len(snapshots - _snapshot_ids(spark, table))
+    return MaintainedTable(
+        table=table,
+        files_before=before,
+        files_after=_one(spark, f"SELECT count(*) FROM {table}.files"),
+        branches_dropped=branches,
+        snapshots_expired=expired,
+        orphans_removed=len(_remove_orphans(spark, table, orphaned, dry_run=False)),
+    )
+
+
+def expire_all_but_current(spark: SparkSession, table: str, *, tags: bool = False) -> int:
+    """Expire every snapshot of `table` but the one that `main` points to, now, with the files only they have.
+
+    For erasure: afterwards no earlier version can be read. All branches but `main` go. Tags and what they pin
+    stay unless `tags` is set: training sets that may be kept are for the caller to decide. Returns how many
+    snapshots expired.
+    """
+    kept = f"r.name <> 'main' AND (r.type = 'BRANCH' OR {str(tags).lower()})"
+    for name, kind in spark.sql(f"SELECT r.name, r.type FROM {table}.refs r WHERE {kept}").collect():
+        statement = f"ALTER TABLE {_full(spark, table)} DROP {kind} IF EXISTS `{name}`"
+        despite_conflicts(lambda statement=statement: spark.sql(statement))
+
+    def expire() -> int:
+        pinned = {row[0] for row in spark.sql(f"SELECT snapshot_id FROM {table}.refs").collect()}
+        ids = sorted(_snapshot_ids(spark, table) - pinned)
+        if ids:
+            listed = ", ".join(f"{number}L" for number in ids)
+            _call(
+                spark,
+                f"expire_snapshots(table => '{_full(spark, table)}', snapshot_ids => ARRAY({listed}), "
+                "retain_last => 1)",
+            )
+        return len(ids)
+
+    return despite_conflicts(expire)
+
+
+def _old_branches(spark: SparkSession, table: str, before: datetime) -> tuple[str, ...]:
+    """The jobs' own branches whose last snapshot is older than `before`."""
+    found = spark.sql(
+        f"SELECT r.name FROM {table}.refs r JOIN {table}.snapshots s ON s.snapshot_id = r.snapshot_id "
+        f"WHERE r.type = 'BRANCH' AND s.committed_at < {_timestamp(before)} ORDER BY r.name"
+    ).collect()
+    return tuple(row[0] for row in found if row[0].startswith(OWN_BRANCHES))
+
+
+def _expirable(spark: SparkSession, table: str, before: datetime, at_least: int) -> int:
+    """How many snapshots of `main` an expiry would take, tags aside."""
+    found = spark.sql(
+        f"SELECT h.snapshot_id, s.committed_at < {_timestamp(before)} FROM {table}.history h "
+        f"JOIN {table}.snapshots s ON s.snapshot_id = h.snapshot_id "
+        f"WHERE h.is_current_ancestor AND h.snapshot_id NOT IN "
+        f"(SELECT snapshot_id FROM {table}.refs WHERE type = 'TAG') ORDER BY s.committed_at DESC"
+    ).collect()
+    return sum(1 for _, is_old in found[at_least:] if is_old)
+
+
+def _remove_orphans(spark: SparkSession, table: str, before: datetime, *, dry_run: bool) -> list[Any]:
+    """The files in the table's folder that are older than `before` and that no snapshot knows; removed."""
+    return _call(
+        spark,
+        f"remove_orphan_files(table => '{_full(spark, table)}', older_than => {_timestamp(before)}, "
+        f"dry_run => {str(dry_run).lower()})",
+    )
+
+
+def _call(spark: SparkSession, procedure: str) -> list[Any]:
+    return despite_conflicts(lambda: spark.sql(f"CALL system.{procedure}").collect())
+
+
+def _snapshot_ids(spark: SparkSession, table: str) -> set[int]:
+    return {row[0] for row in spark.sql(f"SELECT snapshot_id FROM {table}.snapshots").collect()}
+
+
+def _one(spark: SparkSession, query: str) -> int:
+    return int(spark.sql(query).collect()[0][0])
+
+
+def _timestamp(moment: datetime) -> str:
+    return f"TIMESTAMP '{moment.isoformat()}'"
+
+
+def _full(spark: SparkSession, table: str) -> str:
+    return f"{spark.catalog.currentCatalog()}.{table}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; see `airloop.jobs.run_job` for the exit status and the result file."""
+    parser = job_parser(__doc__, interval=False)
+    parser.add_argument("--as-of", required=True, help="instant to count ages back from, ISO 8601")
+    parser.add_argument("--tables", default="", help="only these, comma-separated")
+    parser.add_argument("--dry-run", default="false", choices=["true", "false", "True", "False"])
+
+    def work(arguments: argparse.Namespace, settings: Settings) -> Maintained:
+        spec = use_case(arguments.use_case)
+        tables = tables_of(spec)
+        asked = [name.strip() for name in arguments.tables.split(",") if name.strip()]
+        if unknown := sorted(set(asked) - set(tables)):
+            raise HistoryError(
+                expected=f"tables that {spec.name} keeps: {', '.join(tables)}",
+                found=", ".join(unknown),
+                next_step="correct --tables",
+            )
+        return maintain(
+            open_session(settings, f"{spec.name} maintenance"),
+            asked or tables,
+            spec.retention,
+            parse_instant(arguments.as_of),
+            dry_run=arguments.dry_run.lower() == "true",
+        )
+
+    return run_job(parser, work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
