@@ -49,6 +49,8 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
         description="Erases one subject everywhere, proves it and writes it down",
         doc_md=DOC,
         schedule=None,
+        # A run that on-call triggers on a paused DAG would wait for ever.
+        is_paused_upon_creation=False,
         **dag_arguments(use_cases[0], "erasure"),
         params={
             "subject": Param(

@@ -34,6 +34,7 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
         description="Compaction, snapshot expiry and orphan files, within each use case's retention",
         doc_md=DOC,
         schedule=schedule("30 3 * * *", timedelta(days=1)),
+        is_paused_upon_creation=False,
         **dag_arguments(use_cases[0], "maintenance"),
         params={
             "use_case": Param(

@@ -43,6 +43,8 @@ def build(use_case: UseCase) -> DAG:
         description=f"Clean data back to before a run: {use_case.description}",
         doc_md=DOC.replace("{dag_id}", dag_id),
         schedule=None,
+        # A run that on-call triggers on a paused DAG would wait for ever.
+        is_paused_upon_creation=False,
         **dag_arguments(use_case, "rollback"),
         params={
             "before_run": Param(

@@ -19,6 +19,7 @@ PACKAGES = (
     "org.apache.iceberg:iceberg-spark-runtime-4.1_2.13:1.11.0",
     "org.xerial:sqlite-jdbc:3.50.3.0",
     "org.apache.spark:spark-sql-kafka-0-10_2.13:4.1.1",
+    "io.openlineage:openlineage-spark_2.13:1.53.0",
 )
 IN_PYSPARK = (
     "com.google.code.findbugs:jsr305",

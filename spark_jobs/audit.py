@@ -216,6 +216,7 @@ def report_on(
         folder / "data_docs" / interval.key,
         [(table.suite, table.result) for table in audited.values()],
         f"{spec.name} {interval.key}",
+        failures,
     )
     report = folder / "audits" / f"{interval.key}.json"
     documents = {name: table.result.to_json_dict() for name, table in audited.items()}

@@ -27,7 +27,7 @@ from airloop.intervals import Interval
 from airloop.jobs import run_job
 from airloop.lakehouse.properties import SOURCE_OFFSETS, json_text
 from airloop.lakehouse.provenance import signature
-from airloop.pseudonyms import find_key, protect, protected_payload
+from airloop.pseudonyms import find_key, protect, protected_payload, protected_reason
 from airloop.references import Ingested, TableSnapshot
 from airloop.settings import Settings
 from airloop.sources.catalogue import adapter_class
@@ -43,12 +43,18 @@ from airloop.sources.contract import (
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import Feed, Source, UseCase
 from spark_jobs.arguments import interval_of, job_parser
-from spark_jobs.raw_tables import IDENTITY, QUARANTINE_SCHEMA, quarantine, raw_rows, raw_table
+from spark_jobs.raw_tables import (
+    IDENTITY,
+    QUARANTINE_SCHEMA,
+    ensure_raw_table,
+    quarantine,
+    raw_rows,
+    raw_table,
+)
 from spark_jobs.session import open_session
 from spark_jobs.tables import (
     append,
     despite_conflicts,
-    ensure_table,
     snapshot_of,
     statements_saying,
     within,
@@ -82,6 +88,12 @@ class Landing(NamedTuple):
         """`records` without erased subjects, personal columns hashed or dropped."""
         return protect(without_suppressed(records, feed, self.erased), feed, self.key)
 
+    def shown(self, record: Malformed, feed: Feed) -> Malformed:
+        """`record` as quarantine and errors may show it: no personal value, and nothing of the erased."""
+        reason = allowed_text(protected_reason(record.reason, feed), self.erased)
+        payload = allowed_text(protected_payload(record.payload, feed), self.erased)
+        return record._replace(reason=reason, payload=payload)
+
 
 def stage(
     adapter: SourceAdapter,
@@ -110,9 +122,10 @@ def stage(
                 ends = pc.min_max(piece[SOURCE_OFFSET]).as_py()
                 first, last = [min([*first, ends["min"]])], [max([*last, ends["max"]])]
             if delivery.malformed:
-                bad_writer.write_table(_quarantined(source, feed, delivery.malformed, landing.erased))
+                bad_records = [landing.shown(item, feed) for item in delivery.malformed]
+                bad_writer.write_table(_quarantined(source, feed, bad_records))
+                examples += bad_records[: EXAMPLES - len(examples)]
             rows, bad = rows + piece.num_rows, bad + len(delivery.malformed)
-            examples += delivery.malformed[: EXAMPLES - len(examples)]
     if bad > source.max_malformed_share * (rows + bad):
         shown = "; ".join(f"{item.reason} (at {item.offset})" for item in examples)
         raise SourceError(
@@ -124,9 +137,7 @@ def stage(
     return Staged(source, feed, records, malformed, rows, bad, offsets)
 
 
-def _quarantined(
-    source: Source, feed: Feed, malformed: Sequence[Malformed], erased: SuppressionList
-) -> pa.Table:
+def _quarantined(source: Source, feed: Feed, malformed: Sequence[Malformed]) -> pa.Table:
     return pa.Table.from_pylist(
         [
             {
@@ -135,7 +146,7 @@ def _quarantined(
                 SOURCE_OFFSET: item.offset,
                 SOURCE_TIME: item.time,
                 "reason": item.reason,
-                "payload": allowed_text(protected_payload(item.payload, feed), erased),
+                "payload": item.payload,
             }
             for item in malformed
         ],
@@ -188,8 +199,7 @@ def _land(spark: SparkSession, staged: Staged, interval: Interval, spec: UseCase
     source, feed = staged.source, staged.feed
     table = raw_table(feed)
     delivered = raw_rows(spark.read.parquet(str(staged.records)), feed, source.name).dropDuplicates(IDENTITY)
-    renamed = {column.name: column.renamed_from for column in feed.landed if column.renamed_from}
-    ensure_table(spark, table, delivered, feed.event_time, renamed)
+    ensure_raw_table(spark, feed, delivered)
     offsets = {source.name: {**staged.offsets, "records": staged.rows}}
     properties = {**signature(spec.name, interval), SOURCE_OFFSETS: json_text(offsets)}
     scope = F.col(SOURCE) == source.name

@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Collection, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -92,7 +92,7 @@ def maintain_table(
             files_before=before,
             files_after=before,
             branches_dropped=branches,
-            snapshots_expired=_expirable(spark, table, old, retention.min_snapshots),
+            snapshots_expired=len(_expirable(spark, table, retention, as_of, branches)),
             orphans_removed=len(_remove_orphans(spark, table, orphaned, dry_run=True)),
         )
     for branch in branches:
@@ -159,15 +159,35 @@ def _old_branches(spark: SparkSession, table: str, before: datetime) -> tuple[st
     return tuple(row[0] for row in found if row[0].startswith(OWN_BRANCHES))
 
 
-def _expirable(spark: SparkSession, table: str, before: datetime, at_least: int) -> int:
-    """How many snapshots of `main` an expiry would take, tags aside."""
-    found = spark.sql(
-        f"SELECT h.snapshot_id, s.committed_at < {_timestamp(before)} FROM {table}.history h "
-        f"JOIN {table}.snapshots s ON s.snapshot_id = h.snapshot_id "
-        f"WHERE h.is_current_ancestor AND h.snapshot_id NOT IN "
-        f"(SELECT snapshot_id FROM {table}.refs WHERE type = 'TAG') ORDER BY s.committed_at DESC"
-    ).collect()
-    return sum(1 for _, is_old in found[at_least:] if is_old)
+def _expirable(
+    spark: SparkSession, table: str, retention: Retention, as_of: datetime, dropped: Collection[str]
+) -> set[int]:
+    """The snapshots that an expiry would take once the branches `dropped` are gone; Iceberg's own rules.
+
+    A compaction right before it adds a snapshot, and may push out one more.
+    """
+    # A reference's own age is what Iceberg counts by the clock, whatever it is told of snapshots.
+    since = "unix_millis(now()) - max_reference_age_in_ms"
+    refs = spark.sql(f"SELECT name, type, snapshot_id, {since} FROM {table}.refs").collect()
+    found = spark.sql(f"SELECT snapshot_id, parent_id, unix_millis(committed_at) FROM {table}.snapshots")
+    snapshots = {row[0]: (row[1], row[2]) for row in found.collect()}
+    old = _millis(as_of - timedelta(days=retention.snapshots_days))
+    kept, referenced = set[int](), set[int]()
+    for name, kind, head, oldest in refs:
+        outlived = oldest is not None and head in snapshots and snapshots[head][1] < oldest
+        if name in dropped or (outlived and name != "main"):
+            continue
+        line, ancestor = list[int](), head
+        while ancestor in snapshots:
+            line.append(ancestor)
+            ancestor = snapshots[ancestor][0] if kind == "BRANCH" else None
+        referenced.update(line)
+        for place, snapshot in enumerate(line):
+            if place >= retention.min_snapshots and snapshots[snapshot][1] < old:
+                break
+            kept.add(snapshot)
+    young = {number for number, (_, at) in snapshots.items() if at >= old}
+    return set(snapshots) - kept - (young - referenced)
 
 
 def _remove_orphans(spark: SparkSession, table: str, before: datetime, *, dry_run: bool) -> list[Any]:
@@ -189,6 +209,10 @@ def _snapshot_ids(spark: SparkSession, table: str) -> set[int]:
 
 def _one(spark: SparkSession, query: str) -> int:
     return int(spark.sql(query).collect()[0][0])
+
+
+def _millis(moment: datetime) -> int:
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
 
 
 def _timestamp(moment: datetime) -> str:

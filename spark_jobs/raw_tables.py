@@ -11,6 +11,8 @@ from typing import Final
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
+from pyspark.sql.types import StructType
 
 from airloop.sources.contract import SOURCE, SOURCE_KEY, SOURCE_OFFSET, SOURCE_TIME
 from airloop.use_cases.spec import Feed
@@ -37,6 +39,17 @@ QUARANTINE_SCHEMA: Final = pa.schema(
 def raw_table(feed: Feed) -> str:
     """The name of the feed's raw table."""
     return f"{RAW}.{feed.name}"
+
+
+def spark_schema(schema: pa.Schema) -> StructType:
+    """`schema` as Spark has it in a table: a time without a zone stays one, which is not Spark's default."""
+    return from_arrow_schema(schema, prefer_timestamp_ntz=True)
+
+
+def ensure_raw_table(spark: SparkSession, feed: Feed, rows: DataFrame) -> None:
+    """Make the feed's raw table for rows like `rows`, or bring it to their columns; see `ensure_table`."""
+    renamed = {column.name: column.renamed_from for column in feed.landed if column.renamed_from}
+    ensure_table(spark, raw_table(feed), rows, feed.event_time, renamed)
 
 
 def raw_rows(records: DataFrame, feed: Feed, source: str) -> DataFrame:

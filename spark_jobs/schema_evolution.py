@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql.types import (
     DataType,
@@ -31,10 +32,19 @@ def evolve(spark: SparkSession, table: str, wanted: StructType, renamed: Mapping
     Raises `PublishError` with both schemas, before anything changes, when rows of `wanted` cannot be written
     without losing what is there. Safe to repeat: a change that was made already is left out.
     """
-    there = spark.table(table).schema
-    _refuse_incompatible(table, there, wanted, renamed)
-    for statement in statements(there, wanted, renamed):
-        spark.sql(f"ALTER TABLE {table} {statement}")
+    while True:
+        there = spark.table(table).schema
+        _refuse_incompatible(table, there, wanted, renamed)
+        changes = list(statements(there, wanted, renamed))
+        if not changes:
+            return
+        try:
+            for change in changes:
+                spark.sql(f"ALTER TABLE {table} {change}")
+        except PySparkException:
+            # Jobs that start at once all make the same changes; who comes second looks again at what is left.
+            if spark.table(table).schema == there:
+                raise
 
 
 def statements(there: StructType, wanted: StructType, renamed: Mapping[str, str]) -> Iterator[str]:

@@ -12,6 +12,7 @@ import sys
 from pyspark.sql import SparkSession
 
 from airloop.errors import SettingsError
+from airloop.lineage.spark import JAVA_OPTIONS, listener_options
 from airloop.settings import Settings
 
 
@@ -35,12 +36,16 @@ def open_session(settings: Settings, name: str) -> SparkSession:
     # Executors run Python functions with this environment's interpreter, not the machine's python3.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     catalog = f"spark.sql.catalog.{settings.catalog_name}"
+    listener = listener_options(settings, jars)
+    java_options = f"-Djava.io.tmpdir={settings.scratch_dir} -XX:-UsePerfData"
+    # Iceberg reads it in any case; OpenLineage's listener would take "uri" for a Hive metastore's.
+    uri = f"{catalog}.URI" if listener else f"{catalog}.uri"
     # Two local cores need few partitions: each costs a task, and 200 of them cost more than the work.
     options = {
         "spark.jars": ",".join(str(jar) for jar in jars),
         "spark.driver.memory": f"{settings.spark_driver_memory_mib}m",
         # Native libraries are unpacked under the state folder, and no statistics file is left in /tmp.
-        "spark.driver.extraJavaOptions": f"-Djava.io.tmpdir={settings.scratch_dir} -XX:-UsePerfData",
+        "spark.driver.extraJavaOptions": f"{java_options} {JAVA_OPTIONS}" if listener else java_options,
         "spark.executor.memory": f"{settings.spark_executor_memory_mib}m",
         "spark.driver.bindAddress": settings.spark_driver_host,
         "spark.driver.host": settings.spark_driver_host,
@@ -56,10 +61,11 @@ def open_session(settings: Settings, name: str) -> SparkSession:
         "spark.sql.defaultCatalog": settings.catalog_name,
         catalog: "org.apache.iceberg.spark.SparkCatalog",
         f"{catalog}.type": "jdbc",
-        f"{catalog}.uri": f"jdbc:sqlite:{settings.catalog_database}?busy_timeout=60000",
+        uri: f"jdbc:sqlite:{settings.catalog_database}?busy_timeout=60000",
         f"{catalog}.jdbc.schema-version": "V1",
         f"{catalog}.warehouse": settings.warehouse.as_uri(),
         f"{catalog}.cache-enabled": "false",
+        **listener,
     }
     builder = SparkSession.builder.master(settings.spark_master).appName(name)
     for key, value in options.items():

@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.hooks.subprocess import SubprocessHook
 from airflow.sdk import BaseHook, BaseOperator
@@ -28,7 +28,11 @@ from airloop.connections import variable_of
 from airloop.errors import EXIT_PERMANENT
 from airloop.settings import environment_of, load_settings
 from airloop.use_cases.spec import UseCase
+from airloop_airflow.lineage import lineage_of, parent_environment
 from airloop_airflow.reports import ReportLink
+
+if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
 USAGE_ERROR = 2
 """argparse's exit status for flags that it refuses: the same flags will be refused again."""
@@ -69,6 +73,7 @@ class JobOperator(BaseOperator):
         self.connections = tuple(connections)
         self.skip_without_connections = skip_without_connections
         self.report_uri: str | None = None
+        self.result: dict[str, Any] | None = None
         if has_report:
             self.operator_extra_links = (ReportLink(),)
         self._process = SubprocessHook()
@@ -95,6 +100,7 @@ class JobOperator(BaseOperator):
                 **os.environ,
                 **environment_of(settings),
                 **self._connections(),
+                **parent_environment(self, instance),
                 "AIRFLOW_CTX_DAG_ID": instance.dag_id,
                 "AIRFLOW_CTX_DAG_RUN_ID": instance.run_id,
                 "AIRFLOW_CTX_TASK_ID": instance.task_id,
@@ -122,6 +128,7 @@ class JobOperator(BaseOperator):
             raise AirflowException(f"{self.module} ended well but wrote no result to {result_file}.")
         result: dict[str, Any] = document
         self.report_uri = result.get("data_docs_uri")
+        self.result = result
         return result
 
     def _connections(self) -> dict[str, str]:
@@ -140,6 +147,19 @@ class JobOperator(BaseOperator):
                     f"expected the connection {connection_id}; found none. Next: add it (Admin, Connections)."
                 ) from None
         return found
+
+    def get_openlineage_facets_on_start(self) -> OperatorLineage:
+        """What the job will read, for the listener's START event."""
+        return lineage_of(self.module, self.use_case, self.flags, None)
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage:
+        """What the job read and wrote, for the COMPLETE event; nothing for a task that was skipped."""
+        use_case = self.use_case if self.result is not None else None
+        return lineage_of(self.module, use_case, self.flags, self.result)
+
+    def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage:
+        """What the job was to read, for the FAIL event: what it wrote, no reference says."""
+        return lineage_of(self.module, self.use_case, self.flags, None)
 
     def on_kill(self) -> None:
         """Stop the job's process group."""

@@ -6,15 +6,20 @@ touches (`airloop.lineage.events`), or where events go (the deployment's OpenLin
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airloop.lineage.events import Dataset, touched
+from airloop.lineage.parent import PARENT_ID, ROOT_PARENT_ID
 from airloop.settings import load_settings
 from airloop.use_cases.catalogue import use_case
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
+    from airflow.sdk import BaseOperator
+
+log = logging.getLogger(__name__)
 
 
 def lineage_of(
@@ -41,6 +46,28 @@ def lineage_of(
             }
         outputs.append(written)
     return OperatorLineage(inputs=inputs, outputs=outputs)
+
+
+def parent_environment(operator: BaseOperator, instance: Any) -> dict[str, str]:
+    """What tells a task's job whose child its own lineage events are; empty for a task without events."""
+    from airflow.providers.openlineage import conf
+
+    if conf.is_disabled():
+        return {}
+    from airflow.providers.openlineage.plugins import macros
+    from airflow.providers.openlineage.utils.emission_policy import resolve_task_emission_policy
+
+    try:
+        if not resolve_task_emission_policy(operator, instance.dag_id, instance.task_id).emit:
+            return {}
+        return {
+            PARENT_ID: macros.lineage_parent_id(instance),
+            ROOT_PARENT_ID: macros.lineage_root_parent_id(instance),
+        }
+    except Exception:
+        # Events are about a task; they must not fail it.
+        log.warning("The job's own lineage events are left out.", exc_info=True)
+        return {}
 
 
 def _facets(item: Dataset) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from collections.abc import Iterable, Mapping
 from functools import reduce
 from typing import Final, NamedTuple
 
-import pyarrow as pa
 from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
@@ -28,7 +27,14 @@ from airloop.settings import Settings
 from airloop.sources.contract import SOURCE, SOURCE_OFFSET, SOURCE_TIME, record_schema
 from airloop.use_cases.spec import Feed
 from spark_jobs.personal_data import protect, suppress
-from spark_jobs.raw_tables import QUARANTINE, QUARANTINE_SCHEMA, raw_rows, raw_table
+from spark_jobs.raw_tables import (
+    QUARANTINE,
+    QUARANTINE_SCHEMA,
+    ensure_raw_table,
+    raw_rows,
+    raw_table,
+    spark_schema,
+)
 from spark_jobs.streams.parsing import PAYLOAD, REASON, UNDECLARED, parsed
 from spark_jobs.streams.positions import NOWHERE, State, commit_property, load_tables, states
 from spark_jobs.streams.received import PLACE, POSITION, TOPIC
@@ -60,11 +66,9 @@ class Landing(NamedTuple):
 def prepare_tables(spark: SparkSession, landing: Landing) -> None:
     """Make the tables that are not there yet, or bring them to the spec's columns."""
     for feed in landing.feeds.values():
-        empty = spark.createDataFrame(pa.Table.from_batches([], record_schema(feed)))
-        rows = raw_rows(_protected(empty, feed, landing), feed, landing.stream)
-        ensure_table(spark, raw_table(feed), rows, feed.event_time)
-    quarantined = spark.createDataFrame(pa.Table.from_batches([], QUARANTINE_SCHEMA))
-    ensure_table(spark, QUARANTINE, quarantined, None)
+        empty = spark.createDataFrame([], spark_schema(record_schema(feed)))
+        ensure_raw_table(spark, feed, raw_rows(_protected(empty, feed, landing), feed, landing.stream))
+    ensure_table(spark, QUARANTINE, spark.createDataFrame([], spark_schema(QUARANTINE_SCHEMA)), None)
 
 
 def taken_in(landing: Landing) -> dict[str, State]:

@@ -17,13 +17,13 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
-from pyspark.sql.pandas.types import from_arrow_schema
 
 from airloop.sources.contract import ARROW_TYPES, SOURCE_OFFSET, SOURCE_TIME
 from airloop.sources.options import AdapterOptions
 from airloop.sources.parsing import payload_text, type_rows
 from airloop.sources.text_formats import json_rows
 from airloop.use_cases.spec import Feed
+from spark_jobs.raw_tables import spark_schema
 from spark_jobs.streams.received import PLACE, POSITION, VALUE
 
 REASON: Final = "_reason"
@@ -44,7 +44,7 @@ def parsed(received: DataFrame, feed: Feed) -> DataFrame:
         for batch in messages:
             yield from parsed_messages(pa.Table.from_batches([batch]), feed).to_batches()
 
-    return received.mapInArrow(batches, from_arrow_schema(parsed_schema(feed)))
+    return received.mapInArrow(batches, spark_schema(parsed_schema(feed)))
 
 
 def parsed_schema(feed: Feed) -> pa.Schema:

@@ -79,7 +79,7 @@ def load_tables(settings: Settings, names: Iterable[str]) -> dict[str, Table]:
 def states(table: Table) -> dict[str, State]:
     """The state of every stream in `table`, by the stream's name."""
     found: dict[str, State] = {}
-    lineage = list(_lineage(table))
+    lineage = list(_lineage(table, table.current_snapshot()))
     for snapshot in lineage:
         for stream, state in _carried(snapshot).items():
             found[stream] = found.get(stream, NOWHERE).advanced(state)
@@ -111,10 +111,12 @@ def commit_property(stream: str, known: Mapping[str, State], state: State, days:
 def commits_since_acknowledged(table: Table, stream: str) -> list[StreamCommit]:
     """The commits of `stream` that no run has reported yet, oldest first."""
     acknowledged = table.properties.get(ACKNOWLEDGED + stream)
-    last = json.loads(acknowledged)["snapshot"] if acknowledged else None
+    last = table.snapshot_by_id(json.loads(acknowledged)["snapshot"]) if acknowledged else None
+    # Of a table that was rolled back, the last one reported is on another line, which meets this one.
+    reported = {snapshot.snapshot_id for snapshot in _lineage(table, last)} if last is not None else set()
     found = []
-    for snapshot in _lineage(table):
-        if snapshot.snapshot_id == last:
+    for snapshot in _lineage(table, table.current_snapshot()):
+        if snapshot.snapshot_id in reported:
             break
         document = _document(snapshot)
         if document.get("stream") == stream:
@@ -140,9 +142,8 @@ def acknowledge(table: Table, stream: str) -> None:
         log.warning("%s was busy; the next run acknowledges this one's commits too", ".".join(table.name()))
 
 
-def _lineage(table: Table) -> Iterator[Snapshot]:
-    """The present snapshot and its ancestors, as far back as they are kept."""
-    snapshot = table.current_snapshot()
+def _lineage(table: Table, snapshot: Snapshot | None) -> Iterator[Snapshot]:
+    """`snapshot` and its ancestors, as far back as they are kept."""
     while snapshot is not None:
         yield snapshot
         parent = snapshot.parent_snapshot_id

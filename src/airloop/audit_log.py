@@ -74,7 +74,8 @@ def append_record(
         }
         record["hash"] = _hash(record)
         line = json.dumps(record, sort_keys=True).encode() + b"\n"
-        _write(descriptor, line if torn is None else b"\n" + line)
+        # A writer may have died between a record and its line end, too.
+        _write(descriptor, line if not content or content.endswith(b"\n") else b"\n" + line)
         return AuditEntry(sequence=int(str(record["sequence"])), hash=str(record["hash"]))
     finally:
         os.close(descriptor)
@@ -114,7 +115,7 @@ def _records(content: bytes, path: Path) -> Iterator[tuple[dict[str, Any] | None
         expected = (last["sequence"] + 1, last["hash"]) if last is not None else (1, BEGINNING)
         if not good:
             raise _broken(path, number, "a record whose hash is not its own")
-        if (record["sequence"], record["previous"]) != expected:
+        if (record.get("sequence"), record.get("previous")) != expected:
             raise _broken(path, number, "a record that does not follow the one before")
         if record.get(_TORN) != torn:
             raise _broken(path, number - 1, "a line that is no record, and that no record owns up to")

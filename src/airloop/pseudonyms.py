@@ -83,6 +83,14 @@ def protected_payload(payload: str, feed: Feed) -> str:
     return WITHHELD if any(column.personal for column in feed.columns) else payload
 
 
+def protected_reason(reason: str, feed: Feed) -> str:
+    """What may be said of why a record of `feed` is malformed: all, or only which columns it is about."""
+    if not any(column.personal for column in feed.columns):
+        return reason
+    named = [column.name for column in feed.columns if f"{column.name}: " in reason]
+    return f"{', '.join(named) or 'the record'}: malformed {WITHHELD}"
+
+
 def _hashed(values: pa.ChunkedArray, key: bytes) -> pa.Array:
     encoded = values.combine_chunks().dictionary_encode()
     words = encoded.dictionary.to_pylist()

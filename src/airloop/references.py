@@ -171,6 +171,7 @@ class MaintainedTable(Reference):
     files_before: int
     """Data files of `main`."""
     files_after: int
+    """In a dry run the same: what compaction would leave shows only when it is done."""
     branches_dropped: tuple[str, ...]
     snapshots_expired: int
     orphans_removed: int

@@ -202,6 +202,13 @@ def _first_run(dag):
     )
 
 
+def test_what_is_started_in_an_emergency_is_switched_on(dags):
+    by_hand = {dag.dag_id for dag in dags.values() if dag.timetable.__class__.__name__ == "NullTimetable"}
+    assert by_hand == {"erasure", *(f"{spec.name}_rollback" for spec in all_use_cases())}
+    for dag_id in by_hand | {"maintenance"}:
+        assert dags[dag_id].is_paused_upon_creation is False
+
+
 def test_switching_a_dag_on_starts_no_run_for_a_time_already_past(dags):
     """Such a run would compete with the one that a person is about to trigger."""
     scheduled = [run for dag in dags.values() if (run := _first_run(dag)) is not None]

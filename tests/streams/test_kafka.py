@@ -17,6 +17,7 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from airloop.connections import Connection
+from airloop.dotted import load
 from airloop.errors import SourceError
 from airloop.intervals import Interval
 from airloop.lakehouse.catalog import open_catalog
@@ -27,6 +28,8 @@ from airloop.sources.nycflights import NycFlightsReplay
 from airloop.sources.publish_replay import merged, publish
 from airloop.sources.publishers import KafkaPublisher
 from airloop.use_cases.catalogue import use_case
+from spark_jobs.clean import raw_records
+from spark_jobs.ingest import ingest
 from spark_jobs.streams.kafka import Retained, starting_offsets
 from spark_jobs.streams.positions import State
 from tests.streams.conftest import fresh_settings
@@ -36,6 +39,7 @@ from tests.streams.traffic import BEGIN, FEEDS, good_message
 
 pytestmark = pytest.mark.timeout(1800)
 
+DAY = Interval(BEGIN, BEGIN.replace(day=5))
 HOURS = Interval(BEGIN.replace(hour=9), BEGIN.replace(hour=15))
 TWICE = 50
 """Messages that the producer sends a second time."""
@@ -112,6 +116,28 @@ def test_what_the_replay_publishes_is_what_the_batch_delivers(job: Landed, repla
         for column in feed.columns:
             streamed = set(pc.unique(table[column.name]).to_pylist())
             assert streamed == {value for part in delivered for value in part[column.name].to_pylist()}
+
+
+def test_batch_and_stream_land_in_the_same_tables_and_cleaning_keeps_one_of_each(
+    job: Landed, replayed: list[Message], tmp_path: Path
+) -> None:
+    """Whichever of the two makes the tables: the columns and their types are the same."""
+    spec, settings = use_case("flight_delay"), fresh_settings(tmp_path / "state")
+    spark = session_for(settings)
+    ingest(spark, spec, DAY, settings)
+    by_batch = {name: spark.table(f"raw.{name}").schema for name in FEEDS}
+    here = job._replace(spark=spark, settings=settings)
+    landed = here.to_tip().rows
+    for name in FEEDS:
+        assert spark.table(f"raw.{name}").schema == by_batch[name]
+        assert landed[name] > 0
+        assert job.spark.table(f"raw.{name}").schema == by_batch[name], "the stream made this one"
+    again = ingest(spark, spec, DAY, settings)
+    assert again.withdrawn == 0, "a batch does not withdraw what a stream brought"
+    clean = load(spec.transform).clean(raw_records(spark, spec, DAY))
+    for name, key in (("flights", ["flight_id"]), ("movements", ["flight_id", "kind"])):
+        alone = spark.table(f"raw.{name}").where("_source = 'nycflights'").select(key).distinct().count()
+        assert clean[name].count() == alone
 
 
 def test_a_second_run_lands_nothing_and_a_lost_checkpoint_changes_nothing(

@@ -51,13 +51,16 @@ def read_snapshot(
 
     Raises `HistoryError` when the snapshot is gone (expired) or a column is not in it.
     """
-    if table.snapshot_by_id(snapshot_id) is None:
+    snapshot = table.snapshot_by_id(snapshot_id)
+    if snapshot is None:
         raise HistoryError(
             expected=f"snapshot {snapshot_id} of {'.'.join(table.name())}",
             found="no such snapshot; it may have expired",
             next_step="build the data again, or name a snapshot that the table has",
         )
-    missing = sorted(set(columns) - set(table.schema().column_names))
+    # Each version has the columns of its time, under the names of its time.
+    there = table.schemas()[snapshot.schema_id] if snapshot.schema_id is not None else table.schema()
+    missing = sorted(set(columns) - set(there.column_names))
     if missing:
         raise HistoryError(
             expected=f"columns {', '.join(columns)} in {'.'.join(table.name())}",

@@ -8,8 +8,8 @@ Importing this module imports MLflow.
 
 Everything is read from the snapshots' properties, so that the answer is the same at any time and for any run.
 A set is stale when, within the days that it looks at, a publication that it saw was rolled back, or a later
-one changed rows that it saw. New days change nothing, nor does a day that is published again with the same
-rows. Reference data has no days and is not judged.
+one changed rows that it saw and was not rolled back since. New days change nothing, nor does a day that is
+published again with the same rows. Reference data has no days and is not judged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from functools import partial
+from typing import Final, NamedTuple
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
@@ -78,23 +79,52 @@ def _reasons(spec: UseCase, training_set: Snapshot, tables: Iterable[Table]) -> 
         name = ".".join(table.name())
         source = table.snapshot_by_id(sources[name]) if name in sources else None
         now = publications(table)
-        if source is None:
-            # Expired: what was published after the set was made is what it cannot have seen.
-            later = [item for item in now if item.at > made_at]
-            gone: list[Publication] = []
-        else:
-            then = publications(table, source)
-            known, live = {item.snapshot_id for item in then}, {item.snapshot_id for item in now}
-            later = [item for item in now if item.snapshot_id not in known]
-            gone = [item for item in then if item.snapshot_id not in live]
-        for item in gone:
-            if item.interval is not None and _overlap(item.interval, seen_days):
+        # Of an expired source, what was published after the set was made is what it cannot have seen.
+        before = [item for item in now if item.at <= made_at]
+        seen = publications(table, source) if source is not None else before
+        known, live = {item.snapshot_id for item in seen}, {item.snapshot_id for item in now}
+        undone = [item for item in map(partial(_undone_by, table), now) if item and item.by not in known]
+        for item in seen:
+            gone = item.snapshot_id not in live or any(back.voids(item) for back in undone)
+            if gone and item.interval is not None and _overlap(item.interval, seen_days):
                 yield f"{name}: what {item.run_id} published was rolled back"
-        for item in later:
-            days = sorted(day for day in item.changed_days if _holds(seen_days, day))
+        restoring = {back.by for back in undone}
+        for item in now:
+            if item.snapshot_id in known or item.snapshot_id in restoring:
+                continue
+            days = [
+                day
+                for day in sorted(item.changed_days)
+                if _holds(seen_days, day) and not any(back.voids(item, day) for back in undone)
+            ]
             if days:
                 shown = ", ".join(days[:DAYS_SHOWN]) + (" and more" if len(days) > DAYS_SHOWN else "")
                 yield f"{name}: {item.run_id} published other rows of {shown}"
+
+
+class _Undone(NamedTuple):
+    """What a restored interval took back: publications of its days, after a moment and before another."""
+
+    by: int
+    """Snapshot that restored the interval."""
+    interval: Interval
+    after: datetime
+    before: datetime
+
+    def voids(self, item: Publication, day: str | None = None) -> bool:
+        """Whether `item` does not count any more, for `day` or for any day that it published."""
+        if not self.after < item.at < self.before or item.interval is None:
+            return False
+        return _overlap(self.interval, item.interval) if day is None else _holds(self.interval, day)
+
+
+def _undone_by(table: Table, item: Publication) -> _Undone | None:
+    """What `item` took back; None unless it restored an interval to a snapshot that is still known."""
+    target = table.snapshot_by_id(item.restored_from) if item.restored_from is not None else None
+    if target is None or item.interval is None:
+        return None
+    after = datetime.fromtimestamp(target.timestamp_ms / 1000, UTC)
+    return _Undone(item.snapshot_id, item.interval, after, item.at)
 
 
 def _overlap(one: Interval, other: Interval) -> bool:

@@ -134,6 +134,16 @@ def model_of_run(settings: Settings, run_id: str) -> Dataset:
     return Dataset(namespace=settings.tracking_uri, name=f"runs/{run_id}/saved_model")
 
 
+def verdict(settings: Settings, evaluated: Evaluated) -> Dataset:
+    """The verdict on a trained model."""
+    said = "accepted" if evaluated.accepted else "rejected"
+    return Dataset(
+        namespace=settings.tracking_uri,
+        name=f"runs/{evaluated.run_id}/verdict.json",
+        tags={"verdict": said},
+    )
+
+
 def registered_model(settings: Settings, name: str, version: int | None) -> Dataset:
     """A version in the model registry."""
     return Dataset(
@@ -244,17 +254,14 @@ def _evaluate(run: Run) -> Touched:
         read += (model_of_run(run.settings, candidate.run_id),)
     if not isinstance(run.result, Evaluated):
         return Touched(read)
-    verdict = Dataset(
-        namespace=run.settings.tracking_uri,
-        name=f"runs/{run.result.run_id}/verdict.json",
-        tags={"verdict": "accepted" if run.result.accepted else "rejected"},
-    )
-    return Touched(read, (verdict,))
+    return Touched(read, (verdict(run.settings, run.result),))
 
 
 def _register(run: Run) -> Touched:
     evaluated = run.given("evaluated", Evaluated)
-    read = (model_of_run(run.settings, evaluated.run_id),) if evaluated else ()
+    read: tuple[Dataset, ...] = ()
+    if evaluated:
+        read = (model_of_run(run.settings, evaluated.run_id), verdict(run.settings, evaluated))
     if not isinstance(run.result, RegisteredModel):
         return Touched(read)
     return Touched(read, (registered_model(run.settings, run.result.name, run.result.version),))

@@ -18,6 +18,13 @@ from airloop.settings import PREFIX, Settings, environment_of
 
 LOGIN = "admin"
 AUTH_MANAGER = "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
+LINEAGE_POLICY = [
+    # The code is in git, under the commit that each snapshot names.
+    {"scope": {}, "controls": {"include_source_code": False}},
+    # Events carry the run's configuration, which names the subject that is to be forgotten.
+    {"scope": {"dag_id": "erasure"}, "controls": {"emit": False}, "locked": True},
+]
+"""Which lineage events Airflow's provider leaves out, in its own terms."""
 
 
 class Program(NamedTuple):
@@ -125,8 +132,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "USAGE_DATA_COLLECTION__ENABLED": "False",
         "OPENLINEAGE__NAMESPACE": "airloop",
         "OPENLINEAGE__TRANSPORT": json.dumps(lineage_transport(settings)),
-        # The code is in git, under the commit that each snapshot names.
-        "OPENLINEAGE__DISABLE_SOURCE_CODE": "True",
+        "OPENLINEAGE__EMISSION_POLICY": json.dumps(LINEAGE_POLICY),
     }
     return {
         **kept,
