@@ -56,7 +56,7 @@ test: check setup-tests ## every check and test
 	$(PYTHON) -m pytest
 
 .PHONY: test-data-faults
-test-data-faults: setup-tests ## broken data and killed streams; ends with one line of JSON
+test-data-faults: setup-tests ## broken data and killed streams, not in make test; ends with one line of JSON
 	$(PYTHON) -m tests.data_faults
 
 .PHONY: bench-model

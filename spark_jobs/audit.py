@@ -109,6 +109,9 @@ def offending_rows(
 ) -> list[dict[str, Any]]:
     """Up to `SAMPLE_ROWS` rows behind a failed expectation; none where it is about no single rows."""
     kwargs = result.expectation_config.kwargs
+    if not result.result:
+        # It could not be evaluated, and looking for its rows would fail the same way.
+        return []
     if result.expectation_config.type == "expect_key_to_be_unique":
         repeated = (
             rows.groupBy(*kwargs["columns"]).count().where("count > 1").drop("count").limit(SAMPLE_ROWS)

@@ -7,6 +7,8 @@ from before stay readable as they are.
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Iterator, Mapping
 
 from pyspark.errors import PySparkException
@@ -23,6 +25,8 @@ from pyspark.sql.types import (
 
 from airloop.errors import PublishError
 
+ATTEMPTS = 10
+"""Each job that changes the table at the same time may cost one."""
 WIDER = {(IntegerType(), LongType()), (FloatType(), DoubleType())}
 
 
@@ -32,7 +36,7 @@ def evolve(spark: SparkSession, table: str, wanted: StructType, renamed: Mapping
     Raises `PublishError` with both schemas, before anything changes, when rows of `wanted` cannot be written
     without losing what is there. Safe to repeat: a change that was made already is left out.
     """
-    while True:
+    for left in reversed(range(ATTEMPTS)):
         there = spark.table(table).schema
         _refuse_incompatible(table, there, wanted, renamed)
         changes = list(statements(there, wanted, renamed))
@@ -43,8 +47,10 @@ def evolve(spark: SparkSession, table: str, wanted: StructType, renamed: Mapping
                 spark.sql(f"ALTER TABLE {table} {change}")
         except PySparkException:
             # Jobs that start at once all make the same changes; who comes second looks again at what is left.
-            if spark.table(table).schema == there:
+            # A table that did not change yet may be about to: its other writer is in between two changes.
+            if not left:
                 raise
+            time.sleep(random.uniform(0.1, 0.5))
 
 
 def statements(there: StructType, wanted: StructType, renamed: Mapping[str, str]) -> Iterator[str]:

@@ -64,7 +64,8 @@ def _line(row: Mapping[str, Any]) -> str:
 def main() -> int:
     """Run the tests; returns pytest's exit status, or 1 when a broker's kills are missing."""
     recorder = Recorder()
-    status = int(pytest.main(["-q", *map(str, TESTS), *sys.argv[1:]], plugins=[recorder]))
+    flags = ["-q", "-m", "data_faults", *map(str, TESTS), *sys.argv[1:]]
+    status = int(pytest.main(flags, plugins=[recorder]))
     figures = figures_of(recorder)
     path = load_settings().reports_dir / "data_faults.json"
     tables = {

@@ -20,9 +20,8 @@ from great_expectations.core.metric_function_types import MetricPartialFunctionT
 from great_expectations.expectations.expectation import BatchExpectation
 from great_expectations.expectations.metrics.metric_provider import metric_partial
 from great_expectations.expectations.metrics.table_metric_provider import TableMetricProvider
-from pyspark.sql import functions as F
 
-from spark_jobs.auditing.one_pass import By, Measure, Newest, OnePassEngine, Repeats, Sampled, Where
+from spark_jobs.auditing.one_pass import By, Measure, Newest, OnePassEngine, Repeats, Sampled, Tested
 
 NOT_JUDGED: Final = "not judged: no reference yet"
 OTHER: Final = "other"
@@ -54,8 +53,7 @@ def _metric(name: str, keys: tuple[str, ...], measure_of: Any) -> None:
     )
 
 
-_metric("rows.breaking", ("condition",), lambda condition: Where(~F.expr(condition)))
-_metric("rows.judged", ("condition",), lambda condition: Where(F.expr(condition).isNotNull()))
+_metric("rows.tested", ("condition",), Tested)
 _metric("rows.repeated", ("columns",), lambda columns: Repeats(tuple(columns)))
 _metric("rows.by_code", ("code",), By)
 _metric("rows.sampled", ("expression",), Sampled)
@@ -76,11 +74,11 @@ class ExpectRowsToSatisfy(_OnePass):
 
     condition: str
     mostly: float = 1.0
-    metric_dependencies = ("rows.breaking", "rows.judged")
+    metric_dependencies = ("rows.tested",)
     success_keys = ("condition", "mostly")
 
     def _validate(self, metrics: dict[str, Any], *_: Any, **__: Any) -> dict[str, Any]:
-        breaking, judged = metrics["rows.breaking"], metrics["rows.judged"]
+        breaking, judged = metrics["rows.tested"]
         share = 1 - breaking / judged if judged else None
         observed = NOT_JUDGED if share is None else f"{breaking} of {judged} rows break it"
         return self._outcome(

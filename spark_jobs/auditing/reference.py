@@ -62,11 +62,20 @@ def read_reference(
     expected = rows * table.reference_days // max(interval.days, 1)
     wanted = [By(day_code(table.event_time)), *(Sampled(expression) for expression in expressions)]
     days, *values = measure(
-        published.where(within(table.event_time, window)), wanted, slice_for(expected, interval.key)
+        published.where(within(table.event_time, window)),
+        wanted,
+        slice_for(expected, interval.key),
+        key_of(table),
     )
     if len(days) < FEWEST_DAYS:
         return Reference()
     return Reference(float(median(days.values())), dict(zip(expressions, values, strict=True)))
+
+
+def key_of(table: CleanTable) -> tuple[str, ...]:
+    """The columns that tell rows of `table` apart, by its first expectation of that; empty without one."""
+    keys = (item for item in table.expectations if item.type == "ExpectKeyToBeUnique")
+    return tuple(next((item.arguments["columns"] for item in keys), ()))
 
 
 def bins_of(values: Counter[object]) -> dict[str, int] | None:

@@ -1,4 +1,7 @@
-"""One Spark session and one published year for all faults: history is what makes most of them visible."""
+"""One Spark session and one published year for all faults: history is what makes most of them visible.
+
+Of the module, not the whole run: a process has one session, and the next tests want another.
+"""
 
 from __future__ import annotations
 
@@ -22,21 +25,21 @@ from tests.faults.cases import faulty
 HISTORY = Interval(datetime(2013, 1, 1, tzinfo=UTC), datetime(2013, 12, 30, tzinfo=UTC))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     state: Path = tmp_path_factory.mktemp("state")
     (state / "jars").symlink_to(REPOSITORY / ".airloop" / "jars")
     return Settings(state_dir=state)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def spark(settings: Settings) -> Iterator[SparkSession]:
     session = open_session(settings, "faults")
     yield session
     session.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def published(spark: SparkSession, settings: Settings) -> UseCase:
     """The use case with the undamaged year on `main` of its clean tables."""
     spec = use_case("flight_delay")

@@ -23,7 +23,8 @@ class FaultySource:
 
     def __init__(self, settings: Settings, options: Mapping[str, str], connection: Connection | None) -> None:
         self._replay = NycFlightsReplay(settings, {}, connection)
-        self._fault = FAULTS.get(options["fault"])
+        self._name = options["fault"]
+        self._fault = FAULTS.get(self._name)
 
     def read(self, feed: Feed, interval: Interval) -> Iterator[Delivery]:
         """See `SourceAdapter.read`; the whole interval is one piece."""
@@ -33,6 +34,8 @@ class FaultySource:
             yield Delivery(whole)
             return
         damaged = self._fault.damage(whole.to_pandas())
+        # What a source delivers again with other content stands at another offset: that is its contract.
+        damaged = damaged.assign(_source_offset=damaged["_source_offset"] + f"-{self._name}")
         schema = pa.schema([field for field in whole.schema if field.name in damaged])
         added = [name for name in damaged if name not in schema.names]
         for name in added:

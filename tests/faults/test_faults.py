@@ -17,6 +17,8 @@ from spark_jobs.tables import CLEAN, snapshot_of
 from tests.faults.cases import message_of, run
 from tests.faults.catalogue import CONTRACT, FAULTS
 
+pytestmark = pytest.mark.data_faults
+
 DAY = day_interval(date(2013, 3, 13))
 SOUND_DAYS = [
     date(2013, 2, 9),  # a blizzard: a fifth of the usual flights

@@ -284,14 +284,32 @@ def test_a_set_is_stale_when_a_day_that_it_saw_is_rolled_back_alone(
     _publish(small, day(0, 6), "good")
     bad = as_run(monkeypatch, "bad")
     _publish(small, day(1), "bad")
-    far = as_run(monkeypatch, "far")
-    _publish(small, day(5), "far")
+    wide = as_run(monkeypatch, "wide")
+    _publish(small, day(3, 3), "wide")
     _train(small)
-    rolling = as_run(monkeypatch, "rolling", "small_rollback")
-    roll_back(small.spec, small.settings, before_run=far, interval=day(5))
-    assert _stale(small) == {}, "the set does not look at that day"
+    as_run(monkeypatch, "rolling", "small_rollback")
+    roll_back(small.spec, small.settings, before_run=wide, interval=day(5))
+    assert _stale(small) == {}, "the set looks at the first day of that run, and not at this one"
     roll_back(small.spec, small.settings, before_run=bad, interval=day(1))
-    assert _stale(small) == {"set_1": f"{small.events}: {rolling} published other rows of 2013-03-05"}
+    assert _stale(small) == {"set_1": f"{small.events}: what {bad} published was rolled back"}
+
+
+def test_a_set_is_as_it_was_once_what_it_did_not_see_is_rolled_back(
+    small: SmallTables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _publish(small, day(0, 4), "good")
+    _train(small)
+    bad = as_run(monkeypatch, "bad")
+    _publish(small, day(1, 2), "bad")
+    assert list(_stale(small)) == ["set_1"]
+    as_run(monkeypatch, "rolling", "small_rollback")
+    roll_back(small.spec, small.settings, before_run=bad, interval=day(1))
+    assert _stale(small) == {"set_1": f"{small.events}: {bad} published other rows of 2013-03-06"}
+    roll_back(small.spec, small.settings, before_run=bad, interval=day(2))
+    assert _stale(small) == {}
+    mended = as_run(monkeypatch, "mended")
+    _publish(small, day(1), "mended")
+    assert _stale(small) == {"set_1": f"{small.events}: {mended} published other rows of 2013-03-05"}
 
 
 def test_an_expired_source_is_judged_by_the_clock(

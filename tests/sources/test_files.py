@@ -295,7 +295,7 @@ def test_bytes_that_are_no_text_are_kept_as_base64(tmp_path: Path) -> None:
         ("[" * 100_000, "no JSON: "),
         ('{"id": "two", "at": "2013-03-05T00:00:00Z"}', "id: 'two' is no whole number of 64 bits"),
         ('{"id": 2.5, "at": "2013-03-05T00:00:00Z"}', "id: '2.5' is no whole number of 64 bits"),
-        ('{"id": 1e999, "at": "2013-03-05T00:00:00Z"}', "id: 'inf' is no whole number of 64 bits"),
+        ('{"id": 1e999, "at": "2013-03-05T00:00:00Z"}', "id: 'Infinity' is no whole number of 64 bits"),
         ('{"id": true, "at": "2013-03-05T00:00:00Z"}', "id: 'true' is no whole number of 64 bits"),
         ('{"id": {"n": 2}, "at": "2013-03-05T00:00:00Z"}', "id: {'n': 2} is not a single value"),
         ('{"id": 2, "name": 7, "at": "2013-03-05T00:00:00Z"}', "name: 7 is no text"),

@@ -20,7 +20,7 @@ from tests.streams.killing import kill_at, stages
 from tests.streams.ledger import Ledger
 from tests.streams.traffic import FEEDS, Sent, traffic
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.data_faults, pytest.mark.timeout(1800)]
 
 KILLS = 10
 """Of each broker."""

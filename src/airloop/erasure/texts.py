@@ -23,6 +23,8 @@ def folders(settings: Settings) -> tuple[Path, ...]:
     """Where sample rows, log lines and staged records may stand."""
     return (
         settings.reports_dir,
+        # A failed audit's event has its message, with sample rows.
+        settings.lineage_events.parent,
         settings.state_dir / "logs",
         settings.state_dir / "airflow" / "logs",
         settings.scratch_dir,

@@ -77,15 +77,18 @@ def _reasons(spec: UseCase, training_set: Snapshot, tables: Iterable[Table]) -> 
     made_at = datetime.fromtimestamp(training_set.timestamp_ms / 1000, UTC)
     for table in tables:
         name = ".".join(table.name())
-        source = table.snapshot_by_id(sources[name]) if name in sources else None
+        if name not in sources:
+            continue  # the use case got this table after the set was made
+        source = table.snapshot_by_id(sources[name])
         now = publications(table)
         # Of an expired source, what was published after the set was made is what it cannot have seen.
         before = [item for item in now if item.at <= made_at]
         seen = publications(table, source) if source is not None else before
         known, live = {item.snapshot_id for item in seen}, {item.snapshot_id for item in now}
         undone = [item for item in map(partial(_undone_by, table), now) if item and item.by not in known]
+        taken = [back for back in undone if _overlap(back.interval, seen_days)]
         for item in seen:
-            gone = item.snapshot_id not in live or any(back.voids(item) for back in undone)
+            gone = item.snapshot_id not in live or any(back.voids(item) for back in taken)
             if gone and item.interval is not None and _overlap(item.interval, seen_days):
                 yield f"{name}: what {item.run_id} published was rolled back"
         restoring = {back.by for back in undone}

@@ -5,7 +5,7 @@ Belongs here: the listener's options, and when it is on. Does not belong here: s
 
 The listener adds what only Spark knows (columns and what each was computed from, the files and bytes of each
 write) below the task's events. It is on only in jobs that a task with lineage events started, so that a job
-by hand, a test or an endless stream pays nothing and leaves nothing.
+by hand, an endless stream among them, and a test pay nothing and leave nothing.
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ def listener_options(settings: Settings, jars: Sequence[Path]) -> Mapping[str, s
         "circuitBreaker.type": "asyncTaskQueue",
         "circuitBreaker.threadCount": "1",
         "circuitBreaker.queueSize": "10000",
+        # Row counts are those of the statement at hand only while Spark's bus waits for its event.
+        "circuitBreaker.blockingTimeInSeconds": "5",
         "circuitBreaker.shutdownTimeoutSeconds": str(MOST_SECONDS),
         "columnLineage.datasetLineageEnabled": "true",
         # A write to an audit branch would say the version of `main`. The task's event has the right one.
@@ -82,7 +84,7 @@ def _transport(file: Path, url: str | None) -> dict[str, str]:
         return {f"transport.{name}": value for name, value in to_file.items()}
     transports = {
         "file": to_file,
-        "endpoint": {"type": "http", "url": url.rstrip("/"), "timeoutInMillis": "2000"},
+        "endpoint": {"type": "http", "url": url.rstrip("/"), "timeoutInMillis": "1000"},
     }
     return {
         "transport.type": "composite",
@@ -102,6 +104,6 @@ def _answers(url: str) -> bool:
     try:
         socket.create_connection((address.hostname or "", port), timeout=2).close()
     except OSError as error:
-        log.warning("Spark's lineage events go to the file only: %s (%s)", url, error)
+        log.warning("Spark's lineage events go to the file only: %s:%s (%s)", address.hostname, port, error)
         return False
     return True

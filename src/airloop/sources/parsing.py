@@ -211,7 +211,7 @@ def texts_of_documents(
         elif isinstance(value, dict | list):
             problems[row].append(f"{name}: {shown(value)} is not a single value")
         else:
-            text = str(value).lower()  # True and False, as JSON writes them
+            text = json.dumps(value)
         texts.append(text)
     return _text_array(name, texts, problems)
 

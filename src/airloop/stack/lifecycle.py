@@ -30,7 +30,7 @@ from airloop.stack.programs import (
     programs,
 )
 
-START_SECONDS = 180
+START_SECONDS = 300
 KEPT_BY_CLEAN = ("cache", "envs", "jars", "secrets", "stamps", "tools", "venv")
 """Parts of the state folder that are set-up, not data: `make clean` leaves them."""
 
