@@ -12,17 +12,16 @@ with the settings' cores and heap, in turns, after one unmeasured turn each; sec
 - *hashed scan*: the same columns, but an `xxhash64` over each row's values in place of the sink. It is slower
   than the sink, because hashing is work too: judging against it would flatter the audit.
 - *plain Spark*: one aggregation that counts what breaks the suite's conditions on rows, written by hand,
-  without Great Expectations, keys, samples or days. It says how much of the audit is the conditions
-  themselves.
+  without Great Expectations, keys, samples or days: how much of the audit is the conditions themselves.
 - *audit*: `spark_jobs.audit.audit_on_branch` whole, as the DAG runs it: history, joined references, every
   expectation of `clean.flights`, Great Expectations' own work, building the results. No reports are written.
 
 Ends with one line of JSON: `audit_overhead_ratio` is the audit's seconds over the scan's, minus one (0.25 is
-a quarter on top); the same over the others under `overhead_over`. `cpu_seconds` counts the JVM's and Python's
-processor time, which other work on the machine disturbs less. `spark_jobs` is how many jobs one audit starts,
-`passes` how many rows those read for each audited row, the history's and the references' included. `--stock`
-adds one run of Great Expectations' own engine, which caches the batch, over the part of the suite that it
-has.
+a quarter on top); `overhead_over` has the same over each of the others. `cpu_seconds` counts the JVM's and
+Python's processor time, which other work on the machine disturbs less. `spark_jobs` is how many jobs one
+audit starts, `passes` how many rows those read for each audited row, the history's and the references'
+included. `--stock` adds one run of Great Expectations' own engine, which caches the batch, over the part of
+the suite that it has.
 
 Exits with 1 when the overhead over the scan is above `MOST_OVERHEAD`, when an expectation fails, or when
 there are fewer rows or expectations than asked for.
