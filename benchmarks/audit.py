@@ -35,6 +35,7 @@ import argparse
 import json
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -305,9 +306,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--stock", action="store_true", help="run Great Expectations' own engine too")
     arguments = parser.parse_args(argv)
     deployment = load_settings()
-    state: Path = deployment.state_dir / "bench" / "audit"
-    shutil.rmtree(state, ignore_errors=True)
-    state.mkdir(parents=True)
+    bench = deployment.state_dir / "bench"
+    bench.mkdir(parents=True, exist_ok=True)
+    # One of its own: another run on the same machine must not take it away.
+    state = Path(tempfile.mkdtemp(prefix="audit-", dir=bench))
     (state / "jars").symlink_to(deployment.jars_dir)
     settings = deployment.model_copy(update={"state_dir": state})
     spec = use_case("flight_delay")
