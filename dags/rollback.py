@@ -79,7 +79,7 @@ def build(use_case: UseCase) -> DAG:
         back = job_task(
             use_case,
             "roll_back",
-            "airloop.lakehouse.rollback",
+            "airloop.versions.rollback",
             {
                 "before-run": "{{ params.before_run }}",
                 "start": "{{ params.start_date or '' }}",

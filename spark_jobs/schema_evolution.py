@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Iterator, Mapping
 
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql.types import (
@@ -45,7 +46,8 @@ def evolve(spark: SparkSession, table: str, wanted: StructType, renamed: Mapping
         try:
             for change in changes:
                 spark.sql(f"ALTER TABLE {table} {change}")
-        except PySparkException:
+        except (PySparkException, Py4JJavaError):
+            # PySpark has no exception of its own for "cannot rename missing column".
             # Jobs that start at once all make the same changes; who comes second looks again at what is left.
             # A table that did not change yet may be about to: its other writer is in between two changes.
             if not left:

@@ -1,7 +1,7 @@
 """What follows a change of published rows: training sets and models are marked, and a training is requested.
 
 Belongs here: the tasks that every DAG which changes published rows ends with, and their conditions. Does not
-belong here: which sets and models are stale (`airloop.lakehouse.stale`), or the training itself.
+belong here: which sets and models are stale (`airloop.versions.stale`), or the training itself.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def retraining_wanted(marked: Mapping[str, Any]) -> bool:
 
 def mark_stale(use_case: UseCase) -> JobOperator:
     """The task that marks what is stale, followed by those that request a training where one is wanted."""
-    marked = job_task(use_case, "mark_stale", "airloop.lakehouse.stale", {})
+    marked = job_task(use_case, "mark_stale", "airloop.versions.stale", {})
     wanted = task.short_circuit(retraining_wanted, task_id="retraining_wanted")(marked.output)
     request = EmptyOperator(task_id="request_training", outlets=[assets.retrain_request(use_case)])
     chain(wanted, request)

@@ -1,7 +1,7 @@
 """Which days a publication would change: those that are published already, with other rows.
 
 Belongs here: comparing a branch with `main`, day by day. Does not belong here: judging the change (an audit
-does), or what follows from it (`airloop.lakehouse.stale`).
+does), or what follows from it (`airloop.versions.stale`).
 """
 
 from __future__ import annotations

@@ -158,7 +158,7 @@ def _made(expectation: Expectation, table: CleanTable) -> gx.expectations.Expect
         try:
             return kind(**expectation.arguments, notes=expectation.why)
         except (TypeError, ValueError) as error:
-            problem = str(error).splitlines()[0]
+            problem = " ".join(str(error).split())
     raise SpecError(
         expected=f"{expectation.type} to be an expectation of Great Expectations or of spark_jobs.auditing",
         found=problem,

@@ -19,9 +19,9 @@ from airloop.errors import EXIT_PERMANENT, HistoryError
 from airloop.lakehouse import properties
 from airloop.lakehouse.catalog import open_catalog, read_snapshot
 from airloop.lakehouse.history import publications
-from airloop.lakehouse.rollback import roll_back
 from airloop.settings import Settings
 from airloop.use_cases.spec import Retention, UseCase
+from airloop.versions.rollback import roll_back
 from spark_jobs import maintenance
 from spark_jobs.maintenance import maintain, maintain_table, tables_of
 from spark_jobs.streams.positions import CLOSED, State, acknowledge, commit_property, load_tables, states

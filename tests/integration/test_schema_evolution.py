@@ -17,10 +17,10 @@ from airloop.errors import HistoryError, PublishError
 from airloop.lakehouse.catalog import open_catalog, read_snapshot
 from airloop.lakehouse.publish import publish
 from airloop.lakehouse.replace import replace_interval
-from airloop.lakehouse.rollback import roll_back
 from airloop.references import AuditReport
 from airloop.settings import Settings
 from airloop.use_cases.spec import UseCase
+from airloop.versions.rollback import roll_back
 from spark_jobs.tables import append, ensure_table, fast_forward, snapshot_of, tag_snapshot, write_aside
 from tests.integration.small_tables import FIRST, SmallTables, as_run, day
 

@@ -14,14 +14,15 @@ from pyspark.sql import functions as F
 
 from airloop import registry
 from airloop.intervals import Interval
-from airloop.lakehouse import properties, stale
+from airloop.lakehouse import properties
 from airloop.lakehouse.catalog import open_catalog
 from airloop.lakehouse.publish import publish
-from airloop.lakehouse.rollback import roll_back
-from airloop.lakehouse.stale import STALE_SET, mark_stale, stale_training_sets
 from airloop.references import AuditReport, Published
 from airloop.settings import Settings
 from airloop.use_cases.spec import UseCase
+from airloop.versions import stale
+from airloop.versions.rollback import roll_back
+from airloop.versions.stale import STALE_SET, mark_stale, stale_training_sets
 from spark_jobs.auditing.changes import changed_days
 from spark_jobs.maintenance import expire_all_but_current, maintain
 from spark_jobs.tables import ensure_table, fast_forward, snapshot_of, tag_snapshot, write_aside

@@ -13,15 +13,16 @@ from pyspark.sql import SparkSession
 
 from airloop.errors import HistoryError, PublishError
 from airloop.intervals import Interval
-from airloop.lakehouse import history, properties, rollback
+from airloop.lakehouse import history, properties
 from airloop.lakehouse.catalog import open_catalog
 from airloop.lakehouse.history import publications
 from airloop.lakehouse.replace import despite_conflicts
-from airloop.lakehouse.rollback import roll_back
 from airloop.references import AuditReport
 from airloop.registry import open_registry
 from airloop.settings import Settings
 from airloop.use_cases.spec import UseCase
+from airloop.versions import rollback
+from airloop.versions.rollback import roll_back
 from spark_jobs.tables import ensure_table, fast_forward, snapshot_of, tag_snapshot, write_aside
 from tests.integration.small_tables import SmallTables, as_run, day
 

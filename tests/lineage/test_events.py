@@ -104,7 +104,7 @@ RUNS: dict[str, tuple[dict[str, Any], Reference]] = {
         AuditReport(branch=BRANCH, expectations=41, report_uri="file:///state/reports/audit.json"),
     ),
     "airloop.lakehouse.publish": ({**SPAN, "branch": BRANCH}, Published(snapshots=PUBLISHED)),
-    "airloop.lakehouse.rollback": ({"before-run": "flight_delay_features/bad"}, ROLLED_BACK),
+    "airloop.versions.rollback": ({"before-run": "flight_delay_features/bad"}, ROLLED_BACK),
     "spark_jobs.features": (SPAN, Published(snapshots=COMPUTED)),
     "feature_repo.materialise": (
         SPAN,
@@ -161,7 +161,7 @@ def test_every_job_with_lineage_is_looked_at_here() -> None:
 def test_before_the_end_and_after_a_failure_only_inputs_are_known(module: str) -> None:
     known = before(module)
     assert known.outputs == ()
-    assert bool(known.inputs) == (module != "airloop.lakehouse.rollback"), "a rollback reads what it writes"
+    assert bool(known.inputs) == (module != "airloop.versions.rollback"), "a rollback reads what it writes"
     if module != "spark_jobs.training_set":
         assert places(known.inputs) == places(after(module).inputs)
 
@@ -202,9 +202,9 @@ def test_an_audit_says_what_it_found_and_where_the_report_is() -> None:
 
 
 def test_a_rollback_writes_what_main_is_now_and_a_dry_one_nothing() -> None:
-    assert tables(after("airloop.lakehouse.rollback").outputs) == versions(ROLLED_BACK.snapshots)
+    assert tables(after("airloop.versions.rollback").outputs) == versions(ROLLED_BACK.snapshots)
     dry = ROLLED_BACK.model_copy(update={"dry_run": True, "changed": False}).model_dump(mode="json")
-    assert touched(SETTINGS, SPEC, "airloop.lakehouse.rollback", {}, dry) == Touched()
+    assert touched(SETTINGS, SPEC, "airloop.versions.rollback", {}, dry) == Touched()
 
 
 def test_an_abandoned_candidate_becomes_nothing() -> None:
@@ -221,7 +221,7 @@ def test_an_abandoned_candidate_becomes_nothing() -> None:
         ("spark_jobs.clean", "spark_jobs.audit"),
         ("spark_jobs.clean", "airloop.lakehouse.publish"),
         ("airloop.lakehouse.publish", "spark_jobs.features"),
-        ("airloop.lakehouse.rollback", "spark_jobs.features"),
+        ("airloop.versions.rollback", "spark_jobs.features"),
         ("spark_jobs.features", "feature_repo.materialise"),
         ("spark_jobs.features", "spark_jobs.training_set"),
         ("airloop.lakehouse.publish", "spark_jobs.training_set"),

@@ -296,7 +296,7 @@ _JOBS: Final[Mapping[str, tuple[type[Reference], Callable[[Run], Touched]]]] = {
     "spark_jobs.clean": (AuditBranch, _clean),
     "spark_jobs.audit": (AuditReport, _audit),
     "airloop.lakehouse.publish": (Published, _publish),
-    "airloop.lakehouse.rollback": (RolledBack, _roll_back),
+    "airloop.versions.rollback": (RolledBack, _roll_back),
     "spark_jobs.features": (Published, _features),
     "feature_repo.materialise": (Materialised, _materialise),
     "spark_jobs.training_set": (TrainingSet, _training_set),

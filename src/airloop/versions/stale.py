@@ -1,6 +1,6 @@
 """Training sets and models that were made of rows which are not published any more: found, and marked.
 
-    python -m airloop.lakehouse.stale --use-case flight_delay [--dry-run]
+    python -m airloop.versions.stale --use-case flight_delay [--dry-run]
 
 Belongs here: comparing what a training set was made of with what is published now. Does not belong here:
 features, which a run that changes rows computes again itself, or training anew (an Asset asks for that).

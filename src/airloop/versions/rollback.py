@@ -1,6 +1,6 @@
 """Job: set the clean tables of a use case back to before a run, whole or for some days, and say what follows.
 
-    python -m airloop.lakehouse.rollback --use-case NAME --before-run DAG_ID/RUN_ID [--start DAY [--end DAY]]
+    python -m airloop.versions.rollback --use-case NAME --before-run DAG_ID/RUN_ID [--start DAY [--end DAY]]
         [--before-snapshot ID] [--tables clean.a,clean.b] [--dry-run]
 
 Belongs here: which snapshot each table goes back to, and the move. Does not belong here: what was made of the
@@ -28,7 +28,6 @@ from airloop.errors import HistoryError, PublishError
 from airloop.intervals import ONE_DAY, Interval, make_interval, parse_instant, require_whole_days
 from airloop.jobs import run_job
 from airloop.lakehouse.catalog import load_table, open_catalog
-from airloop.lakehouse.consequences import consequences
 from airloop.lakehouse.history import UNDONE_TAG, Publication, publications, undone
 from airloop.lakehouse.properties import CHANGED_DAYS, RESTORED_FROM, ROLLED_BACK, json_text
 from airloop.lakehouse.provenance import signature
@@ -37,6 +36,7 @@ from airloop.references import RolledBack, TableSnapshot, UndonePublication
 from airloop.settings import Settings
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
+from airloop.versions.consequences import consequences
 
 CLEAN = "clean"
 RUNS_SHOWN = 10
