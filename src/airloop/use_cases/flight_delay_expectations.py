@@ -100,7 +100,7 @@ def _codes() -> tuple[Expectation, ...]:
         _expect("ExpectColumnValueLengthsToEqual", "carriers have two characters", column="carrier", value=2),
         _matches("flight_id", FLIGHT_ID, "flight ids name day, flight, origin and destination"),
         _rows(
-            "flight_id LIKE concat('%-', origin, '-', dest)",
+            "endswith(flight_id, concat('-', origin, '-', dest))",
             "the id names another route than the columns: columns are swapped or shifted",
         ),
         _matches("tail_number", "^[0-9A-Z]{4,6}$", "registrations are plain capitals and digits"),
