@@ -1,5 +1,7 @@
 """Maintenance: small files compacted, old snapshots expired, unknown files removed; beside writers.
 
+Spark's lineage events (a file for each job) go at the age at which snapshots do.
+
 Belongs here: what keeps tables small and quick, by Iceberg's own procedures, within the use case's retention.
 Does not belong here: rows: what a reader of `main`, of a tag or of a kept snapshot sees never changes.
 """
@@ -18,6 +20,7 @@ from pyspark.sql import SparkSession
 from airloop.errors import HistoryError
 from airloop.intervals import parse_instant
 from airloop.jobs import run_job
+from airloop.lineage.spark import remove_events_before
 from airloop.references import Maintained, MaintainedTable
 from airloop.settings import Settings
 from airloop.use_cases.catalogue import all_use_cases, use_case
@@ -240,13 +243,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 found=", ".join(unknown),
                 next_step="correct --tables",
             )
-        return maintain(
-            open_session(settings, f"{spec.name} maintenance"),
-            asked or tables,
-            spec.retention,
-            parse_instant(arguments.as_of),
-            dry_run=arguments.dry_run.lower() == "true",
-        )
+        as_of, dry_run = parse_instant(arguments.as_of), arguments.dry_run.lower() == "true"
+        if not dry_run:
+            kept = timedelta(days=spec.retention.snapshots_days)
+            log.info("%d old files of lineage events removed", remove_events_before(settings, as_of - kept))
+        spark = open_session(settings, f"{spec.name} maintenance")
+        return maintain(spark, asked or tables, spec.retention, as_of, dry_run=dry_run)
 
     return run_job(parser, work, argv)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from airloop.lineage.parent import PARENT_ID, ROOT_PARENT_ID, parents
-from airloop.lineage.spark import listener_options
+from airloop.lineage.spark import listener_options, remove_events_before
 from airloop.settings import Settings
 
 JARS = [Path("/jars/io.openlineage_openlineage-spark_2.13-1.53.0.jar")]
@@ -65,3 +66,16 @@ def test_an_endpoint_is_posted_to_only_if_it_answers(settings: Settings) -> None
     assert options[f"{TRANSPORT}.type"] == "composite"
     assert options[f"{TRANSPORT}.transports.endpoint.url"] == url
     assert options[f"{TRANSPORT}.transports.file.type"] == "file"
+
+
+def test_events_of_long_ago_go_and_newer_ones_stay(settings: Settings) -> None:
+    folder = settings.lineage_events.with_name("spark")
+    assert remove_events_before(settings, datetime.now(UTC)) == 0
+    folder.mkdir(parents=True)
+    old, young, other = (folder / name for name in ("a.1.jsonl", "a.2.jsonl", "notes.txt"))
+    for file in (old, young, other):
+        file.touch()
+    for file in (old, other):
+        os.utime(file, (0, 0))
+    assert remove_events_before(settings, datetime.now(UTC) - timedelta(days=1)) == 1
+    assert sorted(folder.iterdir()) == [young, other]

@@ -14,6 +14,8 @@ import logging
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -42,7 +44,7 @@ def listener_options(settings: Settings, jars: Sequence[Path]) -> Mapping[str, s
     if above is None or not any(jar.name.startswith(JAR) for jar in jars):
         return {}
     task, dag = above
-    file = settings.lineage_events.with_name("spark") / f"{task.job}.{os.getpid()}.jsonl"
+    file = _folder(settings) / f"{task.job}.{os.getpid()}.jsonl"
     options = {
         "namespace": task.namespace,
         # Jobs are the same from run to run: the session's name has the run's days in it.
@@ -107,3 +109,18 @@ def _answers(url: str) -> bool:
         log.warning("Spark's lineage events go to the file only: %s:%s (%s)", address.hostname, port, error)
         return False
     return True
+
+
+def remove_events_before(settings: Settings, before: datetime) -> int:
+    """Remove the files of jobs that ended before `before`; returns how many. Safe beside jobs and to repeat."""
+    removed = 0
+    for file in _folder(settings).glob("*.jsonl"):
+        with suppress(FileNotFoundError):
+            if file.stat().st_mtime < before.timestamp():
+                file.unlink()
+                removed += 1
+    return removed
+
+
+def _folder(settings: Settings) -> Path:
+    return settings.lineage_events.with_name("spark")
