@@ -112,7 +112,7 @@ def _answers(url: str) -> bool:
 
 
 def remove_events_before(settings: Settings, before: datetime) -> int:
-    """Remove the files of jobs that ended before `before`; returns how many. Safe beside jobs and to repeat."""
+    """Remove the files of jobs that ended before `before`; returns how many. Safe to repeat."""
     removed = 0
     for file in _folder(settings).glob("*.jsonl"):
         with suppress(FileNotFoundError):
