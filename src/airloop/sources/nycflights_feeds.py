@@ -5,6 +5,7 @@ Belongs here: pure functions of Arrow tables. Does not belong here: files, setti
 
 from __future__ import annotations
 
+import string
 from datetime import UTC, datetime, time, timedelta
 
 import pandas as pd
@@ -27,6 +28,7 @@ FIRST_INSTANT = datetime.combine(FIRST_DATE, time(0), UTC)
 """When the register of planes was written, as far as the replay is concerned."""
 FLIGHT_NUMBERS = 10_000
 """Flight numbers lie below this, so that a copy's are free."""
+_SERIES = string.digits + string.ascii_uppercase
 
 
 def planes(rows: pa.Table) -> pa.Table:
@@ -46,14 +48,22 @@ def planes(rows: pa.Table) -> pa.Table:
 
 
 def copied(records: pa.Table, copy: int) -> pa.Table:
-    """`records` with other flight numbers and planes, one set for each `copy`; copy 0 is the original."""
+    """`records` with other flight numbers and planes, one set for each `copy`; copy 0 is the original.
+
+    They look like real ones, but for flight numbers of more than four digits: two characters for the N that
+    registrations begin with here.
+    """
     if copy == 0:
         return records
     frame = records.to_pandas(ignore_metadata=True)
-    frame["tail_number"] = frame["tail_number"] + f"-{copy}"
+    series = "".join(_SERIES[place] for place in divmod(copy, len(_SERIES)))
+    frame["tail_number"] = series + frame["tail_number"].str[1:]
+    if "flight_id" in frame:
+        parts = frame["flight_id"].str.extract(r"^(?P<head>\d{8}-..)(?P<number>\d+)(?P<route>-.*)$")
+        number = parts["number"].astype("int64") + copy * FLIGHT_NUMBERS
+        frame["flight_id"] = parts["head"] + number.astype(str) + parts["route"]
     if "flight_number" in frame:
         frame["flight_number"] += copy * FLIGHT_NUMBERS
-        frame["flight_id"] += f"-{copy}"
     return pa.Table.from_pandas(frame, schema=records.schema, preserve_index=False)
 
 
