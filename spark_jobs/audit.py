@@ -35,7 +35,7 @@ from airloop.use_cases.spec import CleanTable, UseCase
 from spark_jobs.arguments import interval_of, job_parser
 from spark_jobs.auditing.changes import changed_days
 from spark_jobs.auditing.data_docs import build_data_docs
-from spark_jobs.auditing.expectations import NOT_JUDGED
+from spark_jobs.auditing.expectations import NOT_JUDGED, NOTHING_TO_JUDGE
 from spark_jobs.auditing.one_pass import OnePassEngine, slice_for
 from spark_jobs.auditing.reference import Reference, read_reference
 from spark_jobs.auditing.suite import compared, join_references, suite_of
@@ -83,7 +83,7 @@ def audit_table(
     not_judged = [
         f"{table.name}: {_named(result)}"
         for result in results
-        if result.result.get("observed_value") == NOT_JUDGED
+        if result.result.get("observed_value") in (NOT_JUDGED, NOTHING_TO_JUDGE)
     ]
     passed = len(results) - len(failures)
     return Audited(

@@ -24,6 +24,7 @@ from great_expectations.expectations.metrics.table_metric_provider import TableM
 from spark_jobs.auditing.one_pass import By, Measure, Newest, OnePassEngine, Repeats, Sampled, Tested
 
 NOT_JUDGED: Final = "not judged: no reference yet"
+NOTHING_TO_JUDGE: Final = "not judged: null for every row"
 OTHER: Final = "other"
 """The bin of values that are rare in the reference, or not in it."""
 CHANCE: Final = 1e-4
@@ -80,7 +81,7 @@ class ExpectRowsToSatisfy(_OnePass):
     def _validate(self, metrics: dict[str, Any], *_: Any, **__: Any) -> dict[str, Any]:
         breaking, judged = metrics["rows.tested"]
         share = 1 - breaking / judged if judged else None
-        observed = NOT_JUDGED if share is None else f"{breaking} of {judged} rows break it"
+        observed = NOTHING_TO_JUDGE if share is None else f"{breaking} of {judged} rows break it"
         return self._outcome(
             share is None or share >= self.mostly, observed, unexpected_count=breaking, judged_count=judged
         )

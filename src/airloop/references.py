@@ -209,6 +209,12 @@ class TrainingSet(Reference):
     """The versions of the clean and feature tables that the set was built from."""
 
 
+class Followed(Reference):
+    """A worker other than the first took part in a training; the first one has the result."""
+
+    worker: int
+
+
 class Candidate(Reference):
     """A trained model that is not registered yet."""
 

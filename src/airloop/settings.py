@@ -55,6 +55,9 @@ class Settings(BaseSettings):
     spark_driver_host: str = "127.0.0.1"
     """The address under which a cluster's executors reach the job."""
     training_threads: int = Field(2, ge=1)
+    """Of each training process."""
+    training_workers: int = Field(1, ge=1)
+    """Processes on this machine that share a training; where TF_CONFIG is set, it says instead."""
 
     @property
     def tracking_uri(self) -> str:
@@ -100,6 +103,11 @@ class Settings(BaseSettings):
     def reports_dir(self) -> Path:
         """Folder of audit reports and verdicts, by use case and interval."""
         return self.state_dir / "reports"
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        """Folder of the checkpoints of trainings that were interrupted, by use case."""
+        return self.state_dir / "training"
 
     @property
     def scratch_dir(self) -> Path:

@@ -34,7 +34,7 @@ class Trained:
 def settings_in(folder: Path) -> Settings:
     """A deployment of its own in `folder`, with MLflow in a SQLite file."""
     state = folder / "state"
-    state.mkdir(parents=True)
+    state.mkdir(parents=True, exist_ok=True)
     return Settings(state_dir=state, mlflow_uri=f"sqlite:///{folder / 'mlflow.db'}")
 
 

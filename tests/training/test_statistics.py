@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from airloop.errors import HistoryError
+from airloop.training.staging import Staged
 from airloop.training.statistics import RARE_BELOW, compute, elapsed_hours
 from tests.training.planted import planted_use_case
 
@@ -26,36 +27,45 @@ def columns(**changes: Any) -> dict[str, np.ndarray]:
     return {**base, **changes}
 
 
+def staged(columns: dict[str, np.ndarray], labels: np.ndarray) -> Staged:
+    words, codes = np.unique(columns["colour"].astype(str), return_inverse=True)
+    return Staged(
+        columns={**columns, "colour": codes.astype(np.int32)},
+        words={"colour": words.astype(object)},
+        labels=labels.astype(np.int8),
+    )
+
+
 LABELS = np.arange(ROWS) % 4 == 0
 
 
 def test_missing_values_count_for_nothing() -> None:
     heat = np.array([np.nan, 10.0, 20.0, 30.0, np.inf] * (ROWS // 5), np.float32)
-    number = compute(planted_use_case(), columns(heat=heat), LABELS, bins=4).numbers["heat"]
+    number = compute(planted_use_case(), staged(columns(heat=heat), LABELS), bins=4).numbers["heat"]
     assert number.mean == pytest.approx(20)
     assert (number.low, number.high) == pytest.approx((10, 30))
 
 
 def test_one_absurd_reading_moves_neither_range_nor_spread() -> None:
     heat = np.linspace(0, 100, ROWS, dtype=np.float32)
-    usual = compute(planted_use_case(), columns(heat=heat), LABELS, bins=4).numbers["heat"]
+    usual = compute(planted_use_case(), staged(columns(heat=heat), LABELS), bins=4).numbers["heat"]
     heat = heat.copy()
     heat[500] = 1e6
-    absurd = compute(planted_use_case(), columns(heat=heat), LABELS, bins=4).numbers["heat"]
+    absurd = compute(planted_use_case(), staged(columns(heat=heat), LABELS), bins=4).numbers["heat"]
     assert absurd.high < 101
     assert absurd.deviation == pytest.approx(usual.deviation, rel=0.02)
 
 
 def test_edges_are_strictly_increasing_even_where_most_values_are_one() -> None:
     heat = np.array([10.0] * 900 + list(np.linspace(0, 9, 100)), np.float32)
-    edges = compute(planted_use_case(), columns(heat=heat), LABELS, bins=8).numbers["heat"].edges
+    edges = compute(planted_use_case(), staged(columns(heat=heat), LABELS), bins=8).numbers["heat"].edges
     assert (np.diff(edges) > 0).all()
 
 
 @pytest.mark.parametrize("value", [np.nan, 5.0])
 def test_a_number_that_never_varies_or_never_is_there_has_a_usable_scale(value: float) -> None:
     heat = np.full(ROWS, value, np.float32)
-    number = compute(planted_use_case(), columns(heat=heat), LABELS, bins=4).numbers["heat"]
+    number = compute(planted_use_case(), staged(columns(heat=heat), LABELS), bins=4).numbers["heat"]
     assert number.deviation == 1.0
     assert len(number.edges) == 2
     assert np.isfinite([number.low, number.high, number.mean, *number.edges]).all()
@@ -66,7 +76,7 @@ def test_rare_words_are_left_to_the_unknown_one() -> None:
         ["red"] * (ROWS - 2 * RARE_BELOW + 1) + ["blue"] * RARE_BELOW + ["teal"] * (RARE_BELOW - 1)
     )
     vocabulary = compute(
-        planted_use_case(), columns(colour=words.astype(object)), LABELS, bins=4
+        planted_use_case(), staged(columns(colour=words.astype(object)), LABELS), bins=4
     ).vocabularies
     assert vocabulary == {"colour": ("red", "blue")}
 
@@ -75,11 +85,11 @@ def test_elapsed_time_is_in_hours_and_missing_where_either_instant_is() -> None:
     hours = elapsed_hours(np.array([3600, 0, 3600]), np.array([9000, 9000, 0]))
     assert hours[0] == 1.5
     assert np.isnan(hours[1:]).all()
-    numbers = compute(planted_use_case(), columns(), LABELS, bins=4).numbers
+    numbers = compute(planted_use_case(), staged(columns(), LABELS), bins=4).numbers
     assert numbers["idle_hours"].mean == 1.0
 
 
 @pytest.mark.parametrize("labels", [np.zeros(ROWS), np.ones(ROWS), np.zeros(0)])
 def test_one_class_alone_cannot_be_learnt(labels: np.ndarray) -> None:
     with pytest.raises(HistoryError, match="both classes"):
-        compute(planted_use_case(), columns(), labels, bins=4)
+        compute(planted_use_case(), staged(columns(), labels), bins=4)

@@ -13,7 +13,7 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.expressions import AlwaysTrue, BooleanExpression
-from pyiceberg.table import Table
+from pyiceberg.table import DataScan, Table
 
 from airloop.errors import HistoryError
 from airloop.settings import Settings
@@ -51,6 +51,28 @@ def read_snapshot(
 
     Raises `HistoryError` when the snapshot is gone (expired) or a column is not in it.
     """
+    return _scan(table, snapshot_id, columns, row_filter, columns).to_arrow()
+
+
+def scan_snapshot(
+    table: Table,
+    snapshot_id: int,
+    columns: Sequence[str],
+    row_filter: BooleanExpression | None = None,
+    *,
+    must_have: Sequence[str] = (),
+) -> pa.RecordBatchReader:
+    """The same as `read_snapshot`, in batches; columns in `must_have` must be there, unread."""
+    return _scan(table, snapshot_id, columns, row_filter, (*columns, *must_have)).to_arrow_batch_reader()
+
+
+def _scan(
+    table: Table,
+    snapshot_id: int,
+    columns: Sequence[str],
+    row_filter: BooleanExpression | None,
+    must_have: Sequence[str],
+) -> DataScan:
     snapshot = table.snapshot_by_id(snapshot_id)
     if snapshot is None:
         raise HistoryError(
@@ -60,10 +82,10 @@ def read_snapshot(
         )
     # Each version has the columns of its time, under the names of its time.
     there = table.schemas()[snapshot.schema_id] if snapshot.schema_id is not None else table.schema()
-    missing = sorted(set(columns) - set(there.column_names))
+    missing = sorted(set(must_have) - set(there.column_names))
     if missing:
         raise HistoryError(
-            expected=f"columns {', '.join(columns)} in {'.'.join(table.name())}",
+            expected=f"columns {', '.join(must_have)} in {'.'.join(table.name())}",
             found=f"no {', '.join(missing)}",
             next_step="build the data again with the present spec",
         )
@@ -71,4 +93,4 @@ def read_snapshot(
         row_filter=row_filter if row_filter is not None else AlwaysTrue(),
         selected_fields=tuple(columns),
         snapshot_id=snapshot_id,
-    ).to_arrow()
+    )

@@ -6,7 +6,7 @@ Does not belong here: TensorFlow, statistics, or building the table (`spark_jobs
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pyiceberg.expressions import EqualTo
 
 from airloop.errors import HistoryError
-from airloop.lakehouse.catalog import load_table, open_catalog, read_snapshot
+from airloop.lakehouse.catalog import load_table, open_catalog, read_snapshot, scan_snapshot
 from airloop.references import TrainingSet
 from airloop.settings import Settings
 from airloop.use_cases.spec import ModelInput, UseCase
@@ -27,7 +27,7 @@ Columns = Mapping[str, np.ndarray]
 
 SPLIT: Final = "split"
 PREDICTION_TIME: Final = "prediction_time"
-_NEXT: Final = "build the training set again (spark_jobs.training_set) and train on the new reference"
+NEXT: Final = "build the training set again (spark_jobs.training_set) and train on the new reference"
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,12 @@ def read_examples(settings: Settings, use_case: UseCase, training_set: TrainingS
         raise HistoryError(
             expected=f"{expected} {split} rows in {training_set.tag}",
             found=f"{rows.num_rows} in snapshot {training_set.snapshot_id} of {training_set.table}",
-            next_step=_NEXT,
+            next_step=NEXT,
         )
     rows = rows.sort_by([(name, "ascending") for name in (PREDICTION_TIME, label, *names)])
     return Examples(
-        columns={item.name: _vector(rows[item.name], item) for item in use_case.inputs},
-        labels=_labels(rows[label], label, split),
+        columns={item.name: vector(rows[item.name], item) for item in use_case.inputs},
+        labels=label_vector(rows[label], label, split),
     )
 
 
@@ -79,7 +79,26 @@ def take(columns: Columns, indices: np.ndarray) -> dict[str, np.ndarray]:
     return {name: values[indices] for name, values in columns.items()}
 
 
-def _vector(column: pa.ChunkedArray, item: ModelInput) -> np.ndarray:
+def scan_split(
+    settings: Settings,
+    training_set: TrainingSet,
+    columns: Sequence[str],
+    split: Split,
+    *,
+    must_have: Sequence[str] = (),
+) -> Iterator[pa.RecordBatch]:
+    """Batches of `columns` of `split`, in the order in which the table's files lie.
+
+    Raises `HistoryError` when the table, the snapshot, or one of `columns` or `must_have` is gone.
+    """
+    table = load_table(open_catalog(settings), training_set.table)
+    yield from scan_snapshot(
+        table, training_set.snapshot_id, columns, EqualTo(term=SPLIT, value=split), must_have=must_have
+    )
+
+
+def vector(column: pa.Array | pa.ChunkedArray, item: ModelInput) -> np.ndarray:
+    """The values of one input as `Columns` has them."""
     vector: np.ndarray
     if item.type == "string":
         vector = pc.fill_null(column.cast(pa.string()), "").to_numpy()
@@ -90,13 +109,14 @@ def _vector(column: pa.ChunkedArray, item: ModelInput) -> np.ndarray:
     return vector
 
 
-def _labels(column: pa.ChunkedArray, name: str, split: Split) -> np.ndarray:
+def label_vector(column: pa.Array | pa.ChunkedArray, name: str, split: Split) -> np.ndarray:
+    """The labels, int8; raises `HistoryError` when one is null or neither 0 nor 1."""
     others = pc.unique(column).to_pylist()
     if not set(others) <= {0, 1}:
         raise HistoryError(
             expected=f"every {name} in the {split} split to be 0 or 1",
             found=", ".join(repr(value) for value in others[:5]),
-            next_step=_NEXT,
+            next_step=NEXT,
         )
     labels: np.ndarray = column.to_numpy().astype(np.int8)
     return labels

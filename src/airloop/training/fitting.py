@@ -1,14 +1,20 @@
-"""Fitting a network: gradient descent with early stopping, the same each time it is run on one machine.
+"""Fitting a network: gradient descent with early stopping, on one device or many, the same each time.
 
-Belongs here: the optimiser, the input pipeline and the seeds. Does not belong here: the architecture, MLflow,
-or reading data.
+Belongs here: the optimiser, the step, the epochs, and going on from a checkpoint. Does not belong here: the
+architecture, MLflow, which rows a step gets (`feeding`), or what it runs on (`devices`).
 
 Two runs on one machine with the same threads give the same weights: every seed is set and TensorFlow is told
-to be deterministic. Another processor, or another number of threads, may round differently.
+to be deterministic. Another processor, or another number of threads or workers, may round differently.
+
+The loop is our own because Keras' `fit` fails under `MultiWorkerMirroredStrategy` (keras-team/keras#20585),
+and knows no way to go on in the middle of an epoch.
 """
 
 from __future__ import annotations
 
+import logging
+import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -16,18 +22,33 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from airloop.training.examples import Columns
+from airloop.training.checkpoints import Checkpoints, Progress
+from airloop.training.devices import Devices
+from airloop.training.encoding import Encoded
+from airloop.training.feeding import in_order, training_batches
 from airloop.training.network import Network, require_parameters
 
-ENCODING_BATCH: Final = 8192
+log = logging.getLogger(__name__)
+
+VALIDATION_BATCH: Final = 8192
 GRADIENT_NORM: Final = 1.0
 WARM_UP_SHARE: Final = 0.1
+STEPS_AT_ONCE: Final = 16
+"""Steps between two looks at the clock and at a request to stop: Python costs more than a small step."""
+CHECKPOINT_SECONDS: Final = 60.0
+PROGRESS_SECONDS: Final = 10.0
 PARAMETERS: Final = frozenset(
     {"learning_rate", "weight_decay", "weight_average", "batch_size", "max_epochs", "patience_epochs"}
 )
 
-Tensors = dict[str, np.ndarray]
 OnEpoch = Callable[[int, Mapping[str, float]], None]
+
+
+class PreemptedError(Exception):
+    """The machine is wanted back: the state is saved, and the same job goes on from there.
+
+    Not an `AirloopError`: those are permanent, and this is to be tried again.
+    """
 
 
 def make_deterministic(seed: int, threads: int) -> None:
@@ -42,65 +63,214 @@ def make_deterministic(seed: int, threads: int) -> None:
         return
 
 
-def encode(network: Network, columns: Columns) -> Tensors:
-    """The encoder's tensors for every row, computed once and in batches."""
-    rows = len(next(iter(columns.values())))
-    parts = [
-        network.encoder(
-            {name: tf.constant(values[start : start + ENCODING_BATCH]) for name, values in columns.items()}
-        )
-        for start in range(0, rows, ENCODING_BATCH)
-    ]
-    return {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
-
-
-def logits(network: Network, encoded: Tensors) -> np.ndarray:
-    """The head's logit of every row, float32 [rows]."""
-    found: np.ndarray = network.head.predict(encoded, batch_size=ENCODING_BATCH, verbose=0)
-    return found[:, 0]
+def logits(network: Network, encoded: Encoded) -> np.ndarray:
+    """The head's logit of every row, in order, float32 [rows]."""
+    ask = tf.function(lambda inputs: network.head(inputs, training=False), reduce_retracing=True)
+    parts = [np.zeros(0, np.float32)]
+    parts += [ask(inputs).numpy()[:, 0] for inputs, _ in in_order(encoded, VALIDATION_BATCH)]
+    return np.concatenate(parts)
 
 
 def fit(
     network: Network,
-    train: tuple[Tensors, np.ndarray],
-    validation: tuple[Tensors, np.ndarray],
+    train: Encoded,
+    validation: Encoded,
     parameters: Mapping[str, int | float],
     seed: int,
     on_epoch: OnEpoch,
+    *,
+    devices: Devices,
+    checkpoints: Checkpoints,
+    stop: threading.Event | None = None,
 ) -> int:
-    """Fit the head on encoded rows and labels; the weights of the epoch with the best validation loss stay.
+    """Fit the head on encoded rows; the weights of the epoch with the best validation loss stay.
 
     The learning rate rises over the first tenth of an epoch's steps and falls to zero along a cosine;
     `weight_average` is the momentum of an average of the weights, which is what is validated and kept
-    (0: none). `on_epoch` is told each epoch's losses. Returns the number of that best epoch, from 0. Raises
-    `SpecError` for parameters that are absent.
+    (0: none). `on_epoch` is told each epoch's losses. A training that has a checkpoint goes on from it, with
+    the same rows in the same steps as if it had not stopped. Returns the number of the best epoch, from 0.
+
+    Raises `SpecError` for parameters that are absent or do not fit the devices, and `PreemptedError`, with a
+    checkpoint written, soon after `stop` is set.
     """
     require_parameters(parameters, PARAMETERS, "fitting")
-    batch, epochs = int(parameters["batch_size"]), int(parameters["max_epochs"])
-    rows = len(train[1])
-    batch = min(batch, rows)
-    steps = rows // batch
-    network.head.compile(
-        optimizer=_optimiser(parameters, steps * epochs, steps),
-        loss=keras.losses.BinaryCrossentropy(from_logits=True),
-        steps_per_execution=max(1, min(16, steps)),
-        # XLA and deterministic operations exclude each other.
-        jit_compile=False,
-    )
-    best = _BestEpoch(network.head, int(parameters["patience_epochs"]), on_epoch)
-    callbacks: list[Any] = [keras.callbacks.LambdaCallback(on_epoch_end=best.after)]
-    if parameters["weight_average"]:
-        callbacks.insert(0, keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
-    network.head.fit(
-        _batches(train, batch, seed),
-        validation_data=_batches(validation, ENCODING_BATCH, None),
-        epochs=epochs,
-        shuffle=False,
-        verbose=0,
-        callbacks=callbacks,
-    )
-    network.head.set_weights(best.weights)
-    return best.epoch
+    fitting = _Fitting(network.head, train, parameters, seed, devices, checkpoints)
+    fitting.restore()
+    progress = fitting.progress
+    for epoch, losses in enumerate(progress.history):
+        on_epoch(epoch, _named(losses))
+    patience, epochs = int(parameters["patience_epochs"]), int(parameters["max_epochs"])
+    # A network without a finite loss has no best epoch to wait for.
+    while progress.epoch < epochs and progress.epoch - 1 - progress.best_epoch < max(patience, 1):
+        train_loss = fitting.run_epoch(stop or threading.Event())
+        with fitting.averaged():
+            loss = _log_loss(logits(network, validation), validation.labels)
+            progress.history.append((train_loss, loss))
+            if progress.best_epoch == progress.epoch - 1:
+                progress.best_weights = [np.array(value) for value in network.head.get_weights()]
+        progress.step, progress.seen_loss = 0, 0.0
+        on_epoch(progress.epoch - 1, _named(progress.history[-1]))
+        fitting.save()
+    network.head.set_weights(progress.best_weights)
+    return progress.best_epoch
+
+
+class _Fitting:
+    """The state of one training, and its steps."""
+
+    def __init__(
+        self,
+        head: keras.Model,
+        train: Encoded,
+        parameters: Mapping[str, int | float],
+        seed: int,
+        devices: Devices,
+        checkpoints: Checkpoints,
+    ) -> None:
+        self.progress = Progress()
+        self._head, self._train, self._seed = head, train, seed
+        self._devices, self._checkpoints = devices, checkpoints
+        replicas = devices.replicas
+        self._batch = min(int(parameters["batch_size"]), len(train) // replicas * replicas)
+        self._steps = len(train) // self._batch
+        self._epochs = int(parameters["max_epochs"])
+        self._averages = float(parameters["weight_average"]) > 0
+        with devices.strategy.scope():
+            self._optimiser = _optimiser(parameters, self._steps * self._epochs, self._steps)
+            self._optimiser.build(head.trainable_variables)
+        self._run = tf.function(self._run_steps, reduce_retracing=True)
+
+    def run_epoch(self, stop: threading.Event) -> float:
+        """Run the rest of the epoch that `progress` is in; returns the mean of all its steps' losses."""
+        progress, strategy = self.progress, self._devices.strategy
+        rows = strategy.distribute_datasets_from_function(
+            lambda _: training_batches(
+                *(self._train, self._batch, self._seed, progress.epoch),
+                first_step=progress.step,
+                devices=self._devices,
+            )
+        )
+        batches = iter(rows)
+        began, first = time.monotonic(), progress.step
+        saved = told = began
+        while progress.step < self._steps:
+            count = min(STEPS_AT_ONCE, self._steps - progress.step)
+            progress.seen_loss += float(self._run(batches, tf.constant(count)))
+            progress.step += count
+            now = time.monotonic()
+            # All stop or none: the others would wait for one that is gone.
+            if self._devices.any_worker(stop.is_set()):
+                self.save()
+                raise PreemptedError(f"stopped in epoch {progress.epoch} after step {progress.step}")
+            if now - saved >= CHECKPOINT_SECONDS:
+                self.save()
+                saved = now
+            if now - told >= PROGRESS_SECONDS:
+                self._tell(now - began, progress.step - first)
+                told = now
+        self._tell(time.monotonic() - began, progress.step - first)
+        return progress.seen_loss / self._steps
+
+    def _run_steps(self, batches: Any, count: tf.Tensor) -> tf.Tensor:
+        """`count` steps; the sum of their losses."""
+        strategy = self._devices.strategy
+        total = tf.constant(0.0)
+        for _ in tf.range(count):
+            losses = strategy.run(self._step, args=next(batches))
+            total += strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
+        return total
+
+    def _step(self, inputs: dict[str, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
+        """One replica's part of a step; returns its part of the global batch's mean loss."""
+        variables = self._head.trainable_variables
+        with tf.GradientTape() as tape:
+            found = tf.cast(self._head(inputs, training=True), tf.float32)
+            losses = tf.nn.sigmoid_cross_entropy_with_logits(labels, found)
+            loss = tf.reduce_sum(losses) / self._batch
+        gradients = [tf.convert_to_tensor(item) for item in tape.gradient(loss, [v.value for v in variables])]
+        replicas = self._devices.replicas
+        if replicas > 1:
+            context = tf.distribute.get_replica_context()
+            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        # The norm of the whole batch's gradient is what is limited, so the optimiser is not left to do it: it
+        # would limit each replica's part. It sums over replicas once more, hence the division.
+        gradients, _ = tf.clip_by_global_norm(gradients, GRADIENT_NORM)
+        self._optimiser.apply([item / replicas for item in gradients], variables)
+        return loss
+
+    def averaged(self) -> _Averaged:
+        """The averaged weights in place of the present ones, for a `with` block."""
+        return _Averaged(self._head, self._optimiser if self._averages else None)
+
+    def _variables(self) -> list[Any]:
+        return [*self._head.variables, *self._optimiser.variables]
+
+    def save(self) -> None:
+        """Write a checkpoint; one worker does it for all, for all have the same state."""
+        if self._devices.leads:
+            self._checkpoints.save(self.progress, [np.array(item) for item in self._variables()])
+
+    def restore(self) -> None:
+        """Go on from the checkpoint of the leading worker, if it has one."""
+        variables = self._variables()
+        shapes = [tuple(item.shape) for item in variables]
+        found = self._checkpoints.load(shapes) if self._devices.leads else None
+        if self._devices.workers > 1:
+            found = self._from_leader(found)
+        if found is None:
+            return
+        self.progress, values = found
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+        log.info("going on in epoch %d after step %d", self.progress.epoch, self.progress.step)
+
+    def _from_leader(
+        self, found: tuple[Progress, list[np.ndarray]] | None
+    ) -> tuple[Progress, list[np.ndarray]] | None:
+        """What the leading worker `found`, at every worker: only its disk need have survived."""
+        progress, values = found or (Progress(), [])
+        position = progress.position()
+        facts = np.array([found is not None, bool(progress.best_weights), len(position)], np.int64)
+        there, has_best, length = self._devices.from_leader(facts).tolist()
+        if not there:
+            return None
+        position = self._devices.from_leader(position if found else np.zeros(length))
+        weights = [np.array(value) for value in self._head.get_weights()]
+        best = (
+            [self._devices.from_leader(item) for item in progress.best_weights or weights] if has_best else []
+        )
+        values = values or [np.array(item) for item in self._variables()]
+        return Progress.at(position, best), [self._devices.from_leader(item) for item in values]
+
+    def _tell(self, seconds: float, steps: int) -> None:
+        if not steps or not self._devices.leads:
+            return
+        progress = self.progress
+        left = (self._epochs - progress.epoch) * self._steps - progress.step
+        log.info(
+            "epoch %d of at most %d, step %d of %d: loss %.5f, %.0f examples a second, at most %.0f s to go",
+            *(progress.epoch, self._epochs, progress.step, self._steps),
+            progress.seen_loss / progress.step,
+            steps * self._batch / seconds,
+            left * seconds / steps,
+        )
+
+
+class _Averaged:
+    """Swaps a model's weights for their average, and back."""
+
+    def __init__(self, head: keras.Model, optimiser: keras.optimizers.Optimizer | None) -> None:
+        self._head, self._optimiser = head, optimiser
+        self._kept: list[np.ndarray] = []
+
+    def __enter__(self) -> None:
+        if self._optimiser is not None:
+            self._kept = [np.array(value) for value in self._head.get_weights()]
+            self._optimiser.finalize_variable_values(self._head.trainable_variables)
+
+    def __exit__(self, *_: object) -> None:
+        if self._optimiser is not None:
+            self._head.set_weights(self._kept)
 
 
 def _optimiser(
@@ -118,52 +288,16 @@ def _optimiser(
     return keras.optimizers.AdamW(
         schedule,
         weight_decay=float(parameters["weight_decay"]),
-        global_clipnorm=GRADIENT_NORM,
         use_ema=average > 0,
         ema_momentum=average or 0.99,
     )
 
 
-def _batches(rows: tuple[Tensors, np.ndarray], batch: int, shuffle_seed: int | None) -> tf.data.Dataset:
-    """Batches gathered from whole tensors, in an order that is drawn anew for each epoch."""
-    tensors, labels = rows
-    count = len(labels)
-    constants = {name: tf.constant(values) for name, values in tensors.items()}
-    targets = tf.constant(labels.astype(np.float32)[:, None])
-    indices = tf.data.Dataset.range(count)
-    if shuffle_seed is not None:
-        indices = indices.shuffle(count, seed=shuffle_seed, reshuffle_each_iteration=True)
-    batches = indices.batch(batch, drop_remainder=shuffle_seed is not None)
-    return batches.map(
-        lambda at: (
-            {name: tf.gather(values, at) for name, values in constants.items()},
-            tf.gather(targets, at),
-        ),
-        num_parallel_calls=1,
-        deterministic=True,
-    ).prefetch(2)
+def _named(losses: tuple[float, float]) -> dict[str, float]:
+    return dict(zip(("train_log_loss", "val_log_loss"), losses, strict=True))
 
 
-class _BestEpoch:
-    """Keeps the weights of the epoch with the lowest validation loss, and stops when it stays the lowest."""
-
-    def __init__(self, model: keras.Model, patience: int, on_epoch: OnEpoch) -> None:
-        self._model = model
-        self.epoch = -1
-        self.weights: list[np.ndarray] = []
-        self._lowest = float("inf")
-        self._patience = patience
-        self._on_epoch = on_epoch
-
-    def after(self, epoch: int, logs: Mapping[str, float]) -> None:
-        """What Keras calls at the end of an epoch, with the averaged weights in place."""
-        losses = {
-            "train_log_loss": float(logs["loss"]),
-            "val_log_loss": float(logs["val_loss"]),
-        }
-        self._on_epoch(epoch, losses)
-        if losses["val_log_loss"] < self._lowest or not self.weights:
-            self._lowest, self.epoch = losses["val_log_loss"], epoch
-            self.weights = self._model.get_weights()
-        elif epoch - self.epoch >= self._patience:
-            self._model.stop_training = True
+def _log_loss(found: np.ndarray, labels: np.ndarray) -> float:
+    """Mean binary cross-entropy of logits."""
+    z, y = found.astype(np.float64), labels.astype(np.float64)
+    return float(np.mean(np.maximum(z, 0) - z * y + np.log1p(np.exp(-np.abs(z)))))

@@ -1,0 +1,53 @@
+"""Rows as the network's encoder makes them, in mapped files: computed once, not in every epoch.
+
+Belongs here: running the encoder over a split. Does not belong here: the encoder (the model builder), or the
+order in which rows are used (`feeding`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from airloop.training.network import Network
+from airloop.training.staging import Staged
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A split's rows, in its order."""
+
+    tensors: Mapping[str, np.ndarray]
+    """By the encoder's output name, mapped arrays [rows, ...]."""
+    labels: np.ndarray
+    """Mapped int8 vector of 0 and 1."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def at(self, rows: slice | np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Tensors and float32 labels [rows, 1] of those rows."""
+        tensors = {name: values[rows] for name, values in self.tensors.items()}
+        return tensors, self.labels[rows].astype(np.float32)[:, None]
+
+
+def encode(network: Network, staged: Staged, folder: Path) -> Encoded:
+    """Write what `network.encoder` makes of every row of `staged` to files in `folder`."""
+    folder.mkdir(parents=True)
+    tensors: dict[str, np.ndarray] = {}
+    start = 0
+    for chunk in staged.chunks():
+        encoded = network.encoder({name: tf.constant(values) for name, values in chunk.columns.items()})
+        for name, found in encoded.items():
+            values = found.numpy()
+            if name not in tensors:
+                shape = (len(staged), *values.shape[1:])
+                file = folder / f"{name}.npy"
+                tensors[name] = np.lib.format.open_memmap(file, mode="w+", dtype=values.dtype, shape=shape)
+            tensors[name][start : start + len(values)] = values
+        start += len(chunk)
+    return Encoded(tensors=tensors, labels=staged.labels)

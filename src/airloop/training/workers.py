@@ -1,0 +1,101 @@
+"""A training shared by several processes of this machine, started again together when one of them dies.
+
+Belongs here: starting and watching the workers where the deployment has nothing that does (SageMaker, Batch
+and Kubernetes do it themselves). Does not belong here: what a worker does (`train`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Final
+
+from airloop.errors import EXIT_PERMANENT
+from airloop.training.devices import TF_CONFIG
+
+log = logging.getLogger(__name__)
+
+RESTARTS: Final = 3
+"""Times that all workers are started again. A training that dies more often has another fault."""
+NOTICE_SECONDS: Final = 60.0
+"""How long workers have to write a checkpoint once they are asked to stop."""
+
+
+def run_locally(workers: int, module: str, arguments: Sequence[str], stop: threading.Event) -> int:
+    """Run the job `module` with `arguments` in so many processes; returns the exit status of the first.
+
+    When one dies, the others wait for it for ever: all are ended, and started again from the last checkpoint.
+    Not so after a permanent error or once `stop` is set; then the workers are asked to save and end.
+    """
+    for left in reversed(range(RESTARTS + 1)):
+        processes = _start(workers, module, arguments)
+        status = _watch(processes, stop)
+        if status in (0, EXIT_PERMANENT) or stop.is_set() or not left:
+            return status
+        log.warning("a worker ended with status %d: all are started again", status)
+    raise AssertionError("the last turn returns")
+
+
+def _start(workers: int, module: str, arguments: Sequence[str]) -> list[subprocess.Popen[bytes]]:
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    addresses = [f"127.0.0.1:{port}" for port in _free_ports(workers)]
+    processes = []
+    for worker in range(workers):
+        config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": worker}}
+        # The result is the first worker's.
+        flags = arguments if worker == 0 else _without_result(arguments)
+        environment = {**os.environ, TF_CONFIG: json.dumps(config)}
+        processes.append(subprocess.Popen([sys.executable, "-m", module, *flags], env=environment))
+    log.info(
+        "workers: %s", ", ".join(f"{item.pid} at {at}" for item, at in zip(processes, addresses, strict=True))
+    )
+    return processes
+
+
+def _watch(processes: Sequence[subprocess.Popen[bytes]], stop: threading.Event) -> int:
+    """Wait for all to end well, or the first to end badly; none runs afterwards. Returns the first's status,
+    or that of the one that ended badly."""
+    asked_at = None
+    try:
+        while True:
+            ended = [process.poll() for process in processes]
+            bad = [status for status in ended if status]
+            if bad and (EXIT_PERMANENT in bad or asked_at is None or None not in ended):
+                return EXIT_PERMANENT if EXIT_PERMANENT in bad else bad[0]
+            if ended == [0] * len(processes):
+                return 0
+            if stop.is_set() and asked_at is None:
+                asked_at = time.monotonic()
+                for process in processes:
+                    process.terminate()
+            if asked_at is not None and time.monotonic() - asked_at > NOTICE_SECONDS:
+                return 1
+            time.sleep(0.1)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for item in sockets:
+            item.bind(("127.0.0.1", 0))
+        return [item.getsockname()[1] for item in sockets]
+
+
+def _without_result(arguments: Sequence[str]) -> list[str]:
+    flags = list(arguments)
+    if "--result" in flags:
+        at = flags.index("--result")
+        del flags[at : at + 2]
+    return flags
