@@ -63,6 +63,10 @@ test-data-faults: setup-tests ## broken data and killed streams, not in make tes
 bench-model: setup ## the model beside a base rate, a logistic regression and LightGBM, on fixed windows
 	$(PYTHON) -m benchmarks.model
 
+.PHONY: bench-training
+bench-training: setup ## examples per second by way of feeding; ends with one line of JSON
+	$(PYTHON) -m benchmarks.training
+
 .PHONY: bench-audit
 bench-audit: setup ## the audit of 5 million rows beside one scan of them; ends with one line of JSON
 	$(PYTHON) -m benchmarks.audit

@@ -94,7 +94,7 @@ def fit(
     checkpoint written, soon after `stop` is set.
     """
     require_parameters(parameters, PARAMETERS, "fitting")
-    fitting = _Fitting(network.head, train, parameters, seed, devices, checkpoints)
+    fitting = Fitting(network.head, train, parameters, seed, devices, checkpoints)
     fitting.restore()
     progress = fitting.progress
     for epoch, losses in enumerate(progress.history):
@@ -115,8 +115,10 @@ def fit(
     return progress.best_epoch
 
 
-class _Fitting:
+class Fitting:
     """The state of one training, and its steps."""
+
+    progress: Progress
 
     def __init__(
         self,
@@ -136,21 +138,24 @@ class _Fitting:
         self._epochs = int(parameters["max_epochs"])
         self._averages = float(parameters["weight_average"]) > 0
         with devices.strategy.scope():
-            self._optimiser = _optimiser(parameters, self._steps * self._epochs, self._steps)
+            self._optimiser = optimiser(parameters, self._steps * self._epochs, self._steps)
             self._optimiser.build(head.trainable_variables)
         self._run = tf.function(self._run_steps, reduce_retracing=True)
 
     def run_epoch(self, stop: threading.Event) -> float:
         """Run the rest of the epoch that `progress` is in; returns the mean of all its steps' losses."""
-        progress, strategy = self.progress, self._devices.strategy
-        rows = strategy.distribute_datasets_from_function(
-            lambda _: training_batches(
-                *(self._train, self._batch, self._seed, progress.epoch),
-                first_step=progress.step,
-                devices=self._devices,
-            )
+        progress = self.progress
+        rows = training_batches(
+            *(self._train, self._batch, self._seed, progress.epoch),
+            first_step=progress.step,
+            devices=self._devices,
         )
-        batches = iter(rows)
+        return self.run_steps(rows, stop)
+
+    def run_steps(self, rows: tf.data.Dataset, stop: threading.Event) -> float:
+        """The same with `rows` as `training_batches` makes them."""
+        progress = self.progress
+        batches = iter(self._devices.strategy.distribute_datasets_from_function(lambda _: rows))
         began, first = time.monotonic(), progress.step
         saved = told = began
         while progress.step < self._steps:
@@ -273,9 +278,10 @@ class _Averaged:
             self._head.set_weights(self._kept)
 
 
-def _optimiser(
-    parameters: Mapping[str, int | float], steps: int, epoch_steps: int
+def optimiser(
+    parameters: Mapping[str, int | float], steps: int, epoch_steps: int, *, clip: bool = False
 ) -> keras.optimizers.Optimizer:
+    """AdamW with the rate of `steps` steps in all; limits the gradient's norm itself only with `clip`."""
     warm_up = max(1, round(epoch_steps * WARM_UP_SHARE))
     rate = float(parameters["learning_rate"])
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -288,6 +294,7 @@ def _optimiser(
     return keras.optimizers.AdamW(
         schedule,
         weight_decay=float(parameters["weight_decay"]),
+        global_clipnorm=GRADIENT_NORM if clip else None,
         use_ema=average > 0,
         ema_momentum=average or 0.99,
     )

@@ -1,0 +1,168 @@
+"""Benchmark: examples a second of training, by how the rows get to the step.
+
+    make bench-training        (or: python -m benchmarks.training [--rows 400000] [--repeats 3])
+
+Rows are synthetic, of the shape of flight_delay's: its inputs, its network, its batch size; what is learnt
+does not matter here. After one unmeasured epoch of each, in turns, medians of epochs:
+
+- *pipeline*: the batches of an epoch are made and thrown away, nothing is trained.
+- *memory*: our step, on batches that lie ready in memory: nothing is shuffled or gathered.
+- *through the pipeline*: our step as the training job runs it, from mapped files.
+- *Keras fit*: `fit` of the same network with the same optimiser on the batches of *memory*, with as many
+  steps between two looks at Python as ours.
+
+Ends with one line of JSON: `examples_per_second` by way of feeding; `pipeline_cost`, the share of speed that
+training through the pipeline loses against training from memory (0.10 is the most); `fit_ratio`, our speed
+from memory over `fit`'s (1 is the least). Exits with 1 when either is missed.
+
+Belongs here: the measure. Does not belong here: anything that training needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from airloop.dotted import load
+from airloop.settings import load_settings
+from airloop.training import fitting, statistics
+from airloop.training.checkpoints import Checkpoints
+from airloop.training.devices import open_devices
+from airloop.training.encoding import Encoded, encode
+from airloop.training.feeding import training_batches
+from airloop.training.network import Network
+from airloop.training.staging import Staged
+from airloop.use_cases.catalogue import use_case
+from airloop.use_cases.spec import UseCase
+
+MOST_COST: Final = 0.10
+LEAST_RATIO: Final = 1.0
+WORDS: Final = 100
+
+
+def synthetic_rows(spec: UseCase, rows: int, seed: int) -> Staged:
+    """Random rows with the inputs of `spec`."""
+    random = np.random.default_rng(seed)
+    hours = random.integers(1, 24, rows)
+    columns: dict[str, np.ndarray] = {}
+    for item in spec.inputs:
+        if item.type == "string":
+            columns[item.name] = random.integers(0, WORDS, rows, dtype=np.int32)
+        elif item.type == "double":
+            columns[item.name] = random.normal(size=rows).astype(np.float32)
+            columns[item.name][random.random(rows) < 0.1] = np.nan
+        else:
+            columns[item.name] = 1_360_000_000 + np.arange(rows) * 60 + hours * 3600
+    words = np.array([f"word {n:03}" for n in range(WORDS)], object)
+    return Staged(
+        columns=columns,
+        words={item.name: words for item in spec.inputs if item.type == "string"},
+        labels=(random.random(rows) < 0.25).astype(np.int8),
+    )
+
+
+def in_memory(encoded: Encoded, batch: int) -> tf.data.Dataset:
+    """Whole batches that lie ready."""
+    steps = len(encoded) // batch
+    tensors, labels = encoded.at(slice(0, steps * batch))
+    ready = {name: values.reshape(steps, batch, *values.shape[1:]).copy() for name, values in tensors.items()}
+    return tf.data.Dataset.from_tensor_slices((ready, labels.reshape(steps, batch, 1))).prefetch(4)
+
+
+def measure(spec: UseCase, rows: int, repeats: int, folder: Path) -> dict[str, Any]:
+    """All sides in turns."""
+    policy, devices = spec.training, open_devices({})
+    parameters = {**policy.parameters, "max_epochs": 1000}
+    staged = synthetic_rows(spec, rows, policy.seed)
+    facts = statistics.compute(spec, staged, bins=int(parameters["quantile_bins"]))
+    batch = int(parameters["batch_size"])
+    steps = rows // batch
+
+    def network() -> Network:
+        built: Network = load(policy.model_builder)(spec, facts, parameters)
+        return built
+
+    encoded = encode(network(), staged, folder / "encoded")
+    ready = in_memory(encoded, batch)
+
+    def ours(name: str) -> fitting.Fitting:
+        return fitting.Fitting(
+            network().head, encoded, parameters, policy.seed, devices, Checkpoints(folder / name)
+        )
+
+    through, from_memory, never = ours("through"), ours("memory"), threading.Event()
+    compiled = network().head
+    compiled.compile(
+        optimizer=fitting.optimiser(parameters, steps * 1000, steps, clip=True),
+        loss=keras.losses.BinaryCrossentropy(from_logits=True),
+        steps_per_execution=fitting.STEPS_AT_ONCE,
+        jit_compile=False,
+    )
+
+    def pipeline() -> None:
+        for _ in training_batches(encoded, batch, policy.seed, 0, devices=devices):
+            pass
+
+    def run(one: fitting.Fitting, epoch: Callable[[], float]) -> Callable[[], None]:
+        def turn() -> None:
+            epoch()
+            one.progress.step = 0
+
+        return turn
+
+    sides: dict[str, Callable[[], Any]] = {
+        "pipeline": pipeline,
+        "memory": run(from_memory, lambda: from_memory.run_steps(ready, never)),
+        "through_pipeline": run(through, lambda: through.run_epoch(never)),
+        "keras_fit": lambda: compiled.fit(ready, epochs=1, shuffle=False, verbose=0),
+    }
+    took: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(repeats + 1):
+        for name, side in sides.items():
+            began = time.monotonic()
+            side()
+            seconds = time.monotonic() - began
+            print(f"{name:<18}{steps * batch / seconds:12.0f} examples a second", flush=True)
+            if turn:
+                took[name].append(seconds)
+    speed = {name: steps * batch / median(seconds) for name, seconds in took.items()}
+    return {
+        "examples_per_second": {name: round(value) for name, value in speed.items()},
+        "pipeline_cost": round(1 - speed["through_pipeline"] / speed["memory"], 3),
+        "fit_ratio": round(speed["memory"] / speed["keras_fit"], 3),
+        "rows": rows,
+        "batch_size": batch,
+        "devices": [device.device_type for device in tf.config.list_physical_devices()],
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Examples a second, by how the rows get to the step.")
+    parser.add_argument("--rows", type=int, default=400_000)
+    parser.add_argument("--repeats", type=int, default=3, help="measured epochs of each side")
+    arguments = parser.parse_args(argv)
+    settings, spec = load_settings(), use_case("flight_delay")
+    fitting.make_deterministic(spec.training.seed, settings.training_threads)
+    settings.scratch_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="bench-training-", dir=settings.scratch_dir) as folder:
+        figures = measure(spec, arguments.rows, arguments.repeats, Path(folder))
+    print(json.dumps(figures))
+    met = figures["pipeline_cost"] <= MOST_COST and figures["fit_ratio"] >= LEAST_RATIO
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
