@@ -9,7 +9,7 @@ import pytest
 
 from airloop.references import TrainingSet
 from airloop.use_cases.spec import Gates
-from airloop.verdict import Champion, Measures, Verdict, judge
+from airloop.verdict import Champion, Measures, Range, SliceMeasures, Verdict, judge
 
 GATES = Gates(
     baseline=("colour",),
@@ -41,6 +41,16 @@ CANDIDATE = Measures(
 )
 BASELINE = CANDIDATE.model_copy(update={"roc_auc": 0.64, "log_loss": 0.43})
 
+RANGES = {
+    "roc_auc_over_baseline": Range(low=0.05, high=0.09, level=0.95, share_not_above_zero=0.0),
+    "log_loss_under_champion": Range(low=-0.01, high=0.02, level=0.95, share_not_above_zero=0.2),
+}
+
+
+def slice_of(name: str, **changes: Any) -> SliceMeasures:
+    candidate = CANDIDATE.model_copy(update=changes)
+    return SliceMeasures(name=name, candidate=candidate, baseline=BASELINE)
+
 
 def verdict_on(**changes: Any) -> Verdict:
     """The verdict on a candidate that passes every rule, but for `changes`."""
@@ -52,6 +62,8 @@ def verdict_on(**changes: Any) -> Verdict:
         "candidate": CANDIDATE,
         "baseline": BASELINE,
         "champion": Champion(version=3, measures=CANDIDATE),
+        "ranges": RANGES,
+        "slices": (slice_of("colour=red"), slice_of("colour=blue")),
     }
     return judge(**{**given, **changes})
 
@@ -151,3 +163,38 @@ def test_the_same_inputs_make_the_same_document_and_it_can_be_read_again() -> No
     assert text == verdict_on(candidate=candidate(brier=math.nan)).model_dump_json()
     assert "NaN" not in text
     assert not Verdict.model_validate_json(text).accepted
+
+
+def test_a_gain_that_may_be_chance_is_none() -> None:
+    chance = {"roc_auc_over_baseline": RANGES["roc_auc_over_baseline"].model_copy(update={"low": -0.001})}
+    assert failed(verdict_on(ranges=chance)) == {"roc_auc_gain_over_baseline_beyond_chance"}
+    assert failed(verdict_on(ranges={})) == {"roc_auc_gain_over_baseline_beyond_chance"}
+
+
+def test_a_rule_says_how_far_its_value_may_be_chance() -> None:
+    rules = {rule.name: rule for rule in verdict_on().rules}
+    assert rules["roc_auc_gain_over_baseline"].range == RANGES["roc_auc_over_baseline"]
+    assert rules["log_loss_excess_over_champion"].range == RANGES["log_loss_under_champion"]
+    assert "no better in 20% of resamples" in rules["log_loss_excess_over_champion"].detail
+    assert rules["roc_auc_loss_to_champion"].range is None
+
+
+def test_one_slice_that_a_base_rate_serves_better_rejects_and_is_named() -> None:
+    verdict = verdict_on(slices=(slice_of("colour=red"), slice_of("colour=blue", log_loss=0.431)))
+    (rule,) = (rule for rule in verdict.rules if not rule.passed)
+    assert (rule.name, rule.slice) == ("slice_log_loss_excess_over_baseline", "colour=blue")
+    assert rule.value == pytest.approx(0.001)
+    assert any("colour=blue" in reason for reason in verdict.reasons)
+
+
+@pytest.mark.parametrize("changes", [{"positives": 99}, {"rows": 1000, "positives": 901}])
+def test_a_slice_with_too_few_rows_of_a_class_is_shown_and_not_judged(changes: dict[str, int]) -> None:
+    verdict = verdict_on(slices=(slice_of("colour=red", log_loss=9.0, **changes),))
+    assert verdict.accepted
+    assert [part.name for part in verdict.slices] == ["colour=red"]
+
+
+def test_a_slice_that_was_not_measured_rejects() -> None:
+    assert failed(verdict_on(slices=(slice_of("colour=red", log_loss=None),))) == {
+        "slice_log_loss_excess_over_baseline"
+    }

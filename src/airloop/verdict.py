@@ -48,6 +48,26 @@ class Measures(Part):
         return {name: value if _finite(value) else None for name, value in found.items()}
 
 
+class Range(Part):
+    """How far a figure may be chance (`airloop.training.bootstrap`)."""
+
+    low: float
+    high: float
+    level: float
+    """The share of resamples between `low` and `high`, in the middle."""
+    share_not_above_zero: float
+    """For a difference: how often the resampled rows showed none, or the opposite."""
+
+
+class SliceMeasures(Part):
+    """Both models on the test rows of one slice."""
+
+    name: str
+    """`<slicing>=<value>`, or `<slicing>=<low>..<high>`."""
+    candidate: Measures
+    baseline: Measures | None
+
+
 class Champion(Part):
     """The champion of the moment, measured on the candidate's test rows."""
 
@@ -66,6 +86,10 @@ class Rule(Part):
     comparison: Comparison | None
     passed: bool
     detail: str
+    slice: str | None = None
+    """The part of the test rows that it is about; all of them without one."""
+    range: Range | None = None
+    """How far the value may be chance."""
 
 
 class Verdict(Part):
@@ -79,6 +103,9 @@ class Verdict(Part):
     candidate: Measures
     baseline: Measures | None
     champion: Champion | None
+    ranges: Mapping[str, Range] = {}
+    """By `<model>.<figure>`, `roc_auc_over_<model>` or `log_loss_under_<model>`."""
+    slices: tuple[SliceMeasures, ...] = ()
     overridden_by: str | None = None
     """Who accepted the candidate in spite of the rules; none for a verdict that the rules made."""
 
@@ -97,6 +124,8 @@ def judge(
     candidate: Measures,
     baseline: Measures | None,
     champion: Champion | None,
+    ranges: Mapping[str, Range],
+    slices: tuple[SliceMeasures, ...] = (),
 ) -> Verdict:
     """The verdict on the candidate of run `run_id`: accepted when every rule passes.
 
@@ -106,8 +135,9 @@ def judge(
     rules = (
         *_enough_data(gates, candidate, training_set),
         _all_measured(candidate),
-        *_against_baseline(gates, candidate, baseline),
-        *_against_champion(gates, candidate, champion),
+        *_against_baseline(gates, candidate, baseline, ranges),
+        *_against_champion(gates, candidate, champion, ranges),
+        *_by_slice(gates, slices),
     )
     return Verdict(
         use_case=use_case,
@@ -118,6 +148,8 @@ def judge(
         candidate=candidate,
         baseline=baseline,
         champion=champion,
+        ranges=ranges,
+        slices=slices,
     )
 
 
@@ -158,10 +190,13 @@ def _all_measured(candidate: Measures) -> Rule:
     )
 
 
-def _against_baseline(gates: Gates, candidate: Measures, baseline: Measures | None) -> tuple[Rule, ...]:
+def _against_baseline(
+    gates: Gates, candidate: Measures, baseline: Measures | None, ranges: Mapping[str, Range]
+) -> tuple[Rule, ...]:
     by = " and ".join(gates.baseline)
     gain = _difference(candidate, baseline, "roc_auc")
     better = _difference(baseline, candidate, "log_loss")
+    gain_range, better_range = ranges.get("roc_auc_over_baseline"), ranges.get("log_loss_under_baseline")
     return (
         _compare(
             "roc_auc_gain_over_baseline",
@@ -169,6 +204,15 @@ def _against_baseline(gates: Gates, candidate: Measures, baseline: Measures | No
             ">=",
             gates.min_roc_auc_gain_over_baseline,
             f"ROC AUC {_shown(candidate, 'roc_auc')}, base rate by {by} {_shown(baseline, 'roc_auc')}",
+            gain_range,
+        ),
+        _compare(
+            "roc_auc_gain_over_baseline_beyond_chance",
+            gain_range.low if gain_range else None,
+            ">",
+            0.0,
+            f"the gain is {_between(gain_range)} over resampled days",
+            gain_range,
         ),
         _compare(
             "log_loss_gain_over_baseline",
@@ -176,11 +220,32 @@ def _against_baseline(gates: Gates, candidate: Measures, baseline: Measures | No
             ">",
             0.0,
             f"log loss {_shown(candidate, 'log_loss')}, base rate by {by} {_shown(baseline, 'log_loss')}",
+            better_range,
         ),
     )
 
 
-def _against_champion(gates: Gates, candidate: Measures, champion: Champion | None) -> tuple[Rule, ...]:
+def _by_slice(gates: Gates, slices: tuple[SliceMeasures, ...]) -> tuple[Rule, ...]:
+    """In no slice with enough rows of both classes may the candidate be worse than a base rate."""
+    least = gates.min_slice_positives
+    return tuple(
+        _compare(
+            "slice_log_loss_excess_over_baseline",
+            _difference(part.candidate, part.baseline, "log_loss"),
+            "<=",
+            gates.max_slice_log_loss_excess_over_baseline,
+            f"{part.name}: log loss {_shown(part.candidate, 'log_loss')}, base rate "
+            f"{_shown(part.baseline, 'log_loss')} on {part.candidate.rows} rows",
+            slice=part.name,
+        )
+        for part in slices
+        if min(part.candidate.positives, part.candidate.rows - part.candidate.positives) >= least
+    )
+
+
+def _against_champion(
+    gates: Gates, candidate: Measures, champion: Champion | None, ranges: Mapping[str, Range]
+) -> tuple[Rule, ...]:
     if champion is None:
         return (
             Rule(
@@ -220,7 +285,8 @@ def _against_champion(gates: Gates, candidate: Measures, champion: Champion | No
             "<=",
             gates.max_roc_auc_loss_to_champion,
             f"ROC AUC {_shown(candidate, 'roc_auc')}, champion version {champion.version} "
-            f"{_shown(theirs, 'roc_auc')}",
+            f"{_shown(theirs, 'roc_auc')}{_chance(ranges.get('roc_auc_over_champion'))}",
+            ranges.get("roc_auc_over_champion"),
         ),
         _compare(
             "log_loss_excess_over_champion",
@@ -228,20 +294,48 @@ def _against_champion(gates: Gates, candidate: Measures, champion: Champion | No
             "<=",
             gates.max_log_loss_excess_over_champion,
             f"log loss {_shown(candidate, 'log_loss')}, champion version {champion.version} "
-            f"{_shown(theirs, 'log_loss')}",
+            f"{_shown(theirs, 'log_loss')}{_chance(ranges.get('log_loss_under_champion'))}",
+            ranges.get("log_loss_under_champion"),
         ),
     )
 
 
-def _compare(name: str, value: float | None, comparison: Comparison, threshold: float, detail: str) -> Rule:
+def _compare(
+    name: str,
+    value: float | None,
+    comparison: Comparison,
+    threshold: float,
+    detail: str,
+    range: Range | None = None,
+    *,
+    slice: str | None = None,
+) -> Rule:
     """A rule that passes when the comparison holds; it fails when `value` is absent or not finite."""
     if value is None or not math.isfinite(value):
         value, passed = None, False
     else:
         passed = _HOLDS[comparison](value, threshold)
     return Rule(
-        name=name, value=value, threshold=threshold, comparison=comparison, passed=passed, detail=detail
+        name=name,
+        value=value,
+        threshold=threshold,
+        comparison=comparison,
+        passed=passed,
+        detail=detail,
+        slice=slice,
+        range=range,
     )
+
+
+def _between(range: Range | None) -> str:
+    return "not known" if range is None else f"{range.low:.4f} to {range.high:.4f} ({range.level:.0%})"
+
+
+def _chance(range: Range | None) -> str:
+    """What a paired comparison on resampled days adds to a difference."""
+    if range is None:
+        return ""
+    return f"; no better in {range.share_not_above_zero:.0%} of resamples of the days"
 
 
 def _difference(one: Measures | None, other: Measures | None, figure: str) -> float | None:

@@ -14,6 +14,9 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
+
+import numpy as np
 
 from airloop import baseline
 from airloop.errors import HistoryError, RegistryError
@@ -22,15 +25,19 @@ from airloop.references import Candidate, Evaluated, TrainingSet
 from airloop.registry import CHAMPION, SAVED_MODEL, download_artifacts, run_of, version_behind
 from airloop.settings import Settings
 from airloop.training.arguments import parse_reference
+from airloop.training.bootstrap import ranges
 from airloop.training.examples import Examples, read_examples
 from airloop.training.measures import measure
 from airloop.training.served_model import ServedModel
+from airloop.training.slices import slices_of
 from airloop.training.tracking import TRAINING_SET, VERDICT_FILE, TrainingRuns
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
-from airloop.verdict import Champion, Measures, Verdict, judge
+from airloop.verdict import Champion, SliceMeasures, Verdict, judge
 
 log = logging.getLogger(__name__)
+
+SECONDS_PER_DAY: Final = 86_400
 
 
 def evaluate(settings: Settings, spec: UseCase, training_set: TrainingSet, candidate: Candidate) -> Evaluated:
@@ -50,20 +57,46 @@ def evaluate(settings: Settings, spec: UseCase, training_set: TrainingSet, candi
     settings.scratch_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="evaluate-", dir=settings.scratch_dir) as scratch:
         test = read_examples(settings, spec, training_set, "test")
+        found = {
+            "candidate": _predictions(settings, spec, candidate.run_id, test, Path(scratch) / "candidate")
+        }
+        rates = _baseline_predictions(settings, spec, training_set, test)
+        if rates is not None:
+            found["baseline"] = rates
+        champion, theirs = _champion(settings, spec, test, Path(scratch) / "champion")
+        if theirs is not None:
+            found["champion"] = theirs
         verdict = judge(
             use_case=spec.name,
             gates=spec.gates,
             run_id=candidate.run_id,
             training_set=training_set,
-            candidate=_measure_run(settings, spec, candidate.run_id, test, Path(scratch) / "candidate"),
-            baseline=_measure_baseline(settings, spec, training_set, test),
-            champion=_measure_champion(settings, spec, test, Path(scratch) / "champion"),
+            candidate=measure(test.labels, found["candidate"]),
+            baseline=None if rates is None else measure(test.labels, rates),
+            champion=champion,
+            ranges=ranges(found, test.labels, _days(spec, test), spec.training.seed),
+            slices=tuple(
+                SliceMeasures(
+                    name=part.name,
+                    candidate=measure(test.labels[part.rows], found["candidate"][part.rows]),
+                    baseline=None if rates is None else measure(test.labels[part.rows], rates[part.rows]),
+                )
+                for part in slices_of(spec, test.columns)
+            ),
         )
     return _publish(settings, runs, verdict)
 
 
-def _measure_run(settings: Settings, spec: UseCase, run_id: str, rows: Examples, folder: Path) -> Measures:
-    """The run's SavedModel measured on `rows`; raises `RegistryError` when it cannot be asked."""
+def _days(spec: UseCase, rows: Examples) -> np.ndarray:
+    """The day of each row's event; without such an input, a number for each hundredth of the rows."""
+    for item in spec.inputs:
+        if item.type == "instant" and item.request_field == spec.event_field:
+            return rows.columns[item.name] // SECONDS_PER_DAY
+    return np.arange(len(rows)) * 100 // max(len(rows), 1)
+
+
+def _predictions(settings: Settings, spec: UseCase, run_id: str, rows: Examples, folder: Path) -> np.ndarray:
+    """What the run's SavedModel says to `rows`; raises `RegistryError` when it cannot be asked."""
     model = ServedModel(download_artifacts(settings, run_id, SAVED_MODEL, folder))
     if differences := model.differences(spec):
         raise RegistryError(
@@ -72,35 +105,37 @@ def _measure_run(settings: Settings, spec: UseCase, run_id: str, rows: Examples,
             next_step="train a model with the present spec; a champion that cannot be compared is retired by "
             "removing its alias in MLflow",
         )
-    return measure(rows.labels, model.predict(rows.columns))
+    return model.predict(rows.columns)
 
 
-def _measure_baseline(
+def _baseline_predictions(
     settings: Settings, spec: UseCase, training_set: TrainingSet, rows: Examples
-) -> Measures | None:
+) -> np.ndarray | None:
     try:
         train = read_examples(settings, spec, training_set, "train")
     except HistoryError as error:
         log.error("no baseline: %s", error)
         return None
-    rates = baseline.fit(spec.gates.baseline, train.columns, train.labels)
-    return measure(rows.labels, rates.predict(rows.columns))
+    return baseline.fit(spec.gates.baseline, train.columns, train.labels).predict(rows.columns)
 
 
-def _measure_champion(settings: Settings, spec: UseCase, rows: Examples, folder: Path) -> Champion | None:
-    """The champion on `rows`; None only when the alias is not set.
+def _champion(
+    settings: Settings, spec: UseCase, rows: Examples, folder: Path
+) -> tuple[Champion | None, np.ndarray | None]:
+    """The champion on `rows`, and its predictions; none only when the alias is not set.
 
     One that cannot be read or asked is a fact for the verdict, not a failure of this job; a registry that
     does not answer is, so that a retry can find it.
     """
     version = version_behind(settings, spec.model_name, CHAMPION)
     if version is None:
-        return None
+        return None, None
     try:
         run_id = run_of(settings, spec.model_name, version)
-        return Champion(version=version, measures=_measure_run(settings, spec, run_id, rows, folder))
+        found = _predictions(settings, spec, run_id, rows, folder)
     except RegistryError as error:
-        return Champion(version=version, measures=None, problem=str(error))
+        return Champion(version=version, measures=None, problem=str(error)), None
+    return Champion(version=version, measures=measure(rows.labels, found)), found
 
 
 def _publish(settings: Settings, runs: TrainingRuns, verdict: Verdict) -> Evaluated:

@@ -15,6 +15,7 @@ from airloop.use_cases.spec import (
     ModelInput,
     RequestField,
     Rollout,
+    Slicing,
     Source,
     Stream,
     TrainingPolicy,
@@ -198,6 +199,15 @@ USE_CASE = define(
         min_roc_auc_gain_over_baseline=0.01,
         max_roc_auc_loss_to_champion=0.002,
         max_log_loss_excess_over_champion=0.002,
+        slices=(
+            Slicing(name="carrier", input="carrier"),
+            Slicing(name="origin", input="origin"),
+            Slicing(name="hour", input="scheduled_departure_local", edges=(6, 10, 14, 18)),
+            Slicing(name="precipitation_inches", input="precipitation_inches", edges=(0.001,)),
+            Slicing(name="visibility_miles", input="visibility_miles", edges=(3,)),
+        ),
+        # A storm that the weeks before had none of may cost this much in a slice before it is a reason.
+        max_slice_log_loss_excess_over_baseline=0.02,
     ),
     rollout=Rollout(replayed_requests=64, max_absolute_difference=1e-5, load_timeout_seconds=120),
     erasure=Erasure(subject="tail_number", models="retrain"),

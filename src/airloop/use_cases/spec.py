@@ -226,6 +226,16 @@ class TrainingPolicy(SpecPart):
         return self.train_days + self.validation_days + self.test_days
 
 
+class Slicing(SpecPart):
+    """A model input that cuts the test rows into slices, each judged for itself."""
+
+    name: Identifier
+    input: Identifier
+    """A string input is cut by value, a local time by the hour of the day, a double by its value."""
+    edges: tuple[float, ...] = ()
+    """Hours or values at which a slice ends and the next one begins; none for a string input."""
+
+
 class Gates(SpecPart):
     """What a candidate must show before it is registered. Every rule fails closed."""
 
@@ -236,6 +246,11 @@ class Gates(SpecPart):
     min_roc_auc_gain_over_baseline: float = Field(ge=0)
     max_roc_auc_loss_to_champion: float = Field(ge=0)
     max_log_loss_excess_over_champion: float = Field(ge=0)
+    slices: tuple[Slicing, ...] = ()
+    min_slice_positives: int = Field(100, ge=1)
+    """Slices with fewer positive or negative test rows are measured, but not judged."""
+    max_slice_log_loss_excess_over_baseline: float = Field(0.0, ge=0)
+    """No slice may be served worse than by a base rate."""
 
 
 class Rollout(SpecPart):
@@ -417,6 +432,15 @@ class UseCase(SpecPart):
             is_hour = hour_of != column and hour_of in inputs and inputs[hour_of].type == "local_time"
             if not is_hour and (column not in inputs or inputs[column].type != "string"):
                 yield f"gates.baseline: {column!r} is neither a string input nor the hour of a local_time one"
+        for cut in self.gates.slices:
+            kind = inputs[cut.input].type if cut.input in inputs else "none"
+            if kind not in ("string", "local_time", "double") or bool(cut.edges) == (kind == "string"):
+                yield (
+                    f"gates.slices.{cut.name}: {cut.input!r} must be a string input without edges, or one of "
+                    "type local_time or double with them"
+                )
+            if list(cut.edges) != sorted(set(cut.edges)):
+                yield f"gates.slices.{cut.name}: edges must rise, found {list(cut.edges)}"
 
 
 def define(**fields: Any) -> UseCase:

@@ -1,0 +1,104 @@
+"""How far a figure, or a difference of two models' figures, may be chance: bootstrap over blocks of time.
+
+Belongs here: resampling whole blocks and the figures on a resample. Does not belong here: which figures a
+verdict weighs, or thresholds (`airloop.verdict`).
+
+Rows of one day share its weather, so single rows tell less than they seem to: days are drawn, not rows (a
+cluster bootstrap; Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). Models
+are compared on the same draws, which makes the comparison a paired one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from airloop.training.measures import SMALLEST_PROBABILITY
+from airloop.verdict import Range
+
+RESAMPLES: Final = 1000
+LEVEL: Final = 0.95
+
+
+class Scored(NamedTuple):
+    """One model's predictions, prepared so that a resample costs no sort."""
+
+    order: np.ndarray
+    """Rows by rising probability."""
+    ties: np.ndarray
+    """For each place in `order` the number of its group of equal probabilities."""
+    losses: np.ndarray
+    """Log loss of each row, in nats."""
+    labels: np.ndarray
+
+    def roc_auc(self, weights: np.ndarray) -> float:
+        """The area under the curve of weighted rows; NaN with one class alone."""
+        weight, positive = weights[self.order], self.labels[self.order] == 1
+        groups = int(self.ties[-1]) + 1
+        above = np.bincount(self.ties, weight * positive, groups)
+        below = np.bincount(self.ties, weight * ~positive, groups)
+        both = above.sum() * below.sum()
+        if not both:
+            return float("nan")
+        return float((above * (np.cumsum(below) - below / 2)).sum() / both)
+
+    def log_loss(self, weights: np.ndarray) -> float:
+        """The mean log loss of weighted rows."""
+        return float((self.losses * weights).sum() / weights.sum())
+
+
+def scored(labels: np.ndarray, probabilities: np.ndarray) -> Scored:
+    """Prepare `probabilities` [rows] of `labels` [rows], 0 or 1."""
+    order = np.argsort(probabilities, kind="stable")
+    ties = np.concatenate([[0], np.cumsum(np.diff(probabilities[order]) > 0)]).astype(np.int64)
+    p = np.clip(probabilities.astype(np.float64), SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
+    return Scored(order, ties, -np.where(labels == 1, np.log(p), np.log1p(-p)), labels)
+
+
+def resampled(blocks: np.ndarray, seed: int, resamples: int = RESAMPLES) -> Iterator[np.ndarray]:
+    """Weights of the rows for each resample: how often its block, a number in `blocks` [rows], was drawn."""
+    random = np.random.default_rng(seed)
+    _, block = np.unique(blocks, return_inverse=True)
+    count = int(block.max()) + 1
+    for _ in range(resamples):
+        yield np.bincount(random.integers(0, count, count), minlength=count)[block].astype(np.float64)
+
+
+def ranges(
+    models: Mapping[str, np.ndarray], labels: np.ndarray, blocks: np.ndarray, seed: int
+) -> dict[str, Range]:
+    """Ranges of each model's figures and of their differences from the first model's.
+
+    `models` has probabilities [rows] by name, the candidate's first. The names of the ranges are
+    `<model>.roc_auc`, `<model>.log_loss`, and for the others `roc_auc_over_<model>` (the first's minus the
+    other's) and `log_loss_under_<model>` (the other's minus the first's): above 0 the first is better.
+    Empty where there are fewer than two blocks, one class alone, or a prediction that is not finite.
+    """
+    finite = all(np.isfinite(found).all() for found in models.values())
+    if not finite or len(np.unique(blocks)) < 2 or len(np.unique(labels)) < 2:
+        return {}
+    prepared = {name: scored(labels, found) for name, found in models.items()}
+    first, *others = prepared
+    drawn: dict[str, list[float]] = {}
+    for weights in resampled(blocks, seed):
+        figures = {
+            name: (model.roc_auc(weights), model.log_loss(weights)) for name, model in prepared.items()
+        }
+        for name, (auc, loss) in figures.items():
+            drawn.setdefault(f"{name}.roc_auc", []).append(auc)
+            drawn.setdefault(f"{name}.log_loss", []).append(loss)
+        for name in others:
+            drawn.setdefault(f"roc_auc_over_{name}", []).append(figures[first][0] - figures[name][0])
+            drawn.setdefault(f"log_loss_under_{name}", []).append(figures[name][1] - figures[first][1])
+    return {name: _range(np.array(values)) for name, values in drawn.items()}
+
+
+def _range(values: np.ndarray) -> Range:
+    known = values[np.isfinite(values)]
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(known, [tail, 1 - tail])
+    return Range(
+        low=float(low), high=float(high), level=LEVEL, share_not_above_zero=float((known <= 0).mean())
+    )

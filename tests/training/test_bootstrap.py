@@ -1,0 +1,88 @@
+"""Ranges that hold the truth as often as they say, wider where rows depend on each other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import log_loss, roc_auc_score
+
+from airloop.training.bootstrap import LEVEL, ranges, resampled, scored
+
+
+def rows(count: int, seed: int, strength: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    signal = random.normal(size=count)
+    labels = (random.random(count) < 1 / (1 + np.exp(-signal * strength))).astype(np.int8)
+    return labels, 1 / (1 + np.exp(-signal * strength))
+
+
+def test_figures_of_a_resample_are_those_of_its_rows() -> None:
+    labels, found = rows(500, 0)
+    found = np.round(found, 1)
+    weights = next(iter(resampled(np.arange(500) // 20, 3, 1)))
+    repeated = np.repeat(np.arange(500), weights.astype(int))
+    one = scored(labels, found)
+    assert one.roc_auc(weights) == pytest.approx(roc_auc_score(labels[repeated], found[repeated]))
+    assert one.log_loss(weights) == pytest.approx(log_loss(labels[repeated], found[repeated]))
+
+
+def test_whole_blocks_are_drawn_and_as_many_as_there_are() -> None:
+    blocks = np.arange(90) // 10
+    for weights in resampled(blocks, 1, 50):
+        by_block = weights.reshape(9, 10)
+        assert (by_block == by_block[:, :1]).all()
+        assert by_block[:, 0].sum() == 9
+
+
+def test_a_range_holds_the_truth_about_as_often_as_it_says() -> None:
+    labels, found = rows(200_000, 0)
+    truth = roc_auc_score(labels, found)
+    held = 0
+    for seed in range(100):
+        few_labels, few = rows(400, seed + 1)
+        found_range = ranges({"m": few}, few_labels, np.arange(400) // 10, seed)["m.roc_auc"]
+        held += found_range.low <= truth <= found_range.high
+    # 95 are to be expected; fewer than 86 would come about once in 3,000 times.
+    assert 86 <= held <= 100
+    assert LEVEL == 0.95
+
+
+def test_rows_that_share_a_days_luck_make_the_range_wider() -> None:
+    labels, found = rows(40, 5)
+    days = 30
+    labels, found = np.tile(labels, days), np.tile(found, days)
+    random = np.random.default_rng(2)
+    luck = np.repeat(random.random(days) < 0.3, 40)
+    labels = np.where(luck, 1 - labels, labels)
+    by_day = ranges({"m": found}, labels, np.repeat(np.arange(days), 40), 0)["m.roc_auc"]
+    by_row = ranges({"m": found}, labels, np.arange(days * 40), 0)["m.roc_auc"]
+    assert by_day.high - by_day.low > 1.5 * (by_row.high - by_row.low)
+
+
+def test_models_are_compared_on_the_same_draws() -> None:
+    labels, found = rows(2000, 9)
+    blurred = np.clip(found + np.random.default_rng(1).normal(0, 0.15, 2000), 0.01, 0.99)
+    figures = ranges({"candidate": found, "champion": blurred}, labels, np.arange(2000) // 100, 0)
+    better = figures["roc_auc_over_champion"]
+    assert better.low > 0
+    assert better.share_not_above_zero == 0
+    # Each alone is less sure than their difference.
+    assert better.high - better.low < figures["candidate.roc_auc"].high - figures["candidate.roc_auc"].low
+    same = ranges({"candidate": found, "champion": found}, labels, np.arange(2000) // 100, 0)
+    equal = same["log_loss_under_champion"]
+    assert (equal.low, equal.high, equal.share_not_above_zero) == (0, 0, 1)
+    again = ranges({"candidate": found, "champion": blurred}, labels, np.arange(2000) // 100, 0)
+    assert again == figures
+
+
+@pytest.mark.parametrize("broken", ["one class", "one block", "not finite"])
+def test_what_cannot_be_resampled_has_no_range(broken: str) -> None:
+    labels, found = rows(100, 0)
+    blocks = np.arange(100) // 10
+    if broken == "one class":
+        labels = np.zeros(100, np.int8)
+    elif broken == "one block":
+        blocks = np.zeros(100)
+    else:
+        found = np.where(np.arange(100) == 3, np.nan, found)
+    assert ranges({"m": found}, labels, blocks, 0) == {}
