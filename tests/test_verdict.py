@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from airloop.references import TrainingSet
-from airloop.use_cases.spec import Gates
-from airloop.verdict import Champion, Measures, Range, SliceMeasures, Verdict, judge
+from airloop.use_cases.spec import Behaviour, Gates
+from airloop.verdict import Champion, Measures, Probe, Range, SliceMeasures, Verdict, judge
 
 GATES = Gates(
     baseline=("colour",),
@@ -18,6 +18,7 @@ GATES = Gates(
     min_roc_auc_gain_over_baseline=0.01,
     max_roc_auc_loss_to_champion=0.002,
     max_log_loss_excess_over_champion=0.002,
+    behaviours=(Behaviour(name="hotter", changes={"heat": 5.0}, effect="rises", why="heat harms"),),
 )
 TRAINING_SET = TrainingSet(
     table="training.planted",
@@ -64,6 +65,8 @@ def verdict_on(**changes: Any) -> Verdict:
         "champion": Champion(version=3, measures=CANDIDATE),
         "ranges": RANGES,
         "slices": (slice_of("colour=red"), slice_of("colour=blue")),
+        "behaviours": (Probe(name="hotter", value=0.02, detail="moved"),),
+        "leaks": (Probe(name="heat", value=0.7, detail="alone"), Probe(name="noise", value=0.5, detail="")),
     }
     return judge(**{**given, **changes})
 
@@ -198,3 +201,39 @@ def test_a_slice_that_was_not_measured_rejects() -> None:
     assert failed(verdict_on(slices=(slice_of("colour=red", log_loss=None),))) == {
         "slice_log_loss_excess_over_baseline"
     }
+
+
+@pytest.mark.parametrize(
+    ("effect", "value", "passes"),
+    [
+        ("rises", 0.02, True),
+        ("rises", -0.0005, True),
+        ("rises", -0.002, False),
+        ("falls", -0.02, True),
+        ("falls", 0.002, False),
+        ("stays", -0.0005, True),
+        ("stays", -0.002, False),
+        ("stays", 0.002, False),
+        ("rises", None, False),
+        ("rises", math.nan, False),
+    ],
+)
+def test_a_model_behaves_as_is_known_beforehand(effect: str, value: float | None, passes: bool) -> None:
+    wanted = GATES.behaviours[0].model_copy(update={"effect": effect})
+    verdict = verdict_on(
+        gates=GATES.model_copy(update={"behaviours": (wanted,)}),
+        behaviours=(Probe(name="hotter", value=value, detail="moved"),),
+    )
+    assert failed(verdict) == (set() if passes else {"behaviour_hotter"})
+
+
+def test_a_behaviour_that_was_not_tried_rejects() -> None:
+    assert failed(verdict_on(behaviours=())) == {"behaviour_hotter"}
+
+
+def test_an_input_that_knows_the_label_is_named() -> None:
+    leak = Probe(name="arrived_at", value=0.97, detail="alone")
+    verdict = verdict_on(leaks=(Probe(name="heat", value=0.7, detail="alone"), leak))
+    assert failed(verdict) == {"single_input_roc_auc"}
+    assert any("arrived_at alone has ROC AUC 0.970" in reason for reason in verdict.reasons)
+    assert failed(verdict_on(leaks=())) == {"single_input_roc_auc"}

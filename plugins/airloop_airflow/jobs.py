@@ -127,7 +127,7 @@ class JobOperator(BaseOperator):
         if document is None:
             raise AirflowException(f"{self.module} ended well but wrote no result to {result_file}.")
         result: dict[str, Any] = document
-        self.report_uri = result.get("data_docs_uri")
+        self.report_uri = result.get("data_docs_uri") or result.get("page_uri")
         self.result = result
         return result
 

@@ -230,6 +230,8 @@ class Evaluated(Reference):
     run_id: str
     accepted: bool
     verdict_uri: str
+    page_uri: str = ""
+    """The verdict as a page, in the reports folder."""
     test_roc_auc: float | None
     test_log_loss: float | None
     baseline_roc_auc: float | None

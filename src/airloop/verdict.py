@@ -68,6 +68,15 @@ class SliceMeasures(Part):
     baseline: Measures | None
 
 
+class Probe(Part):
+    """A question to the candidate, or to its data, whose answer is known beforehand."""
+
+    name: str
+    value: float | None
+    """None where no row could be asked."""
+    detail: str
+
+
 class Champion(Part):
     """The champion of the moment, measured on the candidate's test rows."""
 
@@ -126,6 +135,8 @@ def judge(
     champion: Champion | None,
     ranges: Mapping[str, Range],
     slices: tuple[SliceMeasures, ...] = (),
+    behaviours: tuple[Probe, ...] = (),
+    leaks: tuple[Probe, ...] = (),
 ) -> Verdict:
     """The verdict on the candidate of run `run_id`: accepted when every rule passes.
 
@@ -138,6 +149,8 @@ def judge(
         *_against_baseline(gates, candidate, baseline, ranges),
         *_against_champion(gates, candidate, champion, ranges),
         *_by_slice(gates, slices),
+        *_behaves(gates, behaviours),
+        _no_leak(gates, leaks),
     )
     return Verdict(
         use_case=use_case,
@@ -240,6 +253,40 @@ def _by_slice(gates: Gates, slices: tuple[SliceMeasures, ...]) -> tuple[Rule, ..
         )
         for part in slices
         if min(part.candidate.positives, part.candidate.rows - part.candidate.positives) >= least
+    )
+
+
+def _behaves(gates: Gates, probes: tuple[Probe, ...]) -> tuple[Rule, ...]:
+    """Each behaviour of the spec; one that was not tried fails."""
+    found = {probe.name: probe for probe in probes}
+    rules = []
+    for wanted in gates.behaviours:
+        probe = found.get(wanted.name)
+        value = probe.value if probe else None
+        wrong = {"rises": -1.0, "falls": 1.0}.get(wanted.effect)
+        if value is not None:
+            value = abs(value) if wrong is None else value * wrong
+        rules.append(
+            _compare(
+                f"behaviour_{wanted.name}",
+                value,
+                "<=",
+                wanted.tolerance,
+                f"{wanted.why}: {probe.detail if probe else 'not tried'}",
+            )
+        )
+    return tuple(rules)
+
+
+def _no_leak(gates: Gates, probes: tuple[Probe, ...]) -> Rule:
+    """No single input tells the label too well."""
+    most = max(probes, key=lambda probe: probe.value or 0.0, default=None)
+    return _compare(
+        "single_input_roc_auc",
+        most.value if most else None,
+        "<=",
+        gates.max_single_input_roc_auc,
+        f"{most.name} alone has ROC AUC {most.value or 0:.3f}, the most of all" if most else "not probed",
     )
 
 

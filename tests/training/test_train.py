@@ -49,6 +49,7 @@ def test_the_run_leads_back_to_its_data_code_and_parameters(trained: Trained) ->
         "recorded_requests.json",
         "training_set.json",
         "verdict.json",
+        "verdict.html",
     }
     epochs = client.get_metric_history(run.info.run_id, "val_log_loss")
     assert [metric.step for metric in epochs] == list(range(len(epochs)))

@@ -24,13 +24,15 @@ from airloop.jobs import run_job, write_whole
 from airloop.references import Candidate, Evaluated, TrainingSet
 from airloop.registry import CHAMPION, SAVED_MODEL, download_artifacts, run_of, version_behind
 from airloop.settings import Settings
+from airloop.training import probes
 from airloop.training.arguments import parse_reference
 from airloop.training.bootstrap import ranges
 from airloop.training.examples import Examples, read_examples
 from airloop.training.measures import measure
 from airloop.training.served_model import ServedModel
 from airloop.training.slices import slices_of
-from airloop.training.tracking import TRAINING_SET, VERDICT_FILE, TrainingRuns
+from airloop.training.tracking import TRAINING_SET, VERDICT_FILE, VERDICT_PAGE, TrainingRuns
+from airloop.training.verdict_page import page_of
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
 from airloop.verdict import Champion, SliceMeasures, Verdict, judge
@@ -57,9 +59,8 @@ def evaluate(settings: Settings, spec: UseCase, training_set: TrainingSet, candi
     settings.scratch_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="evaluate-", dir=settings.scratch_dir) as scratch:
         test = read_examples(settings, spec, training_set, "test")
-        found = {
-            "candidate": _predictions(settings, spec, candidate.run_id, test, Path(scratch) / "candidate")
-        }
+        model = _model(settings, spec, candidate.run_id, Path(scratch) / "candidate")
+        found = {"candidate": model.predict(test.columns)}
         rates = _baseline_predictions(settings, spec, training_set, test)
         if rates is not None:
             found["baseline"] = rates
@@ -83,6 +84,8 @@ def evaluate(settings: Settings, spec: UseCase, training_set: TrainingSet, candi
                 )
                 for part in slices_of(spec, test.columns)
             ),
+            behaviours=tuple(probes.behaviours(spec, model, test)),
+            leaks=tuple(probes.single_inputs(spec, test)),
         )
     return _publish(settings, runs, verdict)
 
@@ -95,8 +98,8 @@ def _days(spec: UseCase, rows: Examples) -> np.ndarray:
     return np.arange(len(rows)) * 100 // max(len(rows), 1)
 
 
-def _predictions(settings: Settings, spec: UseCase, run_id: str, rows: Examples, folder: Path) -> np.ndarray:
-    """What the run's SavedModel says to `rows`; raises `RegistryError` when it cannot be asked."""
+def _model(settings: Settings, spec: UseCase, run_id: str, folder: Path) -> ServedModel:
+    """The run's SavedModel; raises `RegistryError` when it cannot be asked."""
     model = ServedModel(download_artifacts(settings, run_id, SAVED_MODEL, folder))
     if differences := model.differences(spec):
         raise RegistryError(
@@ -105,7 +108,7 @@ def _predictions(settings: Settings, spec: UseCase, run_id: str, rows: Examples,
             next_step="train a model with the present spec; a champion that cannot be compared is retired by "
             "removing its alias in MLflow",
         )
-    return model.predict(rows.columns)
+    return model
 
 
 def _baseline_predictions(
@@ -132,7 +135,7 @@ def _champion(
         return None, None
     try:
         run_id = run_of(settings, spec.model_name, version)
-        found = _predictions(settings, spec, run_id, rows, folder)
+        found = _model(settings, spec, run_id, folder).predict(rows.columns)
     except RegistryError as error:
         return Champion(version=version, measures=None, problem=str(error)), None
     return Champion(version=version, measures=measure(rows.labels, found)), found
@@ -159,13 +162,17 @@ def _publish(settings: Settings, runs: TrainingRuns, verdict: Verdict) -> Evalua
     uri = runs.log_text(verdict.run_id, VERDICT_FILE, text)
     outcome = "accepted" if verdict.accepted else "rejected"
     runs.tag(verdict.run_id, {"airloop.verdict": outcome, "airloop.rejected_for": "; ".join(verdict.reasons)})
-    report = settings.reports_dir / verdict.use_case / verdict.training_set.tag / VERDICT_FILE
-    write_whole(report, text)
+    page = page_of(verdict)
+    runs.log_text(verdict.run_id, VERDICT_PAGE, page)
+    folder = settings.reports_dir / verdict.use_case / verdict.training_set.tag
+    write_whole(folder / VERDICT_FILE, text)
+    write_whole(folder / VERDICT_PAGE, page)
     log.info("%s: %s", outcome, "; ".join(verdict.reasons) or "every rule passed")
     return Evaluated(
         run_id=verdict.run_id,
         accepted=verdict.accepted,
         verdict_uri=uri,
+        page_uri=(folder / VERDICT_PAGE).as_uri(),
         test_roc_auc=verdict.candidate.figures()["roc_auc"],
         test_log_loss=verdict.candidate.figures()["log_loss"],
         baseline_roc_auc=verdict.baseline.figures()["roc_auc"] if verdict.baseline else None,

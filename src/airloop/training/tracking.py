@@ -31,6 +31,7 @@ COMPLETE: Final = "airloop.complete"
 """Set last: every artifact of the run is there."""
 TRAINING_SET_FILE: Final = "training_set.json"
 VERDICT_FILE: Final = "verdict.json"
+VERDICT_PAGE: Final = "verdict.html"
 _LONGEST_VALUE: Final = 500
 
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 from airloop.sources.nycflights_contract import FEEDS
 from airloop.use_cases.flight_delay_expectations import CLEAN_TABLES
 from airloop.use_cases.spec import (
+    Behaviour,
     Elapsed,
     Erasure,
     FeatureTable,
@@ -208,6 +209,32 @@ USE_CASE = define(
         ),
         # A storm that the weeks before had none of may cost this much in a slice before it is a reason.
         max_slice_log_loss_excess_over_baseline=0.02,
+        behaviours=(
+            Behaviour(
+                name="later_in_the_day",
+                changes={
+                    "scheduled_departure_local": 3,
+                    "scheduled_departure": 3,
+                    "scheduled_arrival": 3,
+                    "tail_last_event_at": 3,
+                },
+                only={"scheduled_departure_local": (6, 15)},
+                effect="rises",
+                why="delays add up over a day, so three hours later is not better",
+            ),
+            Behaviour(
+                name="inbound_delay",
+                changes={"tail_last_delay_minutes": 45},
+                effect="rises",
+                why="a plane that comes in later does not leave earlier",
+            ),
+            Behaviour(
+                name="congestion",
+                changes={"origin_mean_departure_delay_1h": 20, "origin_mean_departure_delay_3h": 20},
+                effect="rises",
+                why="when other flights leave later, this one does not leave earlier",
+            ),
+        ),
     ),
     rollout=Rollout(replayed_requests=64, max_absolute_difference=1e-5, load_timeout_seconds=120),
     erasure=Erasure(subject="tail_number", models="retrain"),

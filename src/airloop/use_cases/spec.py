@@ -236,6 +236,21 @@ class Slicing(SpecPart):
     """Hours or values at which a slice ends and the next one begins; none for a string input."""
 
 
+class Behaviour(SpecPart):
+    """What a model must do when rows are changed in a way whose effect is known beforehand."""
+
+    name: Identifier
+    changes: dict[Identifier, float] = Field(min_length=1)
+    """What is added to which inputs (hours for instants and local times); rows that lack one are left out."""
+    effect: Literal["rises", "falls", "stays"]
+    """What the mean probability may do: rise or stay, fall or stay, or stay."""
+    only: dict[Identifier, tuple[float, float]] = {}
+    """Only rows whose value lies between these (hours of the day for local times)."""
+    tolerance: float = Field(0.001, ge=0)
+    """By how much the mean may go the other way."""
+    why: str = Field(min_length=1)
+
+
 class Gates(SpecPart):
     """What a candidate must show before it is registered. Every rule fails closed."""
 
@@ -251,6 +266,9 @@ class Gates(SpecPart):
     """Slices with fewer positive or negative test rows are measured, but not judged."""
     max_slice_log_loss_excess_over_baseline: float = Field(0.0, ge=0)
     """No slice may be served worse than by a base rate."""
+    behaviours: tuple[Behaviour, ...] = ()
+    max_single_input_roc_auc: float = Field(0.9, gt=0.5, le=1)
+    """An input that alone tells the label better than this knows it: it leaks."""
 
 
 class Rollout(SpecPart):
@@ -432,6 +450,10 @@ class UseCase(SpecPart):
             is_hour = hour_of != column and hour_of in inputs and inputs[hour_of].type == "local_time"
             if not is_hour and (column not in inputs or inputs[column].type != "string"):
                 yield f"gates.baseline: {column!r} is neither a string input nor the hour of a local_time one"
+        for behaviour in self.gates.behaviours:
+            for name in (*behaviour.changes, *behaviour.only):
+                if name not in inputs or inputs[name].type == "string":
+                    yield f"gates.behaviours.{behaviour.name}: {name!r} is no numeric or time input"
         for cut in self.gates.slices:
             kind = inputs[cut.input].type if cut.input in inputs else "none"
             if kind not in ("string", "local_time", "double") or bool(cut.edges) == (kind == "string"):
