@@ -115,6 +115,11 @@ class _Job(NamedTuple):
     checkpoints: Checkpoints
     stop: threading.Event
 
+    def go_on(self) -> None:
+        """Raises `PreemptedError` once it is to stop; fitting asks by itself, and saves first."""
+        if self.stop.is_set():
+            raise fitting.PreemptedError("stopped between two steps of the job")
+
 
 class _Fitted(NamedTuple):
     """What every worker has in the end."""
@@ -141,6 +146,7 @@ def _fit(job: _Job, scratch: Path, on_epoch: fitting.OnEpoch) -> _Fitted:
         stage(job.settings, job.spec, job.training_set, split, scratch / split)
         for split in ("train", "validation")
     )
+    job.go_on()
     facts = statistics.compute(job.spec, train_split, bins=int(policy.parameters["quantile_bins"]))
     with job.devices.strategy.scope():
         network: Network = load(policy.model_builder)(job.spec, facts, policy.parameters)
@@ -177,6 +183,7 @@ def _train_into(folder: Path, scratch: Path, job: _Job, runs: TrainingRuns, run_
             "train_base_rate": base_rate,
         },
     )
+    job.go_on()
     saved_model = folder / SAVED_MODEL
     export(network.served(slope=calibration.slope, offset=calibration.offset), job.spec, saved_model)
     sample = _evenly_spaced(
