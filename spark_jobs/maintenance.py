@@ -244,8 +244,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 next_step="correct --tables",
             )
         as_of, dry_run = parse_instant(arguments.as_of), arguments.dry_run.lower() == "true"
-        if not dry_run:
-            kept = timedelta(days=spec.retention.snapshots_days)
+        if not dry_run and not asked:
+            # All use cases write there, and the one that looks back furthest decides.
+            kept = timedelta(days=max(other.retention.snapshots_days for other in all_use_cases()))
             log.info("%d old files of lineage events removed", remove_events_before(settings, as_of - kept))
         spark = open_session(settings, f"{spec.name} maintenance")
         return maintain(spark, asked or tables, spec.retention, as_of, dry_run=dry_run)

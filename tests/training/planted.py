@@ -108,7 +108,7 @@ def planted_rows(seed: int = 7) -> pa.Table:
     """Rows of all three splits, by prediction time; heat is missing for a tenth of them."""
     random = np.random.default_rng(seed)
     rows = sum(SPLITS.values())
-    due = int(FIRST.timestamp()) + np.arange(rows) * 80 + 7200
+    due = int(FIRST.timestamp()) + np.arange(rows) * 400 + 7200
     due_local = due - 5 * 3600
     colour = random.integers(0, len(COLOURS), rows)
     heat = random.normal(60, 15, rows)

@@ -25,7 +25,7 @@ EPOCHS = 16
 
 
 def long_use_case() -> UseCase:
-    """Long enough to be killed in, and without dropout, whose masks differ from worker to worker."""
+    """Long enough to be killed in, and without dropout, whose masks are of a replica's share of a batch."""
     spec = planted_use_case()
     changes = {"dropout": 0.0, "max_epochs": EPOCHS, "patience_epochs": EPOCHS, "learning_rate": 0.002}
     policy = spec.training.model_copy(update={"parameters": {**spec.training.parameters, **changes}})

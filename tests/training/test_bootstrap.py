@@ -75,14 +75,14 @@ def test_models_are_compared_on_the_same_draws() -> None:
     assert again == figures
 
 
-@pytest.mark.parametrize("broken", ["one class", "one block", "not finite"])
+@pytest.mark.parametrize("broken", ["one class", "few blocks", "not finite"])
 def test_what_cannot_be_resampled_has_no_range(broken: str) -> None:
     labels, found = rows(100, 0)
     blocks = np.arange(100) // 10
     if broken == "one class":
         labels = np.zeros(100, np.int8)
-    elif broken == "one block":
-        blocks = np.zeros(100)
+    elif broken == "few blocks":
+        blocks = np.arange(100) // 25
     else:
         found = np.where(np.arange(100) == 3, np.nan, found)
     assert ranges({"m": found}, labels, blocks, 0) == {}

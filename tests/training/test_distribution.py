@@ -117,6 +117,7 @@ def test_a_worker_that_is_killed_costs_no_step(alone: Job, tmp_path: Path) -> No
     assert pair.log.count("going on in epoch") == 2
     for name, losses in alone.curve().items():
         assert pair.curve()[name] == pytest.approx(losses, abs=ROUNDING)
+    assert list(pair.settings.scratch_dir.iterdir()) == []
     assert not psutil.pid_exists(first.pid)
     assert not psutil.pid_exists(second.pid)
 
@@ -145,3 +146,12 @@ def test_an_interruption_writes_a_checkpoint_within_its_notice_and_loses_nothing
     for name, losses in alone.curve().items():
         assert job.curve()[name] == pytest.approx(losses, abs=ROUNDING if workers > 1 else 0)
     assert job.checkpoint() is None
+
+
+def test_a_permanent_error_of_all_workers_is_reported_once_and_not_tried_again(tmp_path: Path) -> None:
+    pair = Job(tmp_path, 2)
+    pair.training_set = pair.training_set.model_copy(update={"train_rows": 1})
+    assert pair.start().wait(120) == EXIT_PERMANENT, pair.log[-3000:]
+    document = json.loads((tmp_path / "result.json").read_text())
+    assert "1 train rows" in document["error"]["expected"]
+    assert "started again" not in pair.log

@@ -114,3 +114,24 @@ def test_an_input_that_knows_the_label_stands_out(name: str) -> None:
 def test_with_one_class_nothing_is_probed() -> None:
     one = Examples(rows().columns, np.zeros(ROWS, np.int8))
     assert list(single_inputs(planted_use_case(), one)) == []
+
+
+def test_a_few_rows_that_anything_would_tell_apart_are_no_leak() -> None:
+    late = ROWS - 200
+    some = np.full(ROWS, np.nan, np.float32)
+    some[late : late + 150] = LABELS[late : late + 150]
+    found = {probe.name: probe.value for probe in single_inputs(planted_use_case(), rows(noise=some))}
+    assert found["noise"] is not None
+    assert found["noise"] < 0.6
+
+
+def test_two_behaviours_of_one_name_are_refused() -> None:
+    spec = planted_use_case()
+    one = Behaviour(name="hotter", changes={"heat": 1.0}, effect="rises", why="w")
+    with pytest.raises(SpecError, match=r"gates.behaviours: 'hotter' appears 2 times"):
+        define(
+            **{
+                **{name: getattr(spec, name) for name in type(spec).model_fields},
+                "gates": spec.gates.model_copy(update={"behaviours": (one, one)}),
+            }
+        )

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+import keras
+import numpy as np
 import pytest
 
 from airloop.errors import HistoryError, SpecError
-from airloop.registry import open_registry
+from airloop.references import Candidate
+from airloop.registry import SAVED_MODEL, download_artifacts, open_registry
+from airloop.training.evaluate import evaluate
+from airloop.training.examples import read_examples
+from airloop.training.served_model import ServedModel
 from airloop.training.train import train
 from airloop.use_cases.spec import UseCase
 from tests.training.conftest import COMMIT, Trained, settings_in
@@ -111,3 +118,40 @@ def test_the_recorded_training_set_is_the_reference(trained: Trained, tmp_path: 
     client = open_registry(trained.settings)
     path = client.download_artifacts(trained.candidate.run_id, "training_set.json", str(tmp_path))
     assert json.loads(Path(path).read_text()) == trained.training_set.model_dump(mode="json")
+
+
+def test_a_training_that_diverges_says_so_and_is_not_gone_on_with(tmp_path: Path) -> None:
+    settings, spec = settings_in(tmp_path), with_parameters(planted_use_case(), learning_rate=1e30)
+    reference = write_training_set(settings, planted_rows())
+    for _ in range(2):
+        with pytest.raises(SpecError, match=r"finite validation loss .*learning_rate"):
+            train(settings, spec, reference, COMMIT)
+        assert not list(settings.checkpoints_dir.rglob("*.npz"))
+    assert [run.info.status for run in runs_of(settings)] == ["FAILED", "FAILED"]
+
+
+def test_what_killed_trainings_left_is_swept_and_what_others_use_is_not(tmp_path: Path) -> None:
+    settings, spec = settings_in(tmp_path), planted_use_case()
+    # Above the most that Linux gives to a process, and this one.
+    dead, alive = (settings.scratch_dir / f"train-{pid}-x" for pid in (2**22 + 1, os.getpid()))
+    for folder in (dead, alive):
+        folder.mkdir(parents=True)
+    train(settings, spec, write_training_set(settings, planted_rows()), COMMIT)
+    assert list(settings.scratch_dir.iterdir()) == [alive]
+
+
+def test_half_precision_in_training_is_single_precision_in_serving(trained: Trained, tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    reference = write_training_set(settings, trained.rows)
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        candidate = train(settings, trained.spec, reference, COMMIT)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    assert isinstance(candidate, Candidate)
+    model = ServedModel(download_artifacts(settings, candidate.run_id, SAVED_MODEL, tmp_path / "model"))
+    found = model.predict(read_examples(settings, trained.spec, reference, "test").columns)
+    assert found.dtype == np.float32
+    assert len(np.unique(found)) > 0.9 * len(found)
+    evaluated = evaluate(settings, trained.spec, reference, candidate)
+    assert evaluated.test_roc_auc == pytest.approx(trained.evaluated.test_roc_auc, abs=0.02)

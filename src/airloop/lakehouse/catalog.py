@@ -6,13 +6,14 @@ belong here: Spark (see `spark_jobs.session`), which opens the same catalog thro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.expressions import AlwaysTrue, BooleanExpression
+from pyiceberg.io.pyarrow import ArrowScan
 from pyiceberg.table import DataScan, Table
 
 from airloop.errors import HistoryError
@@ -61,9 +62,13 @@ def scan_snapshot(
     row_filter: BooleanExpression | None = None,
     *,
     must_have: Sequence[str] = (),
-) -> pa.RecordBatchReader:
+) -> Iterator[pa.RecordBatch]:
     """The same as `read_snapshot`, in batches; columns in `must_have` must be there, unread."""
-    return _scan(table, snapshot_id, columns, row_filter, (*columns, *must_have)).to_arrow_batch_reader()
+    scan = _scan(table, snapshot_id, columns, row_filter, (*columns, *must_have))
+    files = ArrowScan(scan.table_metadata, scan.io, scan.projection(), scan.row_filter, scan.case_sensitive)
+    # File by file: asked for all, PyIceberg reads ahead as many as it can, and would hold the whole table.
+    for task in scan.plan_files():
+        yield from files.to_record_batches([task])
 
 
 def _scan(

@@ -20,6 +20,8 @@ from airloop.verdict import Range
 
 RESAMPLES: Final = 1000
 LEVEL: Final = 0.95
+FEWEST_BLOCKS: Final = 5
+"""With two days the low end is the worse day's figure, which says nothing of chance."""
 
 
 class Scored(NamedTuple):
@@ -74,10 +76,10 @@ def ranges(
     `models` has probabilities [rows] by name, the candidate's first. The names of the ranges are
     `<model>.roc_auc`, `<model>.log_loss`, and for the others `roc_auc_over_<model>` (the first's minus the
     other's) and `log_loss_under_<model>` (the other's minus the first's): above 0 the first is better.
-    Empty where there are fewer than two blocks, one class alone, or a prediction that is not finite.
+    Empty where there are fewer than `FEWEST_BLOCKS` blocks, one class, or a prediction that is not finite.
     """
     finite = all(np.isfinite(found).all() for found in models.values())
-    if not finite or len(np.unique(blocks)) < 2 or len(np.unique(labels)) < 2:
+    if not finite or len(np.unique(blocks)) < FEWEST_BLOCKS or len(np.unique(labels)) < 2:
         return {}
     prepared = {name: scored(labels, found) for name, found in models.items()}
     first, *others = prepared

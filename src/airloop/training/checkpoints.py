@@ -8,9 +8,11 @@ A checkpoint is one file of plain arrays that appears whole or not at all, and i
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,9 +43,10 @@ class Progress:
 
     @property
     def best_epoch(self) -> int:
-        """The epoch with the lowest validation loss, the first of them; -1 before one is done."""
-        losses = [loss for _, loss in self.history]
-        return losses.index(min(losses)) if losses else -1
+        """The epoch with the lowest finite validation loss, the first of them; -1 without any."""
+        losses = [loss if math.isfinite(loss) else math.inf for _, loss in self.history]
+        lowest = min(losses, default=math.inf)
+        return losses.index(lowest) if math.isfinite(lowest) else -1
 
     def position(self) -> np.ndarray:
         """All but the weights, float64 [2 + 2 * epoch]."""
@@ -77,6 +80,8 @@ class Checkpoints:
 
     def load(self, shapes: Sequence[tuple[int, ...]]) -> tuple[Progress, list[np.ndarray]] | None:
         """The state, if one for variables of these `shapes` is there; an unreadable one counts as none."""
+        for left_behind in self._file.parent.glob(f".{self._file.name}.*"):
+            left_behind.unlink(missing_ok=True)
         try:
             with np.load(self._file, allow_pickle=False) as arrays:
                 variables = [arrays[f"variable_{n}"] for n in range(len(shapes))]
@@ -84,7 +89,7 @@ class Checkpoints:
                 progress = Progress.at(arrays["position"], best)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             log.warning("starting anew: checkpoint %s is of no use: %s", self._file, error)
             return None
         if [value.shape for value in variables] != list(shapes):

@@ -22,6 +22,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from airloop.errors import HistoryError, SpecError
 from airloop.training.checkpoints import Checkpoints, Progress
 from airloop.training.devices import Devices
 from airloop.training.encoding import Encoded
@@ -90,8 +91,9 @@ def fit(
     (0: none). `on_epoch` is told each epoch's losses. A training that has a checkpoint goes on from it, with
     the same rows in the same steps as if it had not stopped. Returns the number of the best epoch, from 0.
 
-    Raises `SpecError` for parameters that are absent or do not fit the devices, and `PreemptedError`, with a
-    checkpoint written, soon after `stop` is set.
+    Raises `SpecError` for parameters that are absent, do not fit the devices, or make the loss diverge,
+    `HistoryError` for fewer rows than replicas, and `PreemptedError`, with a checkpoint written, soon after
+    `stop` is set.
     """
     require_parameters(parameters, PARAMETERS, "fitting")
     fitting = Fitting(network.head, train, parameters, seed, devices, checkpoints)
@@ -100,17 +102,27 @@ def fit(
     for epoch, losses in enumerate(progress.history):
         on_epoch(epoch, _named(losses))
     patience, epochs = int(parameters["patience_epochs"]), int(parameters["max_epochs"])
-    # A network without a finite loss has no best epoch to wait for.
     while progress.epoch < epochs and progress.epoch - 1 - progress.best_epoch < max(patience, 1):
         train_loss = fitting.run_epoch(stop or threading.Event())
+        fitting.save()
         with fitting.averaged():
-            loss = _log_loss(logits(network, validation), validation.labels)
+            # The first worker's counts: another processor may round differently, and all must stop at once.
+            mine = _log_loss(logits(network, validation), validation.labels)
+            loss = float(devices.from_leader(np.array(mine)))
             progress.history.append((train_loss, loss))
             if progress.best_epoch == progress.epoch - 1:
                 progress.best_weights = [np.array(value) for value in network.head.get_weights()]
         progress.step, progress.seen_loss = 0, 0.0
         on_epoch(progress.epoch - 1, _named(progress.history[-1]))
         fitting.save()
+    if progress.best_epoch < 0:
+        # Or every next try would go on from here, and end here.
+        checkpoints.remove()
+        raise SpecError(
+            expected="a finite validation loss after at least one epoch",
+            found=f"{[loss for _, loss in progress.history]}",
+            next_step="lower training.parameters.learning_rate, or look for absurd values in the rows",
+        )
     network.head.set_weights(progress.best_weights)
     return progress.best_epoch
 
@@ -133,6 +145,12 @@ class Fitting:
         self._head, self._train, self._seed = head, train, seed
         self._devices, self._checkpoints = devices, checkpoints
         replicas = devices.replicas
+        if len(train) < replicas:
+            raise HistoryError(
+                expected=f"a row in the train split for each of the {replicas} replicas",
+                found=f"{len(train)}",
+                next_step="build a training set over a longer window, or train on fewer devices",
+            )
         self._batch = min(int(parameters["batch_size"]), len(train) // replicas * replicas)
         self._steps = len(train) // self._batch
         self._epochs = int(parameters["max_epochs"])

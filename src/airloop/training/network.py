@@ -25,7 +25,7 @@ class Network:
 
     def served(self, *, slope: float, offset: float) -> keras.Model:
         """Raw inputs to `probability`, [batch]: the sigmoid of `slope` times the logit plus `offset`."""
-        logit = self.head(self.encoder.output)
+        logit = keras.ops.cast(self.head(self.encoder.output), "float32")
         probability = keras.ops.sigmoid(logit * slope + offset)
         return keras.Model(self.encoder.input, {"probability": keras.ops.reshape(probability, (-1,))})
 

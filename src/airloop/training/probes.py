@@ -80,7 +80,9 @@ def single_inputs(use_case: UseCase, rows: Examples) -> Iterator[Probe]:
         else:
             known = np.isfinite(values) if item.type == "double" else values != 0
             areas = [_area(late, known[half:])]
-            if len(np.unique(late[known[half:]])) == 2:
+            positives = int(late[known[half:]].sum())
+            # A few rows are told apart by anything.
+            if min(positives, int(known[half:].sum()) - positives) >= use_case.gates.min_slice_positives:
                 areas.append(_area(late[known[half:]], values[half:][known[half:]]))
         yield Probe(name=item.name, value=max(areas), detail=f"ROC AUC {max(areas):.3f} alone")
 

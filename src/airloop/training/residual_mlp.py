@@ -134,6 +134,8 @@ def _head(
         1,
         kernel_initializer="zeros",
         bias_initializer=keras.initializers.Constant(statistics.prior_logit),
+        # Whatever the products are computed in: three digits would make ties of logits.
+        dtype="float32",
         name="logit",
     )(x)
     inputs = {"categories": categories, "numbers": values, "missing": missing, "times": times}

@@ -13,17 +13,20 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+import keras
 import numpy as np
 
 from airloop.dotted import load
+from airloop.errors import SettingsError
 from airloop.jobs import run_job
 from airloop.references import Candidate, Followed, TrainingSet
 from airloop.registry import RECORDED_REQUESTS, SAVED_MODEL
@@ -34,7 +37,6 @@ from airloop.training.calibration import Calibration, calibrate
 from airloop.training.checkpoints import Checkpoints
 from airloop.training.devices import TF_CONFIG, Devices, open_devices
 from airloop.training.encoding import encode
-from airloop.training.examples import Examples, read_examples, take
 from airloop.training.network import Network, require_parameters
 from airloop.training.provenance import code_commit, is_reproducible
 from airloop.training.served_model import ServedModel, export, recorded_requests
@@ -45,6 +47,8 @@ from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
 
 log = logging.getLogger(__name__)
+
+SCRATCH: Final = "train-"
 
 
 def train(
@@ -71,7 +75,9 @@ def train(
     if stop is not None:
         # Once more: TensorFlow's coordination of workers takes the signal for itself as it starts.
         stop_on_sigterm(stop)
+    checkpoints = Checkpoints(_checkpoint_folder(settings, spec, tags, params))
     if runs and there:
+        checkpoints.remove()
         log.info("run %s trained on %s already", there.info.run_id, training_set.tag)
         return Candidate(
             run_id=there.info.run_id, model_uri=runs.artifact_uri(there.info.run_id, SAVED_MODEL)
@@ -79,9 +85,9 @@ def train(
     if done:
         return Followed(worker=devices.worker)
     settings.scratch_dir.mkdir(parents=True, exist_ok=True)
-    checkpoints = Checkpoints(_checkpoint_folder(settings, spec, tags, params))
+    _sweep(settings.scratch_dir)
     job = _Job(settings, spec, training_set, devices, checkpoints, stop or threading.Event())
-    with tempfile.TemporaryDirectory(prefix="train-", dir=settings.scratch_dir) as scratch:
+    with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{os.getpid()}-", dir=settings.scratch_dir) as scratch:
         if runs is None:
             _fit(job, Path(scratch), lambda *_: None)
             return Followed(worker=devices.worker)
@@ -116,8 +122,8 @@ class _Job(NamedTuple):
     stop: threading.Event
 
     def go_on(self) -> None:
-        """Raises `PreemptedError` once it is to stop; fitting asks by itself, and saves first."""
-        if self.stop.is_set():
+        """Raises `PreemptedError` at all workers once one is to stop; fitting asks by itself, and saves."""
+        if self.devices.any_worker(self.stop.is_set()):
             raise fitting.PreemptedError("stopped between two steps of the job")
 
 
@@ -142,18 +148,19 @@ def _fit(job: _Job, scratch: Path, on_epoch: fitting.OnEpoch) -> _Fitted:
     """Stage the rows in `scratch`, and fit a network on them."""
     policy = job.spec.training
     require_parameters(policy.parameters, frozenset({"quantile_bins"}), "the statistics")
-    train_split, validation = (
-        stage(job.settings, job.spec, job.training_set, split, scratch / split)
-        for split in ("train", "validation")
-    )
+    train_split = stage(job.settings, job.spec, job.training_set, "train", scratch / "train")
+    job.go_on()
+    validation = stage(job.settings, job.spec, job.training_set, "validation", scratch / "validation")
     job.go_on()
     facts = statistics.compute(job.spec, train_split, bins=int(policy.parameters["quantile_bins"]))
     with job.devices.strategy.scope():
         network: Network = load(policy.model_builder)(job.spec, facts, policy.parameters)
     encoded_validation = encode(network, validation, scratch / "encoded_validation")
+    encoded_train = encode(network, train_split, scratch / "encoded_train")
+    job.go_on()
     best = fitting.fit(
         network,
-        encode(network, train_split, scratch / "encoded_train"),
+        encoded_train,
         encoded_validation,
         policy.parameters,
         policy.seed,
@@ -162,6 +169,12 @@ def _fit(job: _Job, scratch: Path, on_epoch: fitting.OnEpoch) -> _Fitted:
         checkpoints=job.checkpoints,
         stop=job.stop,
     )
+    if keras.mixed_precision.global_policy().name != "float32":
+        # What is served computes as it was trained, but on a processor that has no half precision.
+        keras.mixed_precision.set_global_policy("float32")
+        weights = network.head.get_weights()
+        network = load(policy.model_builder)(job.spec, facts, policy.parameters)
+        network.head.set_weights(weights)
     found = fitting.logits(network, encoded_validation)
     return _Fitted(network, best, calibrate(found, validation.labels, facts.prior_logit), facts.base_rate)
 
@@ -183,21 +196,21 @@ def _train_into(folder: Path, scratch: Path, job: _Job, runs: TrainingRuns, run_
             "train_base_rate": base_rate,
         },
     )
-    job.go_on()
     saved_model = folder / SAVED_MODEL
     export(network.served(slope=calibration.slope, offset=calibration.offset), job.spec, saved_model)
-    sample = _evenly_spaced(
-        read_examples(job.settings, job.spec, job.training_set, "test"), job.spec.rollout.replayed_requests
-    )
+    test = stage(job.settings, job.spec, job.training_set, "test", scratch / "test")
+    sample = test.at(test.spread(job.spec.rollout.replayed_requests)).columns
     recorded = recorded_requests(ServedModel(saved_model), sample)
     (folder / RECORDED_REQUESTS).write_text(recorded, encoding="utf-8")
     (folder / TRAINING_SET_FILE).write_text(job.training_set.model_dump_json(indent=2), encoding="utf-8")
 
 
-def _evenly_spaced(examples: Examples, rows: int) -> dict[str, np.ndarray]:
-    """At most `rows` rows of `examples`, spread over the whole split."""
-    indices = np.unique(np.linspace(0, len(examples) - 1, min(rows, len(examples))).round().astype(int))
-    return take(examples.columns, indices)
+def _sweep(scratch: Path) -> None:
+    """Remove what trainings left that were killed on this machine."""
+    for folder in scratch.glob(f"{SCRATCH}*"):
+        owner = folder.name.removeprefix(SCRATCH).split("-")[0]
+        if owner.isdecimal() and not Path("/proc", owner).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -209,7 +222,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     stop = threading.Event()
     stop_on_sigterm(stop)
-    workers = load_settings().training_workers
+    try:
+        workers = load_settings().training_workers
+    except SettingsError:
+        # The job itself meets it again, and reports it as jobs do.
+        workers = 1
     if workers > 1 and TF_CONFIG not in os.environ:
         return run_locally(workers, "airloop.training.train", arguments, stop)
 

@@ -6,16 +6,18 @@ and Kubernetes do it themselves). Does not belong here: what a worker does (`tra
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Final
 
 from airloop.errors import EXIT_PERMANENT
@@ -23,8 +25,14 @@ from airloop.training.devices import TF_CONFIG
 
 log = logging.getLogger(__name__)
 
+PR_SET_PDEATHSIG: Final = 1
+"""From Linux' `prctl.h`."""
 RESTARTS: Final = 3
 """Times that all workers are started again. A training that dies more often has another fault."""
+FINAL: Final = (0, EXIT_PERMANENT, 2)
+"""Statuses that another start would only repeat: done, a permanent error, flags that are refused."""
+REPORT_SECONDS: Final = 30.0
+"""How long the first worker has to report the permanent error that another one met before it."""
 NOTICE_SECONDS: Final = 60.0
 """How long workers have to write a checkpoint once they are asked to stop."""
 
@@ -38,7 +46,7 @@ def run_locally(workers: int, module: str, arguments: Sequence[str], stop: threa
     for left in reversed(range(RESTARTS + 1)):
         processes = _start(workers, module, arguments)
         status = _watch(processes, stop)
-        if status in (0, EXIT_PERMANENT) or stop.is_set() or not left:
+        if status in FINAL or stop.is_set() or not left:
             return status
         log.warning("a worker ended with status %d: all are started again", status)
     raise AssertionError("the last turn returns")
@@ -53,7 +61,11 @@ def _start(workers: int, module: str, arguments: Sequence[str]) -> list[subproce
         # The result is the first worker's.
         flags = arguments if worker == 0 else _without_result(arguments)
         environment = {**os.environ, TF_CONFIG: json.dumps(config)}
-        processes.append(subprocess.Popen([sys.executable, "-m", module, *flags], env=environment))
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", module, *flags], env=environment, preexec_fn=_die_with_parent
+            )
+        )
     log.info(
         "workers: %s", ", ".join(f"{item.pid} at {at}" for item, at in zip(processes, addresses, strict=True))
     )
@@ -68,8 +80,12 @@ def _watch(processes: Sequence[subprocess.Popen[bytes]], stop: threading.Event) 
         while True:
             ended = [process.poll() for process in processes]
             bad = [status for status in ended if status]
-            if bad and (EXIT_PERMANENT in bad or asked_at is None or None not in ended):
-                return EXIT_PERMANENT if EXIT_PERMANENT in bad else bad[0]
+            if EXIT_PERMANENT in bad:
+                with suppress(subprocess.TimeoutExpired):
+                    processes[0].wait(REPORT_SECONDS)
+                return EXIT_PERMANENT
+            if bad and (asked_at is None or None not in ended):
+                return bad[0]
             if ended == [0] * len(processes):
                 return 0
             if stop.is_set() and asked_at is None:
@@ -85,6 +101,11 @@ def _watch(processes: Sequence[subprocess.Popen[bytes]], stop: threading.Event) 
             process.wait()
 
 
+def _die_with_parent() -> None:
+    """In the worker, before it starts: a launcher that is killed must leave no second set of workers."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _free_ports(count: int) -> list[int]:
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
@@ -94,7 +115,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _without_result(arguments: Sequence[str]) -> list[str]:
-    flags = list(arguments)
+    flags = [flag for flag in arguments if not flag.startswith("--result=")]
     if "--result" in flags:
         at = flags.index("--result")
         del flags[at : at + 2]

@@ -398,6 +398,8 @@ class UseCase(SpecPart):
             "feature_tables.features": list(self.features),
             "request": [field.name for field in self.request],
             "inputs": [*(item.name for item in self.inputs), *(item.name for item in self.elapsed)],
+            "gates.slices": [cut.name for cut in self.gates.slices],
+            "gates.behaviours": [behaviour.name for behaviour in self.gates.behaviours],
         }
         for where, names in groups.items():
             for name, count in Counter(names).items():
