@@ -9,6 +9,7 @@ belong here: training again (the DAG raises the request), or changing what serve
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal
@@ -38,7 +39,8 @@ _RUNS: Final = 500
 def affected_models(settings: Settings, erasure: ErasurePlan | ErasureDone) -> ErasureModels:
     """The models of the training sets that have or had the subject.
 
-    After an `ErasureDone` they are marked, and revoked where the spec says so; a plan only lists them.
+    After an `ErasureDone` they are marked, and revoked where the spec says so; a plan only lists them. What
+    interrupted trainings of the use case left (weights that learnt from its rows) goes then too.
     Marking is safe to repeat. Revoking takes the version's aliases; the model server keeps what it has loaded
     until a rollout of another version.
     """
@@ -49,6 +51,8 @@ def affected_models(settings: Settings, erasure: ErasurePlan | ErasureDone) -> E
             spec = use_case(training_set.use_case)
         except SpecError:
             continue  # the table of a use case that is gone
+        if isinstance(erasure, ErasureDone):
+            shutil.rmtree(settings.checkpoints_dir / spec.name, ignore_errors=True)
         for model in _models_of(client, spec, training_set):
             models.append(model)
             if isinstance(erasure, ErasureDone):
