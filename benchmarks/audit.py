@@ -58,6 +58,7 @@ from airloop.sources.contract import check_contract, record_schema
 from airloop.sources.nycflights import NycFlightsReplay
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
+from benchmarks.spark_work import work_of
 from spark_jobs.audit import BATCH, Audited, audit_on_branch
 from spark_jobs.auditing.suite import join_references
 from spark_jobs.raw_tables import raw_rows
@@ -78,13 +79,6 @@ class Took(NamedTuple):
 
     seconds: float
     cpu_seconds: float
-
-
-class Work(NamedTuple):
-    """What Spark did for one audit."""
-
-    jobs: int
-    rows_read: int
 
 
 def clean_tables(spark: SparkSession, spec: UseCase, settings: Settings) -> dict[str, DataFrame]:
@@ -227,28 +221,6 @@ def cpu_seconds(processes: Sequence[psutil.Process]) -> float:
     """Processor time that `processes` have had."""
     times = [process.cpu_times() for process in processes]
     return sum(item.user + item.system for item in times)
-
-
-def work_of(spark: SparkSession, work: Callable[[], Any]) -> tuple[Work, Any]:
-    """What Spark does for `work`, and what that returns.
-
-    Jobs of broadcasts are in groups of their own, so jobs are told from earlier ones by their numbers.
-    """
-    before = finished(spark)
-    outcome = work()
-    after = finished(spark)
-    return Work(after.jobs - before.jobs, after.rows_read - before.rows_read), outcome
-
-
-def finished(spark: SparkSession) -> Work:
-    """What Spark has done in this session."""
-    # Neither is in Spark Connect; jobs may not use it, a benchmark of a local session may.
-    context = spark._jsc.sc()
-    context.listenerBus().waitUntilEmpty()
-    store = context.statusStore()
-    stages = store.stageList(None, False, False, spark._sc._gateway.new_array(spark._jvm.double, 0), None)
-    read = sum(stages.apply(number).inputRecords() for number in range(stages.size()))
-    return Work(jobs=store.jobsList(None).size(), rows_read=read)
 
 
 def measure(spark: SparkSession, spec: UseCase, rows: int, repeats: int, *, stock: bool) -> dict[str, Any]:

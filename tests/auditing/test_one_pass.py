@@ -14,6 +14,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from benchmarks.spark_work import work_of
 from spark_jobs.auditing import one_pass
 from spark_jobs.auditing.one_pass import (
     By,
@@ -27,7 +28,6 @@ from spark_jobs.auditing.one_pass import (
     measure,
     slice_for,
 )
-from tests.auditing.spark_work import work_of
 
 ALL = Slice()
 ROWS = 2_000

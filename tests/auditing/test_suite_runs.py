@@ -12,10 +12,10 @@ from pyspark.sql import DataFrame, SparkSession
 from airloop.errors import SpecError
 from airloop.intervals import Interval
 from airloop.use_cases.spec import CleanTable, Expectation
+from benchmarks.spark_work import work_of
 from spark_jobs.audit import Audited, audit_table
 from spark_jobs.auditing.reference import Reference
 from spark_jobs.auditing.suite import suite_of
-from tests.auditing.spark_work import work_of
 
 DAY = Interval(datetime(2013, 3, 4, tzinfo=UTC), datetime(2013, 3, 5, tzinfo=UTC))
 ROWS = 500

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from airloop.training.measures import SMALLEST_PROBABILITY
+from airloop.training.measures import row_losses
 from airloop.verdict import Range
 
 RESAMPLES: Final = 1000
@@ -55,8 +55,7 @@ def scored(labels: np.ndarray, probabilities: np.ndarray) -> Scored:
     """Prepare `probabilities` [rows] of `labels` [rows], 0 or 1."""
     order = np.argsort(probabilities, kind="stable")
     ties = np.concatenate([[0], np.cumsum(np.diff(probabilities[order]) > 0)]).astype(np.int64)
-    p = np.clip(probabilities.astype(np.float64), SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
-    return Scored(order, ties, -np.where(labels == 1, np.log(p), np.log1p(-p)), labels)
+    return Scored(order, ties, row_losses(labels, probabilities), labels)
 
 
 def resampled(blocks: np.ndarray, seed: int, resamples: int = RESAMPLES) -> Iterator[np.ndarray]:

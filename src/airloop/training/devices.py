@@ -116,7 +116,7 @@ def _place(tf_config: str) -> tuple[int, int]:
     try:
         config = json.loads(tf_config)
         cluster, task = config["cluster"], config["task"]
-        members = [(kind, number) for kind, number in _members(cluster)]
+        members = list(_members(cluster))
         return len(members), members.index((task["type"], int(task["index"])))
     except (ValueError, KeyError, TypeError) as error:
         raise SpecError(

@@ -14,7 +14,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
@@ -31,6 +30,7 @@ from airloop.training.examples import Examples, read_examples
 from airloop.training.measures import measure
 from airloop.training.served_model import ServedModel
 from airloop.training.slices import slices_of
+from airloop.training.statistics import SECONDS_PER_DAY
 from airloop.training.tracking import TRAINING_SET, VERDICT_FILE, VERDICT_PAGE, TrainingRuns
 from airloop.training.verdict_page import page_of
 from airloop.use_cases.catalogue import use_case
@@ -38,8 +38,6 @@ from airloop.use_cases.spec import UseCase
 from airloop.verdict import Champion, SliceMeasures, Verdict, judge
 
 log = logging.getLogger(__name__)
-
-SECONDS_PER_DAY: Final = 86_400
 
 
 def evaluate(settings: Settings, spec: UseCase, training_set: TrainingSet, candidate: Candidate) -> Evaluated:

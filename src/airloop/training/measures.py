@@ -13,13 +13,19 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from airloop.verdict import Measures
 
 CALIBRATION_BINS: Final = 15
-SMALLEST_PROBABILITY: Final = 1e-7
+_SMALLEST: Final = 1e-7
+
+
+def row_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Negative log likelihood of each row in nats; probabilities of 0 and 1 count as 1e-7 away from it."""
+    p = np.clip(probabilities.astype(np.float64), _SMALLEST, 1 - _SMALLEST)
+    losses: np.ndarray = -np.where(labels == 1, np.log(p), np.log1p(-p))
+    return losses
 
 
 def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean negative log likelihood in nats; probabilities of 0 and 1 count as 1e-7 away from it."""
-    p = np.clip(probabilities.astype(np.float64), SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
-    return float(-np.mean(np.where(labels == 1, np.log(p), np.log1p(-p))))
+    """Mean of `row_losses`."""
+    return float(np.mean(row_losses(labels, probabilities)))
 
 
 def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:

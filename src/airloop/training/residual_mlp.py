@@ -19,10 +19,9 @@ import numpy as np
 from keras import layers, ops
 
 from airloop.training.network import Network, require_parameters
-from airloop.training.statistics import SECONDS_PER_HOUR, Number, Statistics
+from airloop.training.statistics import SECONDS_PER_DAY, SECONDS_PER_HOUR, Number, Statistics
 from airloop.use_cases.spec import ModelInput, UseCase
 
-SECONDS_PER_DAY: Final = 86400
 EPOCH_WEEKDAY: Final = 3
 """1970-01-01 was a Thursday, and Monday is 0."""
 DAY_HARMONICS: Final = 4

@@ -1,6 +1,6 @@
 """What Spark did for a piece of work: jobs started, rows read from files.
 
-Belongs here: that count. Does not belong here: tests, or any work.
+Belongs here: that count, for benchmarks and tests. Does not belong here: any work.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ class Work(NamedTuple):
 
 
 def work_of(spark: SparkSession, work: Callable[[], T]) -> tuple[Work, T]:
-    """What Spark does for `work`, and what that returns."""
+    """What Spark does for `work`, and what that returns.
+
+    Jobs of broadcasts are in groups of their own, so jobs are told from earlier ones by their numbers.
+    """
     before = _done(spark)
     outcome = work()
     after = _done(spark)
@@ -29,6 +32,7 @@ def work_of(spark: SparkSession, work: Callable[[], T]) -> tuple[Work, T]:
 
 
 def _done(spark: SparkSession) -> Work:
+    # Neither is in Spark Connect; jobs may not use it, a benchmark or test of a local session may.
     context = spark._jsc.sc()
     context.listenerBus().waitUntilEmpty()
     store = context.statusStore()
