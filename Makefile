@@ -60,7 +60,7 @@ test-data-faults: setup-tests ## broken data and killed streams, not in make tes
 	$(PYTHON) -m tests.data_faults
 
 .PHONY: bench-model
-bench-model: setup ## the model beside a base rate, a logistic regression and LightGBM, on fixed windows
+bench-model: setup ## our model and LightGBM, tuned for equally long, on fixed windows; ends with one line of JSON
 	$(PYTHON) -m benchmarks.model
 
 .PHONY: bench-training

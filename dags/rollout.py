@@ -21,12 +21,13 @@ a version it takes the challenger, or the champion when there is none, which the
 
 | task | what it does | when it fails |
 |---|---|---|
-| `infra_check` | loads the version, replays recorded requests | the candidate is unloaded |
-| `promote` | label and alias `champion` | the candidate is unloaded; the champion keeps serving |
+| `infra_check` | verifies its signature, loads it, replays recorded requests | the candidate is unloaded |
+| `promote` | label, audit record, alias `champion` | the candidate is unloaded; the champion keeps serving |
 | `live` | announces the live model | |
 | `abandon` | only after a failure: unloads the candidate | |
 
-To roll back, trigger it with the earlier `version`. Runbook: `docs/runbooks/rollout_failed.md`.
+To roll back, trigger it with the earlier `version` and a `reason`.
+Runbook: `docs/runbooks/rollout_failed.md`.
 """
 
 
@@ -48,12 +49,27 @@ def build(use_case: UseCase) -> DAG:
                 minimum=1,
                 title="Model version",
                 description="number in the registry; empty for the challenger",
-            )
+            ),
+            "reason": Param(
+                "",
+                type="string",
+                title="Reason",
+                description="for the record of what served when; above all when going back",
+            ),
         },
     ) as dag:
         asked = {"version": "{{ params.version or '' }}"}
         infra_check = job_task(use_case, "infra_check", "serving.infra_check", asked, multiple_outputs=True)
-        promote = job_task(use_case, "promote", "serving.promote", {"version": infra_check.output["version"]})
+        promote = job_task(
+            use_case,
+            "promote",
+            "serving.promote",
+            {
+                "version": infra_check.output["version"],
+                "reason": "{{ params.reason }}",
+                "who": "{{ dag_run.triggering_user_name or '' }}",
+            },
+        )
         # This leaf fails with them: a run that abandoned its candidate in good order is still a failed run.
         live = EmptyOperator(task_id="live", outlets=[assets.live_model(use_case)])
         abandon = job_task(use_case, "abandon", "serving.abandon", asked, trigger_rule=TriggerRule.ONE_FAILED)

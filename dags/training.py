@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
-from airflow.sdk import DAG, AssetOrTimeSchedule, Param, chain, task
+from airflow.sdk import DAG, AssetOrTimeSchedule, Param, TriggerRule, XComArg, chain, task
 
 from airloop.use_cases.catalogue import all_use_cases
-from airloop.use_cases.spec import UseCase
-from airloop_airflow import assets, gate, run_times
-from airloop_airflow.jobs import job_task
+from airloop.use_cases.spec import CrossValidation, Tuning, UseCase
+from airloop_airflow import assets, gate, optional_steps, run_times
+from airloop_airflow.jobs import JobOperator, job_task, mapped_job_task
 from airloop_airflow.policy import dag_arguments, schedule
 
 DOC = """
@@ -22,7 +24,9 @@ verdict accepts it. Starts weekly, when a retrain request is raised, and by hand
 |---|---|---|
 | `resolve_as_of` | form or `--conf`, else the data interval's end, else the day | correct the date |
 | `training_set` | point-in-time join by Feast, pinned by a tag | it names the days that miss features |
+| `study`, `trial`, `tuned` | with `tune`: a search for better parameters | a failed trial fails no run |
 | `train` | TensorFlow; the model and its metrics are an MLflow run | |
+| `folds`, `fold`, `cross_validated` | with `cross_validate`: the parameters, measured over several times | |
 | `evaluate` | baseline, champion on the same rows, verdict document | |
 | `gate` | ends the run here when the verdict rejects | see `candidate_rejected.md` |
 | `register` | challenger in MLflow; starts `<use_case>_rollout` through its Asset | |
@@ -31,18 +35,112 @@ Runbook: `docs/runbooks/training_failed.md`.
 """
 
 
-def _days(title: str) -> Param:
+def _count(title: str, unit: str) -> Param:
     return Param(
         None,
         type=["null", "integer"],
         minimum=1,
         title=title,
-        description="days; empty for the spec's",
+        description=f"{unit}; empty for the spec's",
+    )
+
+
+def _switch(title: str, description: str) -> Param:
+    return Param(False, type="boolean", title=title, description=description)
+
+
+TUNING_PARAMS = {
+    "tune": _switch(
+        "Tune the parameters", "search for better ones first; a trial takes as long as a training"
+    ),
+    "trials": _count("Trials of the tuning", "how many"),
+    "minutes": _count("Time of the tuning", "minutes after which no trial starts"),
+}
+CROSS_VALIDATION_PARAMS = {
+    "cross_validate": _switch(
+        "Cross-validate", "train and measure on several times before the test window too"
+    )
+}
+
+
+def _wanted(param: str) -> XComArg:
+    """Skips the tasks after it, but none after those by itself, unless the run's `param` is on."""
+    step = task.short_circuit(
+        optional_steps.is_wanted, task_id=f"wants_to_{param}", ignore_downstream_trigger_rules=False
+    )
+    return step(param)
+
+
+def _tuned(use_case: UseCase, tuning: Tuning, pinned: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Flags with the parameters that a study finds; none where it is skipped."""
+    study = job_task(
+        use_case,
+        "study",
+        "airloop.training.study",
+        {**pinned, "trials": "{{ params.trials or '' }}", "minutes": "{{ params.minutes or '' }}"},
+        each="slots",
+    )
+    chain(_wanted("tune"), study)
+    asked = {"study": study.output["name"]}
+    trial = mapped_job_task(
+        use_case,
+        "trial",
+        "airloop.training.trial",
+        {**pinned, **asked},
+        flag="slot",
+        values=study.output,
+        at_once=tuning.parallel_trials,
+        timeout=timedelta(hours=12),
+    )
+    # A trial may fail, or all of them: then `tuned` says so. It is skipped with the study.
+    tuned = job_task(
+        use_case,
+        "tuned",
+        "airloop.training.tuned",
+        asked,
+        trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,
+        has_report=True,
+    )
+    chain(trial, tuned)
+    return {"parameters": tuned.output}
+
+
+def _cross_validated(
+    use_case: UseCase,
+    policy: CrossValidation,
+    pinned: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+    train: JobOperator,
+) -> None:
+    folds = job_task(
+        use_case,
+        "folds",
+        "airloop.training.folds",
+        {**pinned, **parameters},
+        each="folds",
+        trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
+    )
+    # After the training: on one machine they would take each other's processors.
+    chain([_wanted("cross_validate"), train], folds)
+    given = {**pinned, "parameters": folds.output["tuned"]}
+    fold = mapped_job_task(
+        use_case,
+        "fold",
+        "airloop.training.fold",
+        given,
+        flag="fold",
+        values=folds.output,
+        at_once=policy.parallel_folds,
+        timeout=timedelta(hours=12),
+    )
+    job_task(
+        use_case, "cross_validated", "airloop.training.cross_validated", {**given, "measured": fold.output}
     )
 
 
 def build(use_case: UseCase) -> DAG:
     """The training DAG of `use_case`."""
+    policy = use_case.training
     with DAG(
         f"{use_case.name}_training",
         description=f"A candidate, judged and registered: {use_case.description}",
@@ -60,9 +158,11 @@ def build(use_case: UseCase) -> DAG:
                 title="As of",
                 description="UTC day whose midnight to look back from; empty for the run's",
             ),
-            "train_days": _days("Training window"),
-            "validation_days": _days("Validation window"),
-            "test_days": _days("Test window"),
+            "train_days": _count("Training window", "days"),
+            "validation_days": _count("Validation window", "days"),
+            "test_days": _count("Test window", "days"),
+            **(TUNING_PARAMS if policy.tuning else {}),
+            **(CROSS_VALIDATION_PARAMS if policy.cross_validation else {}),
         },
     ) as dag:
         training_set = job_task(
@@ -77,9 +177,24 @@ def build(use_case: UseCase) -> DAG:
             },
         )
         pinned = {"training-set": training_set.output}
-        train = job_task(use_case, "train", "airloop.training.train", pinned, timeout=timedelta(hours=12))
+        parameters = _tuned(use_case, policy.tuning, pinned) if policy.tuning else {}
+        train = job_task(
+            use_case,
+            "train",
+            "airloop.training.train",
+            {**pinned, **parameters},
+            timeout=timedelta(hours=12),
+            # Without a study its result is skipped.
+            trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
+        )
+        if policy.cross_validation:
+            _cross_validated(use_case, policy.cross_validation, pinned, parameters, train)
         evaluate = job_task(
-            use_case, "evaluate", "airloop.training.evaluate", {**pinned, "candidate": train.output}
+            use_case,
+            "evaluate",
+            "airloop.training.evaluate",
+            {**pinned, "candidate": train.output},
+            has_report=True,
         )
         judged = task.short_circuit(gate.accepted, task_id="gate")(evaluate.output)
         register = job_task(

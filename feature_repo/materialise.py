@@ -27,23 +27,20 @@ from spark_jobs.session import open_session
 MOMENT = timedelta(microseconds=1)
 
 
-def span_to_write(store: FeatureStore, table: FeatureTable, interval: Interval) -> Interval:
-    """What of `interval` the online store needs, and no older value over a newer one.
+def span_to_write(table: FeatureTable, interval: Interval) -> Interval:
+    """What of `interval` the online store needs: values past their time to live at its end would not count.
 
-    The online store keeps one value per entity, written last. Values older than the view's time to live at
-    the end would count as missing, so they are left out; when a later interval was materialised before (this
-    is a backfill), the span reaches to its end, so that the latest value is written again.
+    Nothing outside `interval` is read, so a day costs a day. An older value never replaces a newer one: the
+    online stores see to that (`feature_repo.newest_wins`; Feast's Redis store does it itself).
     """
-    done = store.get_feature_view(table.name).materialization_intervals
-    end = max([interval.end, *(until + MOMENT for _, until in done)])
-    return Interval(max(min(interval.start, end), end - table.time_to_live), end)
+    return Interval(max(interval.start, interval.end - table.time_to_live), interval.end)
 
 
 def materialise(store: FeatureStore, spec: UseCase, interval: Interval, settings: Settings) -> Materialised:
     """Apply the definitions and write the latest values known at the interval's end."""
     store.apply(load(spec.feature_definitions).definitions(spec, settings))
     for table in spec.feature_tables:
-        span = span_to_write(store, table, interval)
+        span = span_to_write(table, interval)
         store.materialize(span.start, span.end - MOMENT, feature_views=[table.name])
     return Materialised(
         feature_views=tuple(table.name for table in spec.feature_tables),

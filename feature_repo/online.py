@@ -11,11 +11,11 @@ import os
 os.environ["FEAST_USAGE"] = "False"  # read when the package is imported, which the next lines do
 
 from feast import FeatureStore
-from feast.infra.online_stores.sqlite import SqliteOnlineStoreConfig
 from feast.infra.registry.sql import SqlRegistryConfig
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 
 from airloop.settings import Settings
+from feature_repo.newest_wins import NewestWinsSqliteOnlineStoreConfig
 
 PROJECT = "airloop"
 REGISTRY_CACHE_SECONDS = 30
@@ -48,7 +48,7 @@ def repo_config(settings: Settings, offline_store: FeastConfigBaseModel | None =
 
 def _online_store(settings: Settings) -> FeastConfigBaseModel:
     if settings.redis_connection is None:
-        return SqliteOnlineStoreConfig(type="sqlite", path=str(settings.feast_dir / "online.db"))
+        return NewestWinsSqliteOnlineStoreConfig(path=str(settings.feast_dir / "online.db"))
     # Only here: who keeps online values in SQLite needs no Redis client.
     from feast.infra.online_stores.redis import RedisOnlineStoreConfig
 

@@ -1,19 +1,24 @@
 """Feast objects from a spec's feature tables, so that a column's name and type stand once.
 
-Belongs here: the translation of one feature table into one feature view. Does not belong here: which
-entities and views a use case has (its own file beside this one).
+Belongs here: the translation of one feature table into one feature view, of one on-demand view into Feast's,
+and of a list of features into a service. Does not belong here: which entities and views a use case has (its
+own file beside this one), or what an on-demand function computes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from feast import Entity, FeatureView, Field
+from feast import Entity, FeatureService, FeatureView, Field
+from feast.data_source import PushSource, RequestSource
 from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
+from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.types import FeastType, Float64, Int64, String, UnixTimestamp
 
+from airloop.dotted import load
+from airloop.prediction_request import ON_DEMAND_TIME, on_demand_fields
 from airloop.settings import Settings
-from airloop.use_cases.spec import FeatureTable
+from airloop.use_cases.spec import FeatureTable, OnDemandView, UseCase
 
 TYPES: Mapping[str, FeastType] = {
     "string": String,
@@ -24,8 +29,18 @@ TYPES: Mapping[str, FeastType] = {
 EVENT_TIMESTAMP = "event_timestamp"
 
 
-def batch_view(table: FeatureTable, entities: Mapping[str, Entity], settings: Settings) -> FeatureView:
-    """The feature view over the Iceberg table `features.<name>`."""
+def push_source_of(table: FeatureTable) -> str:
+    """The name under which rows of `table` are pushed."""
+    return f"{table.name}_push"
+
+
+def feature_view(table: FeatureTable, entities: Mapping[str, Entity], settings: Settings) -> FeatureView:
+    """The view over the Iceberg table `features.<name>`, which takes pushes where the spec says so."""
+    batch = SparkSource(
+        name=f"{table.name}_source",
+        table=f"{settings.catalog_name}.features.{table.name}",
+        timestamp_field=EVENT_TIMESTAMP,
+    )
     return FeatureView(
         name=table.name,
         entities=[entities[name] for name in table.entities],
@@ -34,10 +49,51 @@ def batch_view(table: FeatureTable, entities: Mapping[str, Entity], settings: Se
             *(Field(name=name, dtype=String) for name in table.entities),
             *(Field(name=name, dtype=TYPES[type_]) for name, type_ in table.features.items()),
         ],
-        source=SparkSource(
-            name=f"{table.name}_source",
-            table=f"{settings.catalog_name}.features.{table.name}",
-            timestamp_field=EVENT_TIMESTAMP,
-        ),
+        source=PushSource(name=push_source_of(table), batch_source=batch) if table.pushed else batch,
         online=True,
     )
+
+
+def on_demand_view(
+    view: OnDemandView, views: Mapping[str, FeatureView], use_case: UseCase
+) -> OnDemandFeatureView:
+    """Feast's view of `view`. The registry names its function, whose code comes with the deployment.
+
+    Feast would keep the function's source there, and run that: without what else its module has, and with
+    whatever somebody wrote into the registry's place.
+    """
+    function = load(view.function)
+    asked = RequestSource(
+        name=f"{view.name}_request",
+        schema=[
+            *(
+                Field(name=name, dtype=Int64 if kind == "seconds" else String)
+                for name, kind in on_demand_fields(use_case, view).items()
+            ),
+            Field(name=ON_DEMAND_TIME, dtype=Int64),
+        ],
+    )
+    return OnDemandFeatureView(
+        name=view.name,
+        sources=[*(views[name] for name in view.tables), asked],
+        schema=[Field(name=name, dtype=TYPES[type_]) for name, type_ in view.features.items()],
+        mode="python",
+        udf=function,
+        udf_string=f"from {function.__module__} import {function.__name__}",
+    )
+
+
+def feature_service(
+    name: str,
+    features: Iterable[str],
+    views: Iterable[FeatureView | OnDemandFeatureView],
+    owner: str,
+) -> FeatureService:
+    """A service of just these features, whichever views they are of."""
+    wanted = set(features)
+    parts = []
+    for view in views:
+        names = [field.name for field in view.features if field.name in wanted]
+        if names:
+            parts.append(view[names])
+    return FeatureService(name=name, features=parts, owner=owner)

@@ -11,9 +11,7 @@ import json
 import logging
 import math
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from airloop import registry
 from airloop.errors import RolloutError
@@ -95,16 +93,13 @@ def infra_check(settings: Settings, spec: UseCase, version: int | None) -> Infra
     """Load `version` (by default the challenger, else the champion) and replay its recorded requests.
 
     Leaves it loaded and in the model config, without a label. Raises `RegistryError` when there is no such
-    version, `RolloutError` when it does not load or answers differently; the config file is then as before.
+    version or its artifacts are not as they were signed, `RolloutError` when it does not load or answers
+    differently; the config file is then as before.
     """
     name = spec.model_name
     version = candidate_version(settings, spec, version)
-    run_id = registry.run_of(settings, name, version)
-    with tempfile.TemporaryDirectory() as folder:
-        path = registry.download_artifacts(settings, run_id, registry.RECORDED_REQUESTS, Path(folder))
-        columns, recorded = parse_recorded(spec, path.read_text(encoding="utf-8"))
     with exclusive(settings), ModelServer(settings.model_server_address) as server:
-        stage_model(settings, name, version, run_id)
+        columns, recorded = parse_recorded(spec, stage_model(settings, name, version))
         models = read_models(settings)
         models[name] = served_model(settings, models, name).with_version(version)
         load_version(server, models, name, version, timeout=spec.rollout.load_timeout_seconds)

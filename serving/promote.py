@@ -3,7 +3,8 @@
 Belongs here: the order of the steps. Does not belong here: any check of the candidate (`infra_check`).
 
 Each step leaves a state that serves, and repeating the job finishes what an earlier run began: the label on
-the model server, then the config file, then the registry's aliases, then the versions that are superseded.
+the model server, then the record of what serves, then the config file, then the registry's aliases, then the
+versions that are superseded.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from airloop.errors import RolloutError
 from airloop.jobs import run_job
 from airloop.prediction_request import assemble_inputs, example_request
 from airloop.references import LiveModel
+from airloop.serving_history import record_promotion, recorded_champion
 from airloop.settings import Settings
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
@@ -34,18 +36,20 @@ RELOAD_TIMEOUT_SECONDS = 60.0
 PROBE_TIMEOUT_SECONDS = 10.0
 
 
-def promote(settings: Settings, spec: UseCase, version: int) -> LiveModel:
+def promote(settings: Settings, spec: UseCase, version: int, *, reason: str = "", who: str = "") -> LiveModel:
     """Make `version` the champion; the champion before it stays loaded, older versions leave.
 
-    Raises `RegistryError` when the registry has no such version, `RolloutError` when it has not passed its
-    infra check, is not available, or does not answer as champion; what served before then still does.
+    `reason` and `who` go on record (`airloop.serving_history`). Raises `RegistryError` when the registry has
+    no such version, `RolloutError` when it has not passed its infra check, is not available, or does not
+    answer as champion, `AuditLogError` when the record was tampered with; what served before then still does.
     """
     name = spec.model_name
-    registry.run_of(settings, name, version)
+    facts = _facts(settings, name, version)
     with exclusive(settings), ModelServer(settings.model_server_address) as server:
         models = read_models(settings)
         model = served_model(settings, models, name)
         _require_checked(server, model, version)
+        recorded_champion(settings, spec.name)  # A change that cannot be put on record is not made.
         promoted = {**models, name: model.with_champion(version)}
         serve(server, promoted, timeout=RELOAD_TIMEOUT_SECONDS)
         try:
@@ -53,6 +57,15 @@ def promote(settings: Settings, spec: UseCase, version: int) -> LiveModel:
         except RolloutError:
             serve(server, models, timeout=RELOAD_TIMEOUT_SECONDS)
             raise
+        record_promotion(
+            settings,
+            use_case=spec.name,
+            version=version,
+            replaces=model.champion,
+            facts=facts,
+            reason=reason,
+            who=who,
+        )
         write_models(settings, promoted)
         _set_aliases(settings, name, version)
         kept = promoted[name].without_superseded()
@@ -63,6 +76,16 @@ def promote(settings: Settings, spec: UseCase, version: int) -> LiveModel:
         _remove_superseded_folders(kept, version)
     log.info("version %d of model %s is the champion", version, name)
     return LiveModel(name=name, version=version, previous_version=kept.previous)
+
+
+def _facts(settings: Settings, name: str, version: int) -> dict[str, str]:
+    """What the record says of the version: enough to tell which bytes served, without the registry."""
+    tags = registry.tags_of(settings, name, version)
+    kept = ("training_set", "code_commit", registry.SIGNATURE_DIGEST)
+    return {
+        "mlflow_run": registry.run_of(settings, name, version),
+        **{key.removeprefix("airloop."): tags[key] for key in kept if key in tags},
+    }
 
 
 def _require_checked(server: ModelServer, model: ServedModel, version: int) -> None:
@@ -110,9 +133,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line; see `airloop.jobs.run_job` for the exit status and the result file."""
 
     def work(arguments: argparse.Namespace, settings: Settings) -> LiveModel:
-        return promote(settings, use_case(arguments.use_case), arguments.version)
+        return promote(
+            settings,
+            use_case(arguments.use_case),
+            arguments.version,
+            reason=arguments.reason,
+            who=arguments.who,
+        )
 
-    return run_job(rollout_parser(__doc__, version_required=True), work, argv)
+    parser = rollout_parser(__doc__, version_required=True)
+    parser.add_argument("--reason", default="", help="why; above all when going back to an earlier version")
+    parser.add_argument("--who", default="", help="who asked for it; by default the Airflow run, or by-hand")
+    return run_job(parser, work, argv)
 
 
 if __name__ == "__main__":

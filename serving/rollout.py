@@ -17,6 +17,8 @@ from typing import Final
 from airloop import registry
 from airloop.errors import RegistryError, RolloutError
 from airloop.settings import Settings
+from airloop.signed_models import download_verified
+from airloop.signing import differs
 from airloop.use_cases.spec import UseCase
 from serving.model_config import ServedModel, config_message
 from serving.model_server_client import AVAILABLE, END, ModelServer, ModelServerLate, ModelServerRefused
@@ -58,36 +60,59 @@ def version_folder(settings: Settings, name: str, version: int) -> Path:
     return settings.models_dir / name / str(version)
 
 
-def stage_model(settings: Settings, name: str, version: int, run_id: str) -> None:
-    """Put the run's SavedModel where the model server looks for `version`; nothing to do if it is there.
+def stage_model(settings: Settings, name: str, version: int) -> str:
+    """Put the version's SavedModel where the model server looks for it; its recorded requests, as JSON.
 
-    The download goes under a name that is no version number and is renamed when it is whole, so that the
-    model server never sees a part. Raises `RegistryError` when the run has no SavedModel, `RolloutError` when
-    the folder is another run's.
+    The download goes under a name that is no version number, is verified there against its signature, and
+    renamed then, so that the model server never sees a part or anything that was not signed. A version that
+    is there already must have the same files. Raises `RegistryError` when the run's artifacts are not as they
+    were signed, and leaves nothing behind; `RolloutError` when the version's folder is another run's, or was
+    changed since.
     """
+    run_id = registry.run_of(settings, name, version)
     target = version_folder(settings, name, version)
     staging = target.with_name(f"staging-{version}")
     shutil.rmtree(staging, ignore_errors=True)
-    if target.exists():
-        owner = target / RUN_FILE
-        found = owner.read_text(encoding="utf-8") if owner.exists() else "no run"
-        if found != run_id:
-            raise RolloutError(
-                expected=f"{target} to be the model of MLflow run {run_id}",
-                found=f"the model of {found}",
-                next_step="move the folder away and run the rollout again; it comes from the model registry",
-            )
-        return
-    model = registry.download_artifacts(settings, run_id, registry.SAVED_MODEL, staging)
+    try:
+        download_verified(settings, name, version, staging)
+        model = staging / registry.SAVED_MODEL
+        _require_saved_model(model, run_id)
+        if target.exists():
+            _require_same(target, model, run_id)
+        else:
+            (model / RUN_FILE).write_text(run_id, encoding="utf-8")
+            model.rename(target)
+        return (staging / registry.RECORDED_REQUESTS).read_text(encoding="utf-8")
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _require_saved_model(model: Path, run_id: str) -> None:
     if not (model / "saved_model.pb").is_file():
         raise RolloutError(
             expected=f"a SavedModel in artifact {registry.SAVED_MODEL!r} of run {run_id}",
             found="a folder without saved_model.pb",
             next_step="train the model again",
         )
-    (model / RUN_FILE).write_text(run_id, encoding="utf-8")
-    model.rename(target)
-    shutil.rmtree(staging)
+
+
+def _require_same(target: Path, model: Path, run_id: str) -> None:
+    """Raises `RolloutError` unless the folder `target` is the run's, and has the files of `model`."""
+    owner = target / RUN_FILE
+    found = owner.read_text(encoding="utf-8") if owner.exists() else "no run"
+    if found != run_id:
+        raise RolloutError(
+            expected=f"{target} to be the model of MLflow run {run_id}",
+            found=f"the model of {found}",
+            next_step="move the folder away and run the rollout again; it comes from the model registry",
+        )
+    if differs(target, model, ignored=RUN_FILE):
+        raise RolloutError(
+            expected=f"{target} to have the files of MLflow run {run_id} as they were signed",
+            found="other files, or other bytes in them: somebody changed them after they were put there",
+            next_step="find out who; then unload the version (serving.abandon; move the folder away if it is "
+            "the champion's) and run the rollout again",
+        )
 
 
 def serve(server: ModelServer, models: Mapping[str, ServedModel], *, timeout: float) -> None:

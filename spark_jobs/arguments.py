@@ -20,6 +20,10 @@ def job_parser(description: str | None, *, interval: bool = True) -> argparse.Ar
     return parser
 
 
-def interval_of(arguments: argparse.Namespace) -> Interval:
-    """The interval of `--start` and `--end`; raises `IntervalError` unless it is of whole days."""
-    return require_whole_days(make_interval(parse_instant(arguments.start), parse_instant(arguments.end)))
+def interval_of(arguments: argparse.Namespace, *, whole_days: bool = True) -> Interval:
+    """The interval of `--start` and `--end`.
+
+    Raises `IntervalError` where it is empty, or not of the `whole_days` that a job replaces at once.
+    """
+    interval = make_interval(parse_instant(arguments.start), parse_instant(arguments.end))
+    return require_whole_days(interval) if whole_days else interval

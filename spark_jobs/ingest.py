@@ -254,7 +254,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line; see `airloop.jobs.run_job` for the exit status and the result file."""
 
     def work(arguments: argparse.Namespace, settings: Settings) -> Ingested:
-        spec, interval = use_case(arguments.use_case), interval_of(arguments)
+        spec, interval = use_case(arguments.use_case), interval_of(arguments, whole_days=False)
         spark = open_session(settings, f"{spec.name} ingest {interval.key}")
         return ingest(spark, spec, interval, settings)
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
+import pyarrow as pa
 from feast import FeatureStore
+from feast.on_demand_feature_view import OnDemandFeatureView
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import DoubleType, LongType, StringType, StructField, StructType
 
 from airloop.dotted import load
 from airloop.errors import HistoryError
@@ -22,10 +25,11 @@ from airloop.intervals import ONE_DAY, Interval, resolve_as_of
 from airloop.jobs import run_job
 from airloop.lakehouse.properties import SOURCES, json_text
 from airloop.lakehouse.provenance import signature
+from airloop.prediction_request import ON_DEMAND_TIME, on_demand_fields
 from airloop.references import TableSnapshot, TrainingSet
 from airloop.settings import Settings
 from airloop.use_cases.catalogue import use_case
-from airloop.use_cases.spec import LOCAL_SUFFIX, ModelInput, TrainingPolicy, UseCase
+from airloop.use_cases.spec import LOCAL_SUFFIX, ModelInput, OnDemandView, TrainingPolicy, UseCase
 from feature_repo.store import open_store
 from spark_jobs.arguments import job_parser
 from spark_jobs.features import EVENT_TIMESTAMP, clean_history
@@ -46,6 +50,8 @@ from spark_jobs.tables import (
 CHUNK_DAYS = 42
 SPLIT = "split"
 SPLITS = ("train", "validation", "test")
+_SPARK_TYPES = {"double": DoubleType(), "long": LongType(), "string": StringType()}
+_ARROW_TYPES = {"double": pa.float64(), "long": pa.int64(), "string": pa.string()}
 
 
 def windows(policy: TrainingPolicy, spec: UseCase, as_of: datetime) -> dict[str, Interval]:
@@ -128,14 +134,47 @@ def chunks(span: Interval) -> list[Interval]:
 def join_features(store: FeatureStore, spec: UseCase, examples: DataFrame) -> DataFrame:
     """`examples` with every feature as it was known at `event_timestamp`, by Feast.
 
-    A missing entity key becomes "", which no feature row has: Feast's join drops rows with a null key.
+    A missing entity key becomes "", which no feature row has: Feast's join drops rows with a null key. What
+    is computed on demand is computed of what the join found, by Feast's own views, batch by batch.
     """
+    given = {name: column for view in spec.on_demand for name, column in _on_demand_columns(spec, view)}
+    asked = examples.fillna("", list(spec.entities)).withColumns(given)
     job = store.get_historical_features(
-        entity_df=examples.fillna("", list(spec.entities)),
-        features=store.get_feature_service(spec.feature_service),
+        entity_df=asked, features=store.get_feature_service(spec.feature_service)
     )
     frame: DataFrame = job.to_spark_df()
-    return frame
+    for view in spec.on_demand:
+        frame = computed(frame, store.get_on_demand_feature_view(view.name), view)
+    return frame.drop(*given)
+
+
+def _on_demand_columns(spec: UseCase, view: OnDemandView) -> Iterator[tuple[str, Column]]:
+    """What the function of `view` is given of each example, as of a request."""
+    yield ON_DEMAND_TIME, F.col(EVENT_TIMESTAMP).cast("long")
+    for name, kind in on_demand_fields(spec, view).items():
+        if kind == "seconds":
+            # The session is in UTC, so the wall clock counts as if it were UTC.
+            yield name, F.col(name.removesuffix("_seconds")).cast("timestamp").cast("long")
+
+
+def computed(frame: DataFrame, feast_view: OnDemandFeatureView, view: OnDemandView) -> DataFrame:
+    """`frame` with the features of `view`, by Feast's function for them."""
+    schema = StructType(
+        [
+            *(field for field in frame.schema if field.name not in view.features),
+            *(StructField(name, _SPARK_TYPES[type_]) for name, type_ in view.features.items()),
+        ]
+    )
+
+    def transform(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            rows = pa.Table.from_batches([batch])
+            made = feast_view.transform_arrow(rows)
+            for name, type_ in view.features.items():
+                rows = rows.append_column(name, made[name].cast(_ARROW_TYPES[type_]))
+            yield from rows.to_batches()
+
+    return frame.mapInArrow(transform, schema)
 
 
 def training_rows(joined: DataFrame, spec: UseCase, spans: dict[str, Interval]) -> DataFrame:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from airloop.errors import IntervalError
-from airloop.intervals import Interval, resolve_as_of, resolve_features_interval
+from airloop.intervals import Interval, resolve_as_of, resolve_day_so_far, resolve_features_interval
 
 NOW = datetime(2026, 11, 23, 17, 44, tzinfo=UTC)
 MIDNIGHT = datetime(2026, 11, 23, tzinfo=UTC)
@@ -77,3 +77,21 @@ def test_as_of_is_cut_to_its_midnight() -> None:
     assert resolve_as_of(as_of="2026-11-20T12:00:00-05:00", data_interval=None, run_after=NOW) == datetime(
         2026, 11, 20, tzinfo=UTC
     )
+
+
+@pytest.mark.parametrize(
+    ("until", "hour"),
+    [
+        (None, "2026-11-23T15:00"),
+        ("2026-11-20T14:59:59Z", "2026-11-20T14:00"),
+        ("2026-11-20T00:00:00Z", "2026-11-20T00:00"),
+        ("2026-11-20T23:30:00-05:00", "2026-11-21T04:00"),
+    ],
+)
+def test_an_hourly_run_covers_the_day_up_to_its_hour(until: str | None, hour: str) -> None:
+    now = datetime(2026, 11, 23, 15, 4, tzinfo=UTC)
+    found = resolve_day_so_far(until=until, data_interval=None, run_after=now)
+    end = datetime.fromisoformat(hour).replace(tzinfo=UTC)
+    assert found.end == end
+    assert timedelta(0) < found.end - found.start <= timedelta(days=1)
+    assert found.start.time() == datetime.min.time()

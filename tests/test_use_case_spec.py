@@ -23,6 +23,16 @@ def test_the_reference_use_case_round_trips() -> None:
     assert FLIGHT_DELAY in all_use_cases()
 
 
+def _tuned(**space: Any) -> dict[str, Any]:
+    tuning = {"space": space, "trials": 5, "minutes": 5}
+    return {"training": {**FLIGHT_DELAY.training.model_dump(), "tuning": tuning}}
+
+
+def _folds(folds: int, fold_days: int) -> dict[str, Any]:
+    policy = {"folds": folds, "fold_days": fold_days}
+    return {"training": {**FLIGHT_DELAY.training.model_dump(), "cross_validation": policy}}
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
@@ -35,6 +45,14 @@ def test_the_reference_use_case_round_trips() -> None:
         ({"feature_tables": FLIGHT_DELAY.model_dump()["feature_tables"][1:]}, "origin_departures_3h"),
         ({"elapsed": [{"name": "x", "since": "carrier", "until": "scheduled_arrival"}]}, "elapsed"),
         ({"gates": {**FLIGHT_DELAY.gates.model_dump(), "baseline": ["plane"]}}, "gates.baseline"),
+        (_tuned(depth={"low": 1, "high": 2}), "tuning.space: 'depth' is not one of the parameters"),
+        (_tuned(dropout={"low": 0.5, "high": 0.1}), "low 0.5 is not below high 0.1"),
+        (_tuned(dropout={"low": 0, "high": 0.5, "log": True}), "low 0 has no logarithm"),
+        (_tuned(blocks={"low": 0.5, "high": 2, "integer": True}), "are not both integers"),
+        (_tuned(dropout={"low": 0.9, "high": 0.95}), "tuning.space.dropout: the spec's own .* is not in it"),
+        (_tuned(batch_size={"values": [1, 1]}), "a value appears twice"),
+        (_tuned(), "training.tuning.space"),
+        (_folds(10, 14), "training.cross_validation: 10 folds of 14 days"),
     ],
 )
 def test_a_wrong_field_is_named(changes: dict[str, Any], named: str) -> None:

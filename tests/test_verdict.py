@@ -9,7 +9,21 @@ import pytest
 
 from airloop.references import TrainingSet
 from airloop.use_cases.spec import Behaviour, Gates
-from airloop.verdict import Champion, Measures, Probe, Range, SliceMeasures, Verdict, judge
+from airloop.verdict import (
+    Champion,
+    Measures,
+    Override,
+    Probe,
+    Range,
+    ReliabilityBin,
+    Resampling,
+    ServingCost,
+    SliceMeasures,
+    Verdict,
+    judge,
+    overridden,
+    rule_names,
+)
 
 GATES = Gates(
     baseline=("colour",),
@@ -47,6 +61,27 @@ RANGES = {
     "log_loss_under_champion": Range(low=-0.01, high=0.02, level=0.95, share_not_above_zero=0.2),
 }
 
+RELIABILITY = (
+    ReliabilityBin(rows=500, mean_prediction=0.1, observed_rate=0.12, low=0.09, high=0.15),
+    ReliabilityBin(rows=500, mean_prediction=0.3, observed_rate=0.28, low=0.24, high=0.32),
+)
+COST = ServingCost(
+    mebibytes=1.5,
+    calls=300,
+    single_row_p50_milliseconds=1.5,
+    single_row_p99_milliseconds=4.0,
+    batch_rows=256,
+    batch_p50_milliseconds=3.0,
+    batch_p99_milliseconds=9.0,
+)
+OVERRIDE = Override(
+    by="Ada Lovelace",
+    reason="the champion saw the storm, this one did not",
+    at="2026-11-25T08:00:00+00:00",
+    rules=("roc_auc_loss_to_champion",),
+    audit_record=7,
+)
+
 
 def slice_of(name: str, **changes: Any) -> SliceMeasures:
     candidate = CANDIDATE.model_copy(update=changes)
@@ -64,6 +99,9 @@ def verdict_on(**changes: Any) -> Verdict:
         "baseline": BASELINE,
         "champion": Champion(version=3, measures=CANDIDATE),
         "ranges": RANGES,
+        "resampling": Resampling(blocks=28, resamples=1000),
+        "reliability": RELIABILITY,
+        "serving_cost": COST,
         "slices": (slice_of("colour=red"), slice_of("colour=blue")),
         "behaviours": (Probe(name="hotter", value=0.02, detail="moved"),),
         "leaks": (Probe(name="heat", value=0.7, detail="alone"), Probe(name="noise", value=0.5, detail="")),
@@ -101,7 +139,21 @@ def test_a_candidate_that_passes_every_rule_is_accepted() -> None:
         ({"candidate": candidate(positives=99), "champion": champion(positives=99)}, {"test_positives"}),
         ({"candidate": candidate(brier=math.nan)}, {"undefined_measures"}),
         ({"candidate": candidate(average_precision=None)}, {"undefined_measures"}),
-        ({"candidate": candidate(calibration_error=math.inf)}, {"undefined_measures"}),
+        (
+            {"candidate": candidate(calibration_error=math.inf)},
+            {"undefined_measures", "calibration_error"},
+        ),
+        ({"candidate": candidate(calibration_error=0.101)}, {"calibration_error"}),
+        ({"serving_cost": None}, {"model_mebibytes", "single_row_p99_milliseconds"}),
+        ({"serving_cost": COST.model_copy(update={"mebibytes": 501.0})}, {"model_mebibytes"}),
+        (
+            {"serving_cost": COST.model_copy(update={"single_row_p99_milliseconds": 251.0})},
+            {"single_row_p99_milliseconds"},
+        ),
+        (
+            {"serving_cost": COST.model_copy(update={"single_row_p99_milliseconds": math.nan})},
+            {"single_row_p99_milliseconds"},
+        ),
         (
             {"candidate": candidate(roc_auc=math.nan)},
             {"undefined_measures", "roc_auc_gain_over_baseline", "roc_auc_loss_to_champion"},
@@ -137,6 +189,8 @@ def test_each_rule_can_reject(changes: dict[str, Any], rules: set[str]) -> None:
         {"champion": champion(roc_auc=0.7119, log_loss=0.3981)},
         {"champion": champion(roc_auc=0.5, log_loss=0.6)},
         {"baseline": candidate(roc_auc=0.6999, log_loss=0.4001)},
+        {"candidate": candidate(calibration_error=0.1)},
+        {"serving_cost": COST.model_copy(update={"mebibytes": 500.0, "single_row_p99_milliseconds": 250.0})},
     ],
 )
 def test_values_inside_the_thresholds_pass(changes: dict[str, Any]) -> None:
@@ -178,7 +232,9 @@ def test_a_rule_says_how_far_its_value_may_be_chance() -> None:
     rules = {rule.name: rule for rule in verdict_on().rules}
     assert rules["roc_auc_gain_over_baseline"].range == RANGES["roc_auc_over_baseline"]
     assert rules["log_loss_excess_over_champion"].range == RANGES["log_loss_under_champion"]
-    assert "no better in 20% of resamples" in rules["log_loss_excess_over_champion"].detail
+    detail = rules["log_loss_excess_over_champion"].detail
+    assert "better by -0.0100 to 0.0200 (95%, paired bootstrap over days)" in detail
+    assert "no better in 20% of resamples" in detail
     assert rules["roc_auc_loss_to_champion"].range is None
 
 
@@ -237,3 +293,23 @@ def test_an_input_that_knows_the_label_is_named() -> None:
     assert failed(verdict) == {"single_input_roc_auc"}
     assert any("arrived_at alone has ROC AUC 0.970" in reason for reason in verdict.reasons)
     assert failed(verdict_on(leaks=())) == {"single_input_roc_auc"}
+
+
+def test_an_override_changes_the_outcome_and_no_rule() -> None:
+    rejected = verdict_on(champion=champion(roc_auc=0.8), slices=(slice_of("colour=red", log_loss=9.0),))
+    verdict = overridden(rejected, OVERRIDE)
+    assert (rejected.accepted, verdict.accepted) == (False, True)
+    assert verdict.overridden_by == "Ada Lovelace"
+    assert verdict.rules == rejected.rules
+    assert rule_names(verdict.failed) == (
+        "roc_auc_loss_to_champion",
+        "slice_log_loss_excess_over_baseline (colour=red)",
+    )
+    assert Verdict.model_validate_json(verdict.model_dump_json()) == verdict
+
+
+def test_a_document_of_before_these_parts_can_still_be_read() -> None:
+    document = verdict_on().model_dump(mode="json")
+    for part in ("resampling", "reliability", "serving_cost", "override"):
+        del document[part]
+    assert Verdict.model_validate(document).accepted

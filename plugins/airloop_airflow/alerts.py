@@ -35,6 +35,8 @@ class Alert(NamedTuple):
     detail: str
     runbook: str
     """Path of the runbook in the repository."""
+    blocks: tuple[dict[str, Any], ...] = ()
+    """The detail as Slack blocks, where it has any; Slack shows them in the text's place."""
 
     @property
     def text(self) -> str:
@@ -52,11 +54,18 @@ def send(alert: Alert) -> None:
     Never raises: an alert that cannot be sent must not change the outcome of a run. The failure is logged.
     """
     try:
-        SlackWebhookHook(slack_webhook_conn_id=CONNECTION_ID, timeout=10).send(text=alert.text)
+        hook = SlackWebhookHook(slack_webhook_conn_id=CONNECTION_ID, timeout=10)
+        hook.send(text=alert.text, blocks=[*alert.blocks, *_signature(alert)] if alert.blocks else None)
     except AirflowNotFoundException:
         log.warning("alert (no connection %s, so it stays here): %s", CONNECTION_ID, alert.text)
     except Exception:
         log.exception("alert could not be sent: %s", alert.text)
+
+
+def _signature(alert: Alert) -> list[dict[str, Any]]:
+    """What every alert says at its end, as a block."""
+    text = f"{MARKS[alert.severity]} {alert.severity}, owner {alert.owner}. Runbook: {alert.runbook}"
+    return [{"type": "context", "elements": [{"type": "mrkdwn", "text": text}]}]
 
 
 def alert_on_failure(context: Any) -> None:

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlparse
 
 from airflow.sdk import get_current_context
+from pydantic import ValidationError
 
+from airloop.settings import load_settings
+from airloop.verdict import Verdict
+from airloop.verdict_message import message_of
 from airloop_airflow.alerts import Alert, send
+from airloop_airflow.reports import report_path
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +42,24 @@ def accepted(evaluated: Mapping[str, Any]) -> bool:
             run_id=instance.run_id,
             detail=f"{found}. The verdict: {evaluated.get('verdict_uri')}. What serves is unchanged.",
             runbook="docs/runbooks/candidate_rejected.md",
+            blocks=_message(evaluated, f"{instance.dag_id}/runs/{instance.run_id}"),
         )
     )
     return False
+
+
+def _message(evaluated: Mapping[str, Any], run: str) -> tuple[dict[str, Any], ...]:
+    """The verdict as Slack blocks; empty when its report is not here: the alert's text is left then."""
+    page = evaluated.get("page_uri") or ""
+    address = load_settings().airflow_url
+    try:
+        text = Path(unquote(urlparse(page).path)).with_name("verdict.json").read_text("utf-8")
+        verdict = Verdict.model_validate_json(text)
+    except (OSError, ValueError, ValidationError):
+        log.warning("the verdict beside %r could not be read", page, exc_info=True)
+        return ()
+    path = report_path(page)
+    blocks = message_of(
+        verdict, report_url=f"{address}{path}" if path else None, run_url=f"{address}/dags/{run}"
+    )
+    return tuple(blocks)

@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.hooks.subprocess import SubprocessHook
-from airflow.sdk import BaseHook, BaseOperator
+from airflow.sdk import BaseHook, BaseOperator, XComArg
 from airflow.sdk.exceptions import (
     AirflowException,
     AirflowFailException,
@@ -33,6 +33,7 @@ from airloop_airflow.reports import ReportLink
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
+    from airflow.sdk.definitions.mappedoperator import MappedOperator
 
 USAGE_ERROR = 2
 """argparse's exit status for flags that it refuses: the same flags will be refused again."""
@@ -50,9 +51,13 @@ class JobOperator(BaseOperator):
     `connections` are Airflow connections that the job needs: they reach its process in the environment, never
     its command line or log. Where one is not defined, the task is skipped with `skip_without_connections`,
     else it fails. `has_report` puts a button on the task that opens the report which the job wrote.
+
+    `each` names a list in the result document, for another job to be mapped over: it is returned in the
+    document's place, whose fields are then XComs of their own. `mapped_job_task` makes that other job's task,
+    which gives each instance its `mapped_value` as `mapped_flag`.
     """
 
-    template_fields: Sequence[str] = ("flags",)
+    template_fields: Sequence[str] = ("flags", "mapped_value")
     ui_color = "#e7f0fa"
 
     def __init__(
@@ -64,6 +69,9 @@ class JobOperator(BaseOperator):
         connections: Sequence[str] = (),
         skip_without_connections: bool = False,
         has_report: bool = False,
+        each: str | None = None,
+        mapped_flag: str | None = None,
+        mapped_value: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -72,28 +80,36 @@ class JobOperator(BaseOperator):
         self.flags = dict(flags)
         self.connections = tuple(connections)
         self.skip_without_connections = skip_without_connections
+        self.each = each
+        self.mapped_flag = mapped_flag
+        self.mapped_value = mapped_value
         self.report_uri: str | None = None
         self.result: dict[str, Any] | None = None
         if has_report:
             self.operator_extra_links = (ReportLink(),)
         self._process = SubprocessHook()
 
-    def execute(self, context: Any) -> dict[str, Any]:
-        """Run the job; returns the reference that it wrote.
+    def execute(self, context: Any) -> dict[str, Any] | list[Any]:
+        """Run the job; returns the reference that it wrote, or the list in it that is mapped over.
 
         Raises `AirflowFailException` for a failure that a retry cannot mend, else `AirflowException`.
         """
         settings = load_settings()
         instance = context["ti"]
-        place = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{instance.dag_id}.{instance.run_id}.{instance.task_id}")
+        parts = [instance.dag_id, instance.run_id, instance.task_id]
+        if self.mapped_flag is not None:
+            parts.append(str(instance.map_index))
+        place = re.sub(r"[^A-Za-z0-9_.-]", "_", ".".join(parts))
         result_file = settings.scratch_dir / "results" / f"{place}.json"
         result_file.unlink(missing_ok=True)
         command = [sys.executable, "-m", self.module]
-        for flag, value in {"use-case": self.use_case, **self.flags}.items():
+        flags = {"use-case": self.use_case, **self.flags}
+        if self.mapped_flag is not None:
+            flags[self.mapped_flag] = self.mapped_value
+        for flag, value in flags.items():
             if value is None or value == "":
                 continue
-            text = json.dumps(value) if isinstance(value, Mapping) else str(value)
-            command += [f"--{flag}", text]
+            command += [f"--{flag}", _as_text(value)]
         status = self._process.run_command(
             [*command, "--result", str(result_file)],
             env={
@@ -129,7 +145,13 @@ class JobOperator(BaseOperator):
         result: dict[str, Any] = document
         self.report_uri = result.get("data_docs_uri") or result.get("page_uri")
         self.result = result
-        return result
+        if self.each is None:
+            return result
+        for name, value in result.items():
+            # Nothing is an XCom that is not there; as a flag, both are left out.
+            instance.xcom_push(key=name, value="" if value is None else value)
+        listed: list[Any] = result[self.each]
+        return listed
 
     def _connections(self) -> dict[str, str]:
         """The job's connections as environment variables, in Airflow's own JSON form."""
@@ -167,6 +189,15 @@ class JobOperator(BaseOperator):
             self._process.send_sigterm()
 
 
+def _as_text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return json.dumps(value)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        # What the instances of a mapped task returned comes as a lazy sequence.
+        return json.dumps(list(value))
+    return str(value)
+
+
 def job_task(
     use_case: UseCase | None,
     task_id: str,
@@ -185,3 +216,34 @@ def job_task(
         execution_timeout=timeout,
         **kwargs,
     )
+
+
+def mapped_job_task(
+    use_case: UseCase,
+    task_id: str,
+    module: str,
+    flags: Mapping[str, Any],
+    *,
+    flag: str,
+    values: XComArg,
+    at_once: int,
+    timeout: timedelta = timedelta(hours=2),
+    **kwargs: Any,
+) -> MappedOperator:
+    """The task `task_id` once for each of `values`, the output of a task with `each`, passed as `flag`.
+
+    At most `at_once` of a run's instances run at a time. The grid shows each with its value, and with the
+    `summary` of its result document.
+    """
+    return JobOperator.partial(
+        task_id=task_id,
+        module=module,
+        use_case=use_case.name,
+        flags=flags,
+        mapped_flag=flag,
+        execution_timeout=timeout,
+        max_active_tis_per_dagrun=at_once,
+        map_index_template=f"{task_id} {{{{ task.mapped_value }}}}"
+        "{% if task.result %}: {{ task.result.summary }}{% endif %}",
+        **kwargs,
+    ).expand(mapped_value=values)

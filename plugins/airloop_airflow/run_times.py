@@ -15,6 +15,7 @@ from airloop.intervals import (
     make_interval,
     parse_instant,
     resolve_as_of,
+    resolve_day_so_far,
     resolve_features_interval,
 )
 
@@ -31,6 +32,17 @@ def features_interval() -> dict[str, str]:
         data_interval=_data_interval(context["dag_run"]),
         run_after=context["dag_run"].run_after,
         changed=_changed_days(context.get("triggering_asset_events") or {}),
+    )
+    return {"start": interval.start.isoformat(), "end": interval.end.isoformat()}
+
+
+def day_so_far() -> dict[str, str]:
+    """From the UTC midnight before the full hour that this run is about, to that hour."""
+    context = get_current_context()
+    interval = resolve_day_so_far(
+        until=context["params"].get("until"),
+        data_interval=_data_interval(context["dag_run"]),
+        run_after=context["dag_run"].run_after,
     )
     return {"start": interval.start.isoformat(), "end": interval.end.isoformat()}
 

@@ -10,19 +10,21 @@ gateway can start before the first feature view exists.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable
-from datetime import UTC
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Final
 
 from feast import FeatureService, FeatureStore
 from feast.errors import FeastObjectNotFoundException
+from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.type_map import feast_value_type_to_python_type
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from airloop.prediction_request import PredictionRequest, StoredFeature
+from airloop.prediction_request import FeatureScalar, PredictionRequest, StoredFeature, on_demand_values
 from airloop.use_cases.spec import UseCase
 
 log = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ class OnlineFeatures:
         self._opening = threading.Lock()
         self._reading = threading.Lock()
         self._services: dict[str, tuple[FeatureService | None, float]] = {}
+        self._views: dict[str, tuple[OnDemandFeatureView, float]] = {}
 
     def read(self, use_case: UseCase, request: PredictionRequest) -> dict[str, StoredFeature]:
         """The stored value of each feature of the use case, with the time from which on it was true."""
@@ -63,7 +66,11 @@ class OnlineFeatures:
         try:
             # Feast's SQLite store reads over one connection, which threads must not share at the same time.
             with self._reading:
-                answer = self._opened().get_online_features(features=service, entity_rows=[row]).proto
+                answer = (
+                    self._opened()
+                    .get_online_features(features=_stored_features(use_case, service), entity_rows=[row])
+                    .proto
+                )
         except Exception as error:
             log.exception("reading online features failed")
             raise FeatureStoreDown(f"{type(error).__name__} while reading online features") from error
@@ -72,6 +79,40 @@ class OnlineFeatures:
             if name in use_case.features:
                 stored[name] = _stored(vector.values[0], vector.event_timestamps[0])
         return stored
+
+    def on_demand(
+        self, use_case: UseCase, request: PredictionRequest, in_force: Mapping[str, FeatureScalar]
+    ) -> dict[str, FeatureScalar]:
+        """The features that Feast's on-demand views make of the stored values in force and of the request.
+
+        Feast would do it as it reads, but of values that no longer count at the prediction time; offline it
+        does it after the join, which knows that.
+        """
+        if not use_case.on_demand:
+            return {}
+        given = {
+            name: [value.timestamp() if isinstance(value, datetime) else value]
+            for name, value in {**on_demand_values(request), **in_force}.items()
+        }
+        found: dict[str, FeatureScalar] = {}
+        for view in use_case.on_demand:
+            made = self._on_demand_view(view.name).transform_dict(dict(given))
+            for name in view.features:
+                value = made[name][0]
+                found[name] = None if isinstance(value, float) and math.isnan(value) else value
+        return found
+
+    def _on_demand_view(self, name: str) -> OnDemandFeatureView:
+        found, read_at = self._views.get(name, (None, 0.0))
+        if found is None or time.monotonic() - read_at > _KNOWN_SECONDS:
+            try:
+                found = self._opened().get_on_demand_feature_view(name)
+            except Exception as error:
+                log.exception("reading the feature registry failed")
+                if found is None:
+                    raise FeatureStoreDown(f"{type(error).__name__} while reading the registry") from error
+            self._views[name] = (found, time.monotonic())
+        return found
 
     def service(self, name: str) -> FeatureService:
         """The feature service `name`; the registry is read again when it is unknown, or was read long ago."""
@@ -98,6 +139,17 @@ class OnlineFeatures:
             if self._store is None:
                 self._store = self._open_store()
             return self._store
+
+
+def _stored_features(use_case: UseCase, service: FeatureService) -> list[str]:
+    """The features of `service` that are stored, as Feast names them."""
+    on_demand = {view.name for view in use_case.on_demand}
+    return [
+        f"{projection.name_to_use()}:{feature.name}"
+        for projection in service.feature_view_projections
+        if projection.name not in on_demand
+        for feature in projection.features
+    ]
 
 
 def _stored(value: Value, event_time: Timestamp) -> StoredFeature:

@@ -91,6 +91,10 @@ class Predictor:
         except FeatureStoreDown as error:
             raise problems.feature_store_down(str(error)) from None
         in_force = features_in_force(use_case, request, stored)
+        try:
+            in_force |= self._features.on_demand(use_case, request, in_force)
+        except FeatureStoreDown as error:
+            raise problems.feature_store_down(str(error)) from None
         inputs = assemble_inputs(use_case, request, in_force)
         with self._metrics.model.labels(use_case.name).time():
             prediction = self._ask(use_case, {name: [value] for name, value in inputs.items()})

@@ -3,9 +3,9 @@
 Belongs here: pure functions of data frames, with only what Spark Connect has. Does not belong here: reading
 or writing tables, sessions, or time other than as an argument.
 
-Every feature row is stamped with the moment from which its values are known, so that a point-in-time join
-can never reach the future: hourly rows at hour T use events of T or before; a plane's row is stamped with
-the movement that made it; weather with the moment of its report.
+Every feature row is stamped with the full hour from which its values are known, so that a point-in-time join
+can never reach the future: a row at hour T uses events of T or before. That is also when the online store
+gets it, as each hour ends: what training sees of a moment is what a request at that moment is answered from.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ HOUR_SECONDS = 3600
 LATE_MINUTES = 15
 """A flight is late when it arrives more than this after its schedule: the US DOT's definition."""
 CARRIER_GRID_HOURS = 6
+GRID_DAYS = 7
+"""An airport or carrier without an event for so long has no hourly rows; the spec's lookback is longer."""
+PLANNED_IN_HOURS = 2
+"""A prediction is asked this long before departure; the schedule counts departures around that hour."""
 OVERDUE_HOURS = 3
 """A flight still at the gate counts as overdue this long; after that it is probably cancelled."""
 
@@ -68,16 +72,20 @@ def clean(raw: Mapping[str, DataFrame]) -> dict[str, DataFrame]:
 
 def features(clean: Mapping[str, DataFrame], interval: Interval) -> dict[str, DataFrame]:
     """Feature rows known in `interval`, by feature table, from clean rows that reach back far enough."""
+    flights = clean["flights"]
     movements = clean["movements"].withColumn("hour", _hour_known("occurred_at")).cache()
     departures = movements.where("kind = 'departure'")
     landings = movements.where("kind = 'landing'")
+    overdue = _overdue(flights, departures).cache()
     return {
-        "origin_hourly": _origin_hourly(clean["flights"], departures, interval),
-        "origin_carrier_hourly": _origin_carrier_hourly(departures, interval),
+        "origin_hourly": _origin_hourly(flights, departures, overdue, interval),
+        "origin_carrier_hourly": _origin_carrier_hourly(departures, overdue, interval),
         "origin_weather": _origin_weather(clean["weather"], interval),
+        "dest_hourly": _dest_hourly(landings, interval),
         "carrier_hourly": _carrier_hourly(landings, interval),
         "route_history": _route_history(landings, interval),
-        "tail_history": _tail_history(movements, clean["planes"], interval),
+        "tail_history": _tail_history(movements, flights, clean["planes"], interval),
+        "tail_schedule": _tail_schedule(flights, interval),
     }
 
 
@@ -148,7 +156,11 @@ def _buckets(events: DataFrame, keys: tuple[str, ...]) -> DataFrame:
 
 
 def _on_grid(buckets: DataFrame, keys: tuple[str, ...], interval: Interval, step_hours: int) -> DataFrame:
-    """`buckets` with an empty one for every key at every `step_hours` of `interval` that has none."""
+    """`buckets` with an empty one at every `step_hours` of `interval` for every key that has none then.
+
+    But only for keys with an event in the `GRID_DAYS` before: whether a row is there must not depend on what
+    comes later, or on how many days are computed at once.
+    """
     start, end = (int(moment.timestamp()) for moment in interval)
     step = step_hours * HOUR_SECONDS
     grid = (
@@ -158,7 +170,8 @@ def _on_grid(buckets: DataFrame, keys: tuple[str, ...], interval: Interval, step
             "hour", F.explode(F.sequence(F.lit(start), F.lit(end - step), F.lit(step)).cast("array<bigint>"))
         )
     )
-    return buckets.join(grid, [*keys, "hour"], "full_outer").fillna(0, ["events", "delay", "late"])
+    rows = buckets.join(grid, [*keys, "hour"], "full_outer").fillna(0, ["events", "delay", "late"])
+    return _rolling(rows, keys, GRID_DAYS * 24, {"_recent": "events"}).where("_recent > 0").drop("_recent")
 
 
 def _stamped(rows: DataFrame, interval: Interval, step_hours: int = 1) -> DataFrame:
@@ -176,11 +189,16 @@ def _share(part: str, whole: str) -> Column:
 
 
 def _overdue(flights: DataFrame, departures: DataFrame) -> DataFrame:
-    """Per origin and hour: flights that should have departed, up to `OVERDUE_HOURS` before, and have not."""
+    """A row per flight and hour at which it should have departed, up to `OVERDUE_HOURS` ago, and has not.
+
+    Columns: `origin`, `carrier`, `hour`, and the `minutes` that it is overdue.
+    """
     window_end = F.col("due") + OVERDUE_HOURS * HOUR_SECONDS
     left = departures.select("flight_id", F.col("occurred_at").cast("double").alias("left_at"))
-    waiting = (
-        flights.select("flight_id", "origin", F.col("scheduled_departure").cast("double").alias("due"))
+    return (
+        flights.select(
+            "flight_id", "origin", "carrier", F.col("scheduled_departure").cast("double").alias("due")
+        )
         .join(left, "flight_id", "left")
         .withColumn("first", F.ceil(F.col("due") / HOUR_SECONDS).cast("long"))
         .withColumn(
@@ -190,15 +208,54 @@ def _overdue(flights: DataFrame, departures: DataFrame) -> DataFrame:
         .where("first <= last")
         .withColumn("index", F.explode(F.sequence("first", "last")))
         .withColumn("hour", F.col("index") * HOUR_SECONDS)
+        .select("origin", "carrier", "hour", ((F.col("hour") - F.col("due")) / 60).alias("minutes"))
     )
-    return waiting.groupBy("origin", "hour").agg(F.count("*").cast("double").alias("origin_overdue_flights"))
 
 
-def _origin_hourly(flights: DataFrame, departures: DataFrame, interval: Interval) -> DataFrame:
+def _with_overdue(rows: DataFrame, overdue: DataFrame, keys: tuple[str, ...]) -> DataFrame:
+    """`rows` with `overdue_flights` and `overdue_minutes`, their sum, of each key and hour."""
+    found = overdue.groupBy(*keys, "hour").agg(
+        F.count("*").cast("double").alias("overdue_flights"), F.sum("minutes").alias("overdue_minutes")
+    )
+    return rows.join(found, [*keys, "hour"], "left").fillna(0.0, ["overdue_flights", "overdue_minutes"])
+
+
+def _planned(flights: DataFrame, interval: Interval) -> DataFrame:
+    """Per origin and hour: departures that the schedule has in the hour `PLANNED_IN_HOURS` later.
+
+    Columns `planned_before`, `planned` and `planned_after` are of the hour before it, of it, and the next.
+    Only flights that were published by then count.
+    """
+    columns = {"planned_before": -1, "planned": 0, "planned_after": 1}
+    due_hour = F.floor(F.col("scheduled_departure").cast("long") / HOUR_SECONDS)
+    counted = [
+        flights.select(
+            "origin",
+            ((due_hour - PLANNED_IN_HOURS - shift) * HOUR_SECONDS).alias("hour"),
+            F.col("published_at").cast("long").alias("known_at"),
+            F.lit(name).alias("column"),
+        ).where("known_at <= hour")
+        for name, shift in columns.items()
+    ]
+    every = counted[0].unionByName(counted[1]).unionByName(counted[2])
+    return every.groupBy("origin", "hour").agg(
+        *(F.sum((F.col("column") == name).cast("double")).alias(name) for name in columns)
+    )
+
+
+def _origin_hourly(
+    flights: DataFrame, departures: DataFrame, overdue: DataFrame, interval: Interval
+) -> DataFrame:
     keys = ("origin",)
     rows = _on_grid(_buckets(departures, keys), keys, interval, 1)
-    rows = _rolling(rows, keys, 3, {"n3": "events", "delay3": "delay", "late3": "late"})
-    rows = rows.join(_overdue(flights, departures), ["origin", "hour"], "left")
+    for hours in (3, 6, 24):
+        sums = {f"n{hours}": "events", f"delay{hours}": "delay", f"late{hours}": "late"}
+        rows = _rolling(rows, keys, hours, sums)
+    whole = Window.partitionBy("hour")
+    for name in ("events", "delay", "late"):
+        rows = rows.withColumn(f"network_{name}", F.sum(name).over(whole))
+    rows = _with_overdue(rows, overdue, keys)
+    rows = rows.join(_planned(flights, interval), ["origin", "hour"], "left")
     return _stamped(
         rows.select(
             "origin",
@@ -206,25 +263,84 @@ def _origin_hourly(flights: DataFrame, departures: DataFrame, interval: Interval
             F.col("n3").cast("double").alias("origin_departures_3h"),
             _share("delay", "events").alias("origin_mean_departure_delay_1h"),
             _share("delay3", "n3").alias("origin_mean_departure_delay_3h"),
+            _share("delay6", "n6").alias("origin_mean_departure_delay_6h"),
+            _share("delay24", "n24").alias("origin_mean_departure_delay_24h"),
             _share("late3", "n3").alias("origin_late_share_3h"),
-            F.coalesce("origin_overdue_flights", F.lit(0.0)).alias("origin_overdue_flights"),
+            _share("late24", "n24").alias("origin_late_share_24h"),
+            F.col("overdue_flights").alias("origin_overdue_flights"),
+            F.col("overdue_minutes").alias("origin_overdue_minutes"),
+            *(
+                F.coalesce(name, F.lit(0.0)).alias(f"origin_departures_{name}")
+                for name in ("planned_before", "planned", "planned_after")
+            ),
+            _share("network_delay", "network_events").alias("network_mean_departure_delay_1h"),
+            _share("network_late", "network_events").alias("network_late_share_1h"),
         ),
         interval,
     )
 
 
-def _origin_carrier_hourly(departures: DataFrame, interval: Interval) -> DataFrame:
+def _origin_carrier_hourly(departures: DataFrame, overdue: DataFrame, interval: Interval) -> DataFrame:
     keys = ("origin", "carrier")
     rows = _on_grid(_buckets(departures, keys), keys, interval, 1)
     rows = _rolling(rows, keys, 3, {"n3": "events", "delay3": "delay"})
+    rows = _with_overdue(rows, overdue, keys)
     return _stamped(
-        rows.select(*keys, "hour", _share("delay3", "n3").alias("origin_carrier_mean_departure_delay_3h")),
+        rows.select(
+            *keys,
+            "hour",
+            _share("delay3", "n3").alias("origin_carrier_mean_departure_delay_3h"),
+            F.col("overdue_flights").alias("origin_carrier_overdue_flights"),
+            F.col("overdue_minutes").alias("origin_carrier_overdue_minutes"),
+        ),
         interval,
     )
 
 
 def _origin_weather(weather: DataFrame, interval: Interval) -> DataFrame:
-    return weather.where(within("reported_at", interval)).withColumnRenamed("reported_at", "event_timestamp")
+    """The last report of each hour, and what changed since the last one of the hour three hours before."""
+    newest = Window.partitionBy("origin", "hour").orderBy(F.desc("reported_at"))
+    reports = (
+        weather.withColumn("hour", _hour_known("reported_at"))
+        .withColumn("_rank", F.row_number().over(newest))
+        .where("_rank = 1")
+        .drop("_rank", "reported_at")
+    )
+    changes = {
+        "temperature_f": "temperature_change_3h_f",
+        "wind_speed_mph": "wind_speed_change_3h_mph",
+        "pressure_millibars": "pressure_change_3h_millibars",
+        "visibility_miles": "visibility_change_3h_miles",
+    }
+    before = reports.select(
+        "origin",
+        (F.col("hour") + 3 * HOUR_SECONDS).alias("hour"),
+        *(F.col(name).alias(f"_{name}") for name in changes),
+    )
+    rows = reports.join(before, ["origin", "hour"], "left")
+    for name, change in changes.items():
+        rows = rows.withColumn(change, F.col(name) - F.col(f"_{name}"))
+    return _stamped(rows, interval)
+
+
+def _dest_hourly(landings: DataFrame, interval: Interval) -> DataFrame:
+    keys = ("dest",)
+    rows = _on_grid(_buckets(landings, keys), keys, interval, 1)
+    for hours in (3, 24):
+        sums = {f"n{hours}": "events", f"delay{hours}": "delay", f"late{hours}": "late"}
+        rows = _rolling(rows, keys, hours, sums)
+    return _stamped(
+        rows.select(
+            "dest",
+            "hour",
+            F.col("n3").cast("double").alias("dest_landings_3h"),
+            _share("delay3", "n3").alias("dest_mean_arrival_delay_3h"),
+            _share("delay24", "n24").alias("dest_mean_arrival_delay_24h"),
+            _share("late3", "n3").alias("dest_late_share_3h"),
+            _share("late24", "n24").alias("dest_late_share_24h"),
+        ),
+        interval,
+    )
 
 
 def _carrier_hourly(landings: DataFrame, interval: Interval) -> DataFrame:
@@ -260,19 +376,50 @@ def _route_history(landings: DataFrame, interval: Interval) -> DataFrame:
     )
 
 
-def _tail_history(movements: DataFrame, planes: DataFrame, interval: Interval) -> DataFrame:
-    last = Window.partitionBy("tail_number", "occurred_at").orderBy("kind", "flight_id")
-    return (
-        movements.where(within("occurred_at", interval) & F.col("tail_number").isNotNull())
+def _tail_history(
+    movements: DataFrame, flights: DataFrame, planes: DataFrame, interval: Interval
+) -> DataFrame:
+    """A row for each hour in which a plane moved: its last movement, the flight that it was of, the plane."""
+    last = Window.partitionBy("tail_number", "hour").orderBy(F.desc("occurred_at"), "kind", "flight_id")
+    rows = (
+        movements.where(F.col("tail_number").isNotNull())
         .withColumn("_rank", F.row_number().over(last))
         .where("_rank = 1")
+        .join(flights.select("flight_id", "scheduled_departure", "scheduled_minutes"), "flight_id", "left")
         .join(planes.select("tail_number", "seats", "year_built"), "tail_number", "left")
-        .select(
+    )
+    return _stamped(
+        rows.select(
             "tail_number",
-            F.col("occurred_at").alias("event_timestamp"),
+            "hour",
             F.col("delay_minutes").alias("tail_last_delay_minutes"),
             F.col("occurred_at").cast("long").alias("tail_last_event_at"),
+            (F.col("kind") == "landing").cast("double").alias("tail_last_was_landing"),
+            F.col("scheduled_departure").cast("long").alias("tail_last_scheduled_departure_at"),
+            F.col("scheduled_minutes").alias("tail_last_scheduled_minutes"),
             F.col("seats").cast("double").alias("tail_seats"),
             F.col("year_built").cast("double").alias("tail_year_built"),
-        )
+        ),
+        interval,
+    )
+
+
+def _tail_schedule(flights: DataFrame, interval: Interval) -> DataFrame:
+    """A row for each hour in which a plane should depart: the last such flight, as published by then."""
+    last = Window.partitionBy("tail_number", "hour").orderBy(F.desc("scheduled_departure"), "flight_id")
+    rows = (
+        flights.where(F.col("tail_number").isNotNull())
+        .withColumn("hour", _hour_known("scheduled_departure"))
+        .where(F.col("published_at").cast("long") <= F.col("hour"))
+        .withColumn("_rank", F.row_number().over(last))
+        .where("_rank = 1")
+    )
+    return _stamped(
+        rows.select(
+            "tail_number",
+            "hour",
+            F.col("scheduled_departure").cast("long").alias("tail_due_departure_at"),
+            F.col("scheduled_minutes").alias("tail_due_minutes"),
+        ),
+        interval,
     )

@@ -94,6 +94,13 @@ def verify(settings: Settings) -> AuditEntry:
     return AuditEntry(sequence=last["sequence"], hash=last["hash"])
 
 
+def records(settings: Settings) -> tuple[dict[str, Any], ...]:
+    """Every record, oldest first, of a log whose chain holds; raises `AuditLogError` as `verify` does."""
+    path = audit_log_file(settings)
+    content = path.read_bytes() if path.exists() else b""
+    return tuple(record for record, torn in _records(content, path) if record is not None and torn is None)
+
+
 def _records(content: bytes, path: Path) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
     """The log's records, each checked against the one before; and the hash of a last, half-written line.
 

@@ -73,6 +73,10 @@ class HistoryError(AirloopError):
     """The published data does not cover the window that was asked for."""
 
 
+class TuningError(AirloopError):
+    """A study is not what was asked for, or has no finished trial."""
+
+
 class RegistryError(AirloopError):
     """The model registry does not hold what was asked for."""
 

@@ -129,6 +129,24 @@ def resolve_features_interval(
     return Interval(midnight - ONE_DAY, midnight)
 
 
+def resolve_day_so_far(
+    *, until: str | None, data_interval: tuple[datetime, datetime] | None, run_after: datetime
+) -> Interval:
+    """From the UTC midnight before it, the full hour that an hourly run is about.
+
+    The trigger form's `until` comes first, then the end of the run's data interval, then `run_after`; each is
+    cut down to its hour. At midnight it is the whole day before.
+    """
+    if until:
+        moment = parse_instant(until)
+    elif data_interval is not None:
+        moment = data_interval[1].astimezone(UTC)
+    else:
+        moment = run_after.astimezone(UTC)
+    hour = moment.replace(minute=0, second=0, microsecond=0)
+    return Interval(day_interval((hour - timedelta(microseconds=1)).date()).start, hour)
+
+
 def resolve_as_of(
     *, as_of: str | None, data_interval: tuple[datetime, datetime] | None, run_after: datetime
 ) -> datetime:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AwareDatetime,
@@ -29,11 +29,14 @@ from pydantic import (
 from pydantic import create_model as create_pydantic_model
 
 from airloop.errors import AirloopError
-from airloop.use_cases.spec import ModelInput, RequestField, UseCase
+from airloop.use_cases.spec import ModelInput, OnDemandView, RequestField, UseCase
 
 InputValue = str | float | int
 """One value of a model input: text, a number (NaN when missing), or whole seconds (0 when missing)."""
 FeatureScalar = str | float | int | datetime | None
+
+ON_DEMAND_TIME: Final = "prediction_time_seconds"
+"""What every on-demand function is given beside its features and request fields."""
 
 MISSING: Final[Mapping[str, InputValue]] = {"string": "", "double": math.nan, "instant": 0, "local_time": 0}
 """What stands for a missing value, by type of model input."""
@@ -172,6 +175,31 @@ def features_in_force(
             )
             value = found.value if in_force and found is not None else None
             values[name] = None if isinstance(value, float) and math.isnan(value) else value
+    return values
+
+
+def on_demand_fields(use_case: UseCase, view: OnDemandView) -> dict[str, Literal["seconds", "string"]]:
+    """The names and kinds of the values that the function of `view` gets from a request, but for the time."""
+    fields: dict[str, Literal["seconds", "string"]] = {}
+    for name in view.request:
+        if _field(use_case, name).type == "datetime":
+            fields |= {f"{name}_seconds": "seconds", f"{name}_local_seconds": "seconds"}
+        else:
+            fields[name] = "string"
+    return fields
+
+
+def on_demand_values(request: PredictionRequest) -> dict[str, str | int | float | None]:
+    """What on-demand functions are given of `request`: each datetime in seconds, as instant and wall time."""
+    values: dict[str, str | int | float | None] = {
+        ON_DEMAND_TIME: math.floor(request.prediction_time.timestamp())
+    }
+    for name, value in request.fields.items():
+        if isinstance(value, datetime):
+            values[f"{name}_seconds"] = math.floor(value.timestamp())
+            values[f"{name}_local_seconds"] = math.floor(value.replace(tzinfo=UTC).timestamp())
+        else:
+            values[name] = value
     return values
 
 

@@ -193,6 +193,14 @@ class Materialised(Reference):
     end: str
 
 
+class Pushed(Reference):
+    """Newest feature values brought to the online store before their day was audited."""
+
+    until: str
+    rows: dict[str, int]
+    """Entities written, by feature view."""
+
+
 class TrainingSet(Reference):
     """A point-in-time training set, pinned by a tag."""
 
@@ -207,6 +215,101 @@ class TrainingSet(Reference):
     """ISO 8601 instant: only what was known then is in the set."""
     sources: tuple[TableSnapshot, ...]
     """The versions of the clean and feature tables that the set was built from."""
+
+
+class Study(Reference):
+    """A search for better parameters that is open."""
+
+    name: str
+    slots: tuple[int, ...]
+    """One for each trial; the first one tries the spec's own parameters."""
+
+
+class TrialDone(Reference):
+    """What became of a study's slot."""
+
+    study: str
+    slot: int
+    state: Literal["complete", "pruned", "skipped"]
+    """`skipped` when the study's time was over before it began."""
+    log_loss: float | None
+    """Of the best epoch on the validation split; where it was pruned, of the last one."""
+    parameters: dict[str, int | float]
+    """Those that were tried."""
+    summary: str
+    """For the grid."""
+
+
+class Tuned(Reference):
+    """A closed study, and the parameters to train with: its best ones, or the spec's own."""
+
+    study: str
+    parameters: dict[str, int | float]
+    """All of the model's parameters."""
+    improved: bool
+    """Whether they are not the spec's own."""
+    log_loss: float
+    """The best trial's, on the validation split."""
+    own_log_loss: float | None
+    """That of the spec's own parameters; None when their trial did not finish."""
+    complete: int
+    pruned: int
+    unfinished: int
+    """Trials that failed or were killed."""
+    run_id: str
+    """MLflow run with the plots."""
+    page_uri: str
+
+
+class Folds(Reference):
+    """The folds of a training set, by number, in order of time, and what they are to be trained with."""
+
+    training_set: str
+    folds: tuple[int, ...]
+    tuned: Tuned | None = None
+    """None for the spec's own parameters."""
+
+
+class FoldMeasured(Reference):
+    """A model that knew only what was before a fold's days, measured on them."""
+
+    fold: int
+    start: str
+    """First day that it was measured on, ISO 8601."""
+    end: str
+    """Day after the last one."""
+    train_rows: int
+    stopping_rows: int
+    """Later rows, still before `start`, that said when to stop, and calibrated."""
+    rows: int
+    positives: int
+    best_epoch: int
+    roc_auc: float | None
+    log_loss: float | None
+    calibration_error: float | None
+    summary: str
+    """For the grid."""
+
+
+class Spread(Reference):
+    """One measure over all folds."""
+
+    mean: float
+    deviation: float
+    """Standard deviation of a fold's value (with n - 1)."""
+
+
+class CrossValidated(Reference):
+    """How good the parameters are over several times, not one."""
+
+    run_id: str
+    """MLflow run with each fold's measures."""
+    document_uri: str
+    folds: int
+    roc_auc: Spread | None
+    """None when a fold's is not defined."""
+    log_loss: Spread | None
+    calibration_error: Spread | None
 
 
 class Followed(Reference):

@@ -26,6 +26,8 @@ CHALLENGER: Final = "challenger"
 """Alias of the newest accepted candidate."""
 PROMOTED_BY: Final = "airloop.promoted_by"
 """Tag of a version that was made the champion: the Airflow run that did it, or `by-hand`."""
+FEATURE_SERVICE: Final = "airloop.feature_service"
+"""Tag of a run: the feature service whose features its model takes."""
 STALE: Final = "airloop.stale"
 """Tag of a version whose training data is not what is published any more: why."""
 SAVED_MODEL: Final = "saved_model"
@@ -33,6 +35,14 @@ SAVED_MODEL: Final = "saved_model"
 RECORDED_REQUESTS: Final = "recorded_requests.json"
 """Artifact with model inputs and the probabilities that training computed for them:
 `{"inputs": {name: [...]}, "probability": [...]}`, NaN as null."""
+SIGNATURE: Final = "saved_model.sig"
+"""Artifact with the signature over the SavedModel and the recorded requests."""
+SIGNATURE_DIGEST: Final = "airloop.signature_sha256"
+"""Tag of a version: SHA-256 of its signature; another run's signed files are not taken for its own."""
+
+
+EXPLANATION_BACKGROUND: Final = "explanation_background.json"
+"""Artifact with the background rows of explanations, `{"inputs": {name: [...]}}`, NaN as null."""
 
 
 def open_registry(settings: Settings) -> MlflowClient:
@@ -109,17 +119,29 @@ def tags_of(settings: Settings, name: str, version: int) -> dict[str, str]:
     return dict(_version(settings, name, version).tags)
 
 
+def signature_digests(settings: Settings, name: str, run_id: str) -> frozenset[str]:
+    """The signatures under which the run's model is registered as a version of model `name`."""
+    versions = open_registry(settings).search_model_versions(f"name='{name}' and run_id='{run_id}'")
+    return frozenset(
+        version.tags[SIGNATURE_DIGEST] for version in versions if SIGNATURE_DIGEST in version.tags
+    )
+
+
+def has_artifact(settings: Settings, run_id: str, path: str) -> bool:
+    """Whether the run has the artifact `path`."""
+    return path.strip("/") in _beside(settings, run_id, path)
+
+
 def download_artifacts(settings: Settings, run_id: str, path: str, destination: Path) -> Path:
     """Copy the run's artifact `path` (a file or a folder) under the folder `destination`; where it is now.
 
     Raises `RegistryError` when the run has no such artifact.
     """
-    parent, _, leaf = path.strip("/").rpartition("/")
-    listed = open_registry(settings).list_artifacts(run_id, parent or None)
-    if leaf not in {Path(item.path).name for item in listed}:
+    listed = _beside(settings, run_id, path)
+    if path.strip("/") not in listed:
         raise RegistryError(
             expected=f"run {run_id} to have the artifact {path!r}",
-            found=", ".join(sorted(item.path for item in listed)) or "no artifacts",
+            found=", ".join(sorted(listed)) or "no artifacts",
             next_step="train the model again: the run did not finish, or its artifacts were deleted",
         )
     destination.mkdir(parents=True, exist_ok=True)
@@ -131,6 +153,12 @@ def download_artifacts(settings: Settings, run_id: str, path: str, destination: 
             tracking_uri=settings.tracking_uri,
         )
     )
+
+
+def _beside(settings: Settings, run_id: str, path: str) -> set[str]:
+    """The paths of the run's artifacts in the folder of `path`."""
+    parent, _, _ = path.strip("/").rpartition("/")
+    return {str(item.path) for item in open_registry(settings).list_artifacts(run_id, parent or None)}
 
 
 def _version(settings: Settings, name: str, version: int) -> ModelVersion:

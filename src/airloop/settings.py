@@ -58,6 +58,14 @@ class Settings(BaseSettings):
     """Of each training process."""
     training_workers: int = Field(1, ge=1)
     """Processes on this machine that share a training; where TF_CONFIG is set, it says instead."""
+    tuning_storage: str | None = None
+    """SQLAlchemy URL of the database with Optuna's studies; by default a SQLite file in the state folder."""
+    training_price_per_hour: float | None = Field(None, ge=0)
+    """What an hour of training costs, all its machines together, in the currency of your bills."""
+    signing_key: Path | None = None
+    """Private key (PEM) that signs models as they are registered; with neither key, a pair is made."""
+    verification_key: Path | None = None
+    """Public key (PEM) that models must be signed for before they are loaded."""
 
     @property
     def tracking_uri(self) -> str:
@@ -108,6 +116,16 @@ class Settings(BaseSettings):
     def checkpoints_dir(self) -> Path:
         """Folder of the checkpoints of trainings that were interrupted, by use case."""
         return self.state_dir / "training"
+
+    @property
+    def signing_dir(self) -> Path:
+        """Folder of the key pair that is made where the deployment gives none."""
+        return self.state_dir / "signing"
+
+    @property
+    def tuning_storage_url(self) -> str:
+        """The database with the studies."""
+        return self.tuning_storage or f"sqlite:///{self.state_dir / 'tuning' / 'studies.db'}"
 
     @property
     def scratch_dir(self) -> Path:

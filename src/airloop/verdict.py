@@ -28,7 +28,7 @@ _HOLDS: Final[Mapping[str, Callable[[float, float], bool]]] = {
 class Part(BaseModel):
     """Base of the document's parts: frozen, unknown fields rejected."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Measures(Part):
@@ -57,6 +57,45 @@ class Range(Part):
     """The share of resamples between `low` and `high`, in the middle."""
     share_not_above_zero: float
     """For a difference: how often the resampled rows showed none, or the opposite."""
+
+
+class Resampling(Part):
+    """How every `Range` was found: a paired bootstrap over blocks of days, the verdict's one test of chance.
+
+    See `airloop.training.bootstrap`. Candidate, baseline and champion are measured on the same draws, so a
+    difference whose range lies above 0 is more than what these days happened to be.
+    """
+
+    method: Literal["paired bootstrap over days"] = "paired bootstrap over days"
+    blocks: int
+    """Days that were drawn from."""
+    resamples: int
+
+
+class ReliabilityBin(Part):
+    """Test rows with neighbouring predictions: what was predicted for them, and what came of it."""
+
+    rows: int
+    mean_prediction: float
+    observed_rate: float
+    """The share of positive rows."""
+    low: float
+    """Low end of the observed rate's Wilson interval at 95%."""
+    high: float
+
+
+class ServingCost(Part):
+    """What the exported model costs where it is served, asked through its signature by one process."""
+
+    mebibytes: float
+    """Size of the SavedModel's folder."""
+    calls: int
+    """Calls of each kind that were timed, after a warm-up."""
+    single_row_p50_milliseconds: float
+    single_row_p99_milliseconds: float
+    batch_rows: int
+    batch_p50_milliseconds: float
+    batch_p99_milliseconds: float
 
 
 class SliceMeasures(Part):
@@ -98,7 +137,20 @@ class Rule(Part):
     slice: str | None = None
     """The part of the test rows that it is about; all of them without one."""
     range: Range | None = None
-    """How far the value may be chance."""
+    """How far the gain that it weighs may be chance; a loss or an excess is a gain with the other sign."""
+
+
+class Override(Part):
+    """A person's decision to accept a rejected candidate."""
+
+    by: str
+    reason: str
+    at: str
+    """ISO 8601 instant."""
+    rules: tuple[str, ...]
+    """The failed rules, as `name`, or `name (slice)`."""
+    audit_record: int
+    """Sequence of the record in the audit log (`airloop.audit_log`)."""
 
 
 class Verdict(Part):
@@ -114,14 +166,29 @@ class Verdict(Part):
     champion: Champion | None
     ranges: Mapping[str, Range] = {}
     """By `<model>.<figure>`, `roc_auc_over_<model>` or `log_loss_under_<model>`."""
+    resampling: Resampling | None = None
+    """How the ranges were found."""
     slices: tuple[SliceMeasures, ...] = ()
-    overridden_by: str | None = None
-    """Who accepted the candidate in spite of the rules; none for a verdict that the rules made."""
+    reliability: tuple[ReliabilityBin, ...] = ()
+    """The candidate's, in bins of equally many rows; empty where its calibration error is not defined."""
+    serving_cost: ServingCost | None = None
+    override: Override | None = None
+    """None for a verdict that the rules made."""
+
+    @property
+    def overridden_by(self) -> str | None:
+        """Who accepted the candidate in spite of the rules."""
+        return None if self.override is None else self.override.by
+
+    @property
+    def failed(self) -> tuple[Rule, ...]:
+        """The rules that did not pass."""
+        return tuple(rule for rule in self.rules if not rule.passed)
 
     @property
     def reasons(self) -> tuple[str, ...]:
         """Why it was rejected: the failed rules, as `name: detail`."""
-        return tuple(f"{rule.name}: {rule.detail}" for rule in self.rules if not rule.passed)
+        return tuple(f"{rule.name}: {rule.detail}" for rule in self.failed)
 
 
 def judge(
@@ -134,7 +201,10 @@ def judge(
     baseline: Measures | None,
     champion: Champion | None,
     ranges: Mapping[str, Range],
+    resampling: Resampling | None = None,
     slices: tuple[SliceMeasures, ...] = (),
+    reliability: tuple[ReliabilityBin, ...] = (),
+    serving_cost: ServingCost | None = None,
     behaviours: tuple[Probe, ...] = (),
     leaks: tuple[Probe, ...] = (),
 ) -> Verdict:
@@ -148,9 +218,11 @@ def judge(
         _all_measured(candidate),
         *_against_baseline(gates, candidate, baseline, ranges),
         *_against_champion(gates, candidate, champion, ranges),
+        _calibrated(gates, candidate),
         *_by_slice(gates, slices),
         *_behaves(gates, behaviours),
         _no_leak(gates, leaks),
+        *_affordable(gates, serving_cost),
     )
     return Verdict(
         use_case=use_case,
@@ -162,8 +234,21 @@ def judge(
         baseline=baseline,
         champion=champion,
         ranges=ranges,
+        resampling=resampling,
         slices=slices,
+        reliability=reliability,
+        serving_cost=serving_cost,
     )
+
+
+def overridden(verdict: Verdict, override: Override) -> Verdict:
+    """`verdict`, accepted by a person; its rules stay as they are."""
+    return verdict.model_copy(update={"accepted": True, "override": override})
+
+
+def rule_names(rules: tuple[Rule, ...]) -> tuple[str, ...]:
+    """Each rule as `name`, or `name (slice)`."""
+    return tuple(rule.name if rule.slice is None else f"{rule.name} ({rule.slice})" for rule in rules)
 
 
 def _enough_data(gates: Gates, candidate: Measures, training_set: TrainingSet) -> tuple[Rule, ...]:
@@ -234,6 +319,41 @@ def _against_baseline(
             0.0,
             f"log loss {_shown(candidate, 'log_loss')}, base rate by {by} {_shown(baseline, 'log_loss')}",
             better_range,
+        ),
+    )
+
+
+def _calibrated(gates: Gates, candidate: Measures) -> Rule:
+    """What it says is what comes: on average over the bins, predictions are near the observed rates."""
+    return _compare(
+        "calibration_error",
+        _figure(candidate, "calibration_error"),
+        "<=",
+        gates.max_calibration_error,
+        f"predictions are {_shown(candidate, 'calibration_error')} from the observed rates, on average over "
+        "bins of equally many rows",
+    )
+
+
+def _affordable(gates: Gates, cost: ServingCost | None) -> tuple[Rule, ...]:
+    """Small and fast enough to be served."""
+    return (
+        _compare(
+            "model_mebibytes",
+            cost.mebibytes if cost else None,
+            "<=",
+            gates.max_model_mebibytes,
+            f"the exported model has {cost.mebibytes:.1f} MiB" if cost else "not measured",
+        ),
+        _compare(
+            "single_row_p99_milliseconds",
+            cost.single_row_p99_milliseconds if cost else None,
+            "<=",
+            gates.max_single_row_p99_milliseconds,
+            f"99% of {cost.calls} calls with one row took at most {cost.single_row_p99_milliseconds:.1f} ms, "
+            f"half of them {cost.single_row_p50_milliseconds:.1f} ms"
+            if cost
+            else "not measured",
         ),
     )
 
@@ -382,7 +502,10 @@ def _chance(range: Range | None) -> str:
     """What a paired comparison on resampled days adds to a difference."""
     if range is None:
         return ""
-    return f"; no better in {range.share_not_above_zero:.0%} of resamples of the days"
+    return (
+        f"; better by {range.low:.4f} to {range.high:.4f} ({range.level:.0%}, paired bootstrap over days), "
+        f"no better in {range.share_not_above_zero:.0%} of resamples of the days"
+    )
 
 
 def _difference(one: Measures | None, other: Measures | None, figure: str) -> float | None:

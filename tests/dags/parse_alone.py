@@ -25,6 +25,7 @@ for name in (
     "Param",
     "TriggerRule",
     "Variable",
+    "XComArg",
     "task",
 ):
     getattr(airflow_sdk, name)

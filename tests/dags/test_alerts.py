@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
-
-import pytest
 
 from airloop_airflow.alerts import Alert, alert_on_failure, send
 
@@ -21,38 +16,6 @@ ALERT = Alert(
     detail="AuditError: expected 36 expectations to hold; found 1 that does not",
     runbook="docs/runbooks/features_failed.md",
 )
-
-
-@pytest.fixture
-def receiver():
-    received = []
-
-    class Receiver(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            received.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-            self.send_response(self.server.status)
-            self.end_headers()
-            self.wfile.write(b"ok")
-
-        def log_message(self, *_: object) -> None:
-            """Quiet."""
-
-    server = HTTPServer(("127.0.0.1", 0), Receiver)
-    server.status, server.received = 200, received
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.fixture
-def slack(receiver, monkeypatch):
-    url = f"http://127.0.0.1:{receiver.server_port}"
-    connection = {"conn_type": "slackwebhook", "host": url, "password": "/T000/B000/secret"}
-    monkeypatch.setenv("AIRFLOW_CONN_SLACK_ONCALL", json.dumps(connection))
-    return receiver
 
 
 def test_an_alert_reaches_slack_with_severity_owner_run_and_runbook(slack):
@@ -95,3 +58,15 @@ def test_an_alert_that_cannot_be_sent_is_logged_and_raises_nothing(slack, caplog
     with caplog.at_level(logging.ERROR, logger="airloop_airflow.alerts"):
         send(ALERT)
     assert "alert could not be sent" in caplog.text
+
+
+def test_blocks_come_with_the_text_and_end_with_severity_owner_and_runbook(slack):
+    block = {"type": "header", "text": {"type": "plain_text", "text": "rejected"}}
+    send(ALERT._replace(blocks=(block,)))
+    (message,) = slack.received
+    assert ALERT.title in message["text"]
+    assert message["blocks"][0] == block
+    (last,) = message["blocks"][-1]["elements"]
+    for part in ("page", ALERT.owner, ALERT.runbook):
+        assert part in last["text"]
+    assert len(message["blocks"]) == 2

@@ -12,7 +12,7 @@ import pytest
 from airloop.use_cases.catalogue import all_use_cases
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-KINDS = ("features", "training", "rollout", "rollback")
+KINDS = ("features", "training", "rollout", "rollback", "override", "push")
 PLATFORM = {"stream_ingest": "ingest", "maintenance": "maintenance", "erasure": "erasure"}
 
 
@@ -72,6 +72,7 @@ def _follows(dag, first: str, second: str) -> bool:
                 *("retraining_wanted", "request_training"),
             ],
         ),
+        ("override", ["override", "register"]),
     ],
 )
 def test_tasks_run_in_order(dags, kind, order):
@@ -90,6 +91,43 @@ def test_a_failed_rollout_abandons_the_candidate_and_still_fails_the_run(dags):
         # `live` is the leaf that turns upstream_failed, which is what fails the run.
         assert {task.task_id for task in dag.leaves} == {"live", "abandon"}
         assert dag.get_task("live").trigger_rule == "all_success"
+
+
+def test_a_promotion_gets_the_reason_and_the_person_for_the_record(dags):
+    for spec in all_use_cases():
+        dag = dags[f"{spec.name}_rollout"]
+        flags = dag.get_task("promote").flags
+        assert "params.reason" in flags["reason"]
+        assert "triggering_user_name" in flags["who"]
+        assert dag.params.get_param("reason").resolve() == ""
+
+
+def test_tuning_and_folds_are_mapped_off_by_default_and_in_order(dags):
+    for spec in all_use_cases():
+        dag = dags[f"{spec.name}_training"]
+        policy = spec.training
+        wanted = {"tune": policy.tuning, "cross_validate": policy.cross_validation}
+        for param, part in wanted.items():
+            assert (param in dag.params) == (part is not None)
+            if part is not None:
+                assert dag.params.get_param(param).resolve() is False
+        if policy.tuning:
+            for first, second in itertools.pairwise(("study", "trial", "tuned", "train")):
+                assert dag.get_task(first).task_id in dag.get_task(second).upstream_task_ids
+            trial = dag.get_task("trial")
+            assert trial.is_mapped
+            assert trial.max_active_tis_per_dagrun == policy.tuning.parallel_trials
+            assert dag.get_task("tuned").trigger_rule == "all_done_min_one_success"
+            assert dag.get_task("tuned").upstream_task_ids == {"study", "trial"}
+        assert dag.get_task("train").trigger_rule == "none_failed_min_one_success"
+        if policy.cross_validation:
+            for first, second in itertools.pairwise(("train", "folds", "fold", "cross_validated")):
+                assert dag.get_task(first).task_id in dag.get_task(second).upstream_task_ids
+            fold = dag.get_task("fold")
+            assert fold.is_mapped
+            assert fold.max_active_tis_per_dagrun == policy.cross_validation.parallel_folds
+            # Nothing waits for the folds: they inform, and hold up no candidate.
+            assert not _follows(dag, "folds", "evaluate")
 
 
 def test_an_erasure_runs_in_order_and_forgets_its_subject_whatever_happens(dags):
@@ -121,6 +159,17 @@ def test_each_stream_is_landed_and_switched_off_without_its_connection(dags):
             assert _follows(dags["stream_ingest"], task.task_id, f"{spec.name}_late_days")
 
 
+def test_an_override_hands_over_who_and_why_and_shows_the_verdict(dags):
+    for spec in all_use_cases():
+        dag = dags[f"{spec.name}_override"]
+        task = dag.get_task("override")
+        assert task.module == "airloop.training.override"
+        assert set(task.flags) == {"run-id", "by", "reason"} == {n.replace("_", "-") for n in dag.params}
+        assert [link.name for link in task.operator_extra_links] == ["Report"]
+        # Registration is by the verdict that the override wrote, not by the form.
+        assert set(dag.get_task("register").flags) == {"evaluated"}
+
+
 def _outlets(dag, task_id: str) -> set[str]:
     return {asset.uri for asset in dag.get_task(task_id).outlets}
 
@@ -131,7 +180,10 @@ def _inlets(dag) -> set[str]:
 
 def test_the_dags_meet_through_assets(dags):
     for spec in all_use_cases():
-        features, training, rollout, rollback = (dags[f"{spec.name}_{kind}"] for kind in KINDS)
+        features, training, rollout, rollback, override, push = (
+            dags[f"{spec.name}_{kind}"] for kind in KINDS
+        )
+        assert not _outlets(push, "push"), "nothing is trained on what was not audited"
         prefix = f"airloop://{spec.name}"
         assert _outlets(features, "materialise") == {f"{prefix}/features"}
         assert _outlets(rollback, "materialise") == {f"{prefix}/features"}
@@ -141,6 +193,7 @@ def test_the_dags_meet_through_assets(dags):
         assert _outlets(dags["stream_ingest"], late_days) == _inlets(features) == {f"{prefix}/data_changed"}
         assert _outlets(dags["erasure"], f"retrain_{spec.name}") == {f"{prefix}/retrain_request"}
         assert _outlets(training, "register") == _inlets(rollout) == {f"{prefix}/candidate"}
+        assert _outlets(override, "register") == {f"{prefix}/candidate"}
         assert _outlets(rollout, "live") == {f"{prefix}/live_model"}
 
 
@@ -149,10 +202,13 @@ def test_the_dags_meet_through_assets(dags):
     [
         ("rollback", {"before_run": "scheduled__1", "start_date": "2026-01-01"}, {"before_run": ""}),
         ("rollback", {"dry_run": True}, {"dry_run": "yes"}),
+        ("override", {"run_id": "0a" * 16, "by": "Ada"}, {"run_id": "newest", "by": "", "reason": ""}),
         ("features", {"start_date": "2026-01-01", "end_date": "2026-02-01"}, {"start_date": 20260101}),
         ("features", {}, {"start_date": "January"}),
         ("training", {"as_of": "2026-01-01", "train_days": 14}, {"train_days": 0}),
         ("training", {"test_days": None}, {"test_days": "seven"}),
+        ("training", {"tune": True, "trials": 3, "minutes": None}, {"tune": "yes", "trials": 0}),
+        ("training", {"cross_validate": True}, {"cross_validate": None}),
         ("rollout", {"version": 3}, {"version": 0}),
         ("rollout", {}, {"version": "newest"}),
     ],
@@ -204,7 +260,8 @@ def _first_run(dag):
 
 def test_what_is_started_in_an_emergency_is_switched_on(dags):
     by_hand = {dag.dag_id for dag in dags.values() if dag.timetable.__class__.__name__ == "NullTimetable"}
-    assert by_hand == {"erasure", *(f"{spec.name}_rollback" for spec in all_use_cases())}
+    kinds = ("rollback", "override")
+    assert by_hand == {"erasure", *(f"{spec.name}_{kind}" for spec in all_use_cases() for kind in kinds)}
     for dag_id in by_hand | {"maintenance"}:
         assert dags[dag_id].is_paused_upon_creation is False
 
@@ -212,7 +269,7 @@ def test_what_is_started_in_an_emergency_is_switched_on(dags):
 def test_switching_a_dag_on_starts_no_run_for_a_time_already_past(dags):
     """Such a run would compete with the one that a person is about to trigger."""
     scheduled = [run for dag in dags.values() if (run := _first_run(dag)) is not None]
-    assert len(scheduled) == 3 * len(all_use_cases()) + len({"stream_ingest", "maintenance"})
+    assert len(scheduled) == 4 * len(all_use_cases()) + len({"stream_ingest", "maintenance"})
     for run in scheduled:
         assert run.run_after > datetime.now(UTC)
 

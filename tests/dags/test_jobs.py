@@ -30,6 +30,7 @@ if flags.mode == "hang":
 outcomes = {
     "well": ({"version": 3, "document": flags.document, "mode": flags.mode}, 0),
     "environment": ({name: value for name, value in os.environ.items() if name.startswith("AIRFLOW_C")}, 0),
+    "list": ({"listed": [0, 1, 2], "name": "s", "none": None}, 0),
     "permanent": ({"error": {"type": "SourceError", "expected": "a file", "found": "none", "next_step": "bring it"}}, 65),
     "temporary": (None, 1),
     "silent": (None, 0),
@@ -50,7 +51,7 @@ def operator(tmp_path, monkeypatch):
     monkeypatch.setenv("AIRLOOP_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("PIDS", str(tmp_path / "pids"))
 
-    def make(connections=(), skip_without_connections=False, **flags):
+    def make(connections=(), skip_without_connections=False, options=None, **flags):
         return JobOperator(
             task_id="small",
             module="small_job",
@@ -58,6 +59,7 @@ def operator(tmp_path, monkeypatch):
             flags=flags,
             connections=connections,
             skip_without_connections=skip_without_connections,
+            **(options or {}),
         )
 
     return make
@@ -72,6 +74,28 @@ def test_a_job_returns_its_reference_and_gets_mappings_as_json(operator):
     assert result["version"] == 3
     assert result["mode"] is None, "an empty flag must be left out"
     assert json.loads(result["document"]) == {"rows": 1, "name": "o'hare"}
+
+
+def test_a_list_in_the_result_is_returned_for_mapping_and_the_rest_is_pushed(operator):
+    pushed = {}
+    instance = SimpleNamespace(
+        **vars(CONTEXT["ti"]), xcom_push=lambda key, value: pushed.update({key: value})
+    )
+    task = operator(document={"rows": 1}, options={"each": "listed"}, mode="list")
+    assert task.execute({"ti": instance}) == [0, 1, 2]
+    # Airflow keeps no None.
+    assert pushed == {"listed": [0, 1, 2], "name": "s", "none": ""}
+
+
+def test_a_mapped_job_gets_its_value_even_zero_and_lists_as_json(operator):
+    options = {"mapped_flag": "document", "mapped_value": 0}
+    results = []
+    for index in (0, 1):
+        instance = SimpleNamespace(**vars(CONTEXT["ti"]), map_index=index)
+        results.append(operator(options=options, mode="well").execute({"ti": instance}))
+    assert [result["document"] for result in results] == ["0", "0"]
+    lists = operator(document=({"fold": 0}, {"fold": 1}), mode="well").execute(CONTEXT)
+    assert json.loads(lists["document"]) == [{"fold": 0}, {"fold": 1}]
 
 
 def test_a_job_gets_its_connections_and_knows_its_run(operator, monkeypatch, caplog):

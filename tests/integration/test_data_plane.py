@@ -22,32 +22,12 @@ from feature_repo.store import open_store
 from spark_jobs import training_set
 from spark_jobs.audit import audit
 from spark_jobs.clean import branch_of, clean
-from spark_jobs.features import build_features, clean_history
+from spark_jobs.features import clean_history
 from spark_jobs.ingest import ingest
-from spark_jobs.tables import snapshot_of, within
+from spark_jobs.tables import snapshot_of
 from spark_jobs.transforms import flight_delay
 
 WEEK = Interval(datetime(2013, 3, 4, tzinfo=UTC), datetime(2013, 3, 11, tzinfo=UTC))
-
-
-@pytest.fixture(scope="module")
-def published(spark: SparkSession, spec: UseCase, settings: Settings) -> None:
-    ingest(spark, spec, WEEK, settings)
-    branch = clean(spark, spec, WEEK).branch
-    audit(spark, spec, WEEK, branch, settings)
-    publish(spec, branch, WEEK, settings)
-    build_features(spark, spec, WEEK)
-
-
-@pytest.fixture(scope="module")
-def materialised(published: None, spec: UseCase, settings: Settings) -> None:
-    materialise(open_store(settings), spec, WEEK, settings)
-
-
-@pytest.fixture(scope="module")
-def trained_on(materialised: None, spark: SparkSession, spec: UseCase, settings: Settings) -> TrainingSet:
-    policy = spec.training.model_copy(update={"train_days": 2, "validation_days": 1, "test_days": 1})
-    return training_set.build(spark, spec, TrainingPolicy(**policy.model_dump()), WEEK.end, settings)
 
 
 def _counts(spark: SparkSession, spec: UseCase) -> dict[str, tuple[int, int]]:
@@ -204,29 +184,6 @@ def test_requests_in_the_training_set_parse_to_the_inputs_beside_them(
         inputs = assemble_inputs(spec, request, dict.fromkeys(spec.features))
         assert {name: inputs[name] for name in own} == {name: row[name] for name in own}
         assert request.prediction_time == row["prediction_time"]
-
-
-def test_features_are_the_latest_known_two_hours_before_departure(
-    trained_on: TrainingSet, spark: SparkSession, spec: UseCase, settings: Settings
-) -> None:
-    """Brute force over the clean weather and the tail's movements, beside what Feast joined."""
-    weather = spark.table("clean.weather").toPandas()
-    movements = spark.table("clean.movements").where(within("occurred_at", WEEK)).toPandas()
-    weather["reported_at"] = weather["reported_at"].dt.tz_localize("UTC")
-    movements["occurred_at"] = movements["occurred_at"].dt.tz_localize("UTC")
-    table = open_catalog(settings).load_table(trained_on.table)
-    columns = ["temperature_f", "tail_last_event_at", "prediction_time", "origin", "request"]
-    frame = read_snapshot(table, trained_on.snapshot_id, columns).to_pandas().sample(60, random_state=1)
-    for row in frame.itertuples():
-        at = row.prediction_time
-        seen = weather[(weather["origin"] == row.origin) & (weather["reported_at"] <= at)]
-        seen = seen[seen["reported_at"] >= at - timedelta(hours=6)].sort_values("reported_at")
-        assert row.temperature_f == pytest.approx(seen["temperature_f"].iloc[-1], nan_ok=True)
-        tail = json.loads(row.request).get("tail_number")
-        legs = movements[(movements["tail_number"] == tail) & (movements["occurred_at"] <= at)]
-        legs = legs[legs["occurred_at"] >= at - timedelta(days=3)].sort_values("occurred_at")
-        expected = int(legs["occurred_at"].iloc[-1].timestamp()) if len(legs) else 0
-        assert row.tail_last_event_at == expected
 
 
 def test_a_window_without_data_names_its_days(

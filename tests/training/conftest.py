@@ -11,6 +11,7 @@ import pytest
 
 from airloop.references import Candidate, Evaluated, TrainingSet
 from airloop.settings import Settings
+from airloop.training import importance, serving_cost
 from airloop.training.evaluate import evaluate
 from airloop.training.train import train
 from airloop.use_cases.spec import UseCase
@@ -36,6 +37,15 @@ def settings_in(folder: Path) -> Settings:
     state = folder / "state"
     state.mkdir(parents=True, exist_ok=True)
     return Settings(state_dir=state, mlflow_uri=f"sqlite:///{folder / 'mlflow.db'}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick() -> Iterator[None]:
+    """Fewer timed calls and explained rows than a verdict for a person needs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serving_cost, "CALLS", 40)
+        patch.setattr(importance, "EXPLAINED_ROWS", 120)
+        yield
 
 
 @pytest.fixture(scope="session")

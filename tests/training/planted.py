@@ -76,6 +76,7 @@ def planted_use_case() -> UseCase:
             parameters={
                 "width": 32,
                 "blocks": 1,
+                "members": 2,
                 "dropout": 0.1,
                 "embedding_size": 4,
                 "category_dropout": 0.0,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from airloop.errors import EXIT_PERMANENT
-from airloop.training import evaluate, register, train
+from airloop.training import cross_validated, evaluate, fold, folds, register, study, train, trial
 from airloop.training.provenance import UNKNOWN, code_commit, is_reproducible
 
 
@@ -17,6 +17,11 @@ from airloop.training.provenance import UNKNOWN, code_commit, is_reproducible
     ("job", "flags"),
     [
         (train, ["--training-set", "{"]),
+        (study, ["--training-set", "{"]),
+        (trial, ["--training-set", "{", "--study", "s", "--slot", "0"]),
+        (folds, ["--training-set", "{"]),
+        (fold, ["--training-set", "{", "--fold", "0"]),
+        (cross_validated, ["--training-set", "{", "--measured", "[]"]),
         (evaluate, ["--training-set", "{}", "--candidate", "{}"]),
         (register, ["--evaluated", '{"run_id": 1}']),
     ],

@@ -17,7 +17,9 @@ from airloop.references import Evaluated
 from airloop.registry import (
     CHALLENGER,
     CHAMPION,
+    RECORDED_REQUESTS,
     SAVED_MODEL,
+    SIGNATURE_DIGEST,
     drop_alias,
     open_registry,
     register_version,
@@ -25,6 +27,7 @@ from airloop.registry import (
     tags_of,
     version_behind,
 )
+from airloop.signed_models import sign_run
 from airloop.training.evaluate import evaluate
 from airloop.training.examples import read_examples
 from airloop.training.register import register
@@ -104,10 +107,12 @@ def serve_as_champion(
     signature = tf.function(module.__call__).get_concrete_function(**specs)
     tf.saved_model.save(module, str(folder / SAVED_MODEL), {"serving_default": signature})
     client.log_artifacts(run.info.run_id, str(folder / SAVED_MODEL), SAVED_MODEL)
+    client.log_text(run.info.run_id, "{}", RECORDED_REQUESTS)
     client.set_terminated(run.info.run_id)
     source = f"{run.info.artifact_uri}/{SAVED_MODEL}"
+    signed = {SIGNATURE_DIGEST: sign_run(trained.settings, "planted", run.info.run_id)}
     version = register_version(
-        trained.settings, name="planted", run_id=run.info.run_id, source=source, tags={}
+        trained.settings, name="planted", run_id=run.info.run_id, source=source, tags=signed
     )
     set_alias(trained.settings, "planted", CHAMPION, version)
     return version

@@ -1,4 +1,4 @@
-"""Job: measure a candidate on the test window and write its verdict.
+"""Job: measure a candidate on the test window, and write its verdict and its model card.
 
     python -m airloop.training.evaluate --use-case NAME --training-set JSON --candidate JSON [--result FILE]
 
@@ -19,29 +19,34 @@ import numpy as np
 
 from airloop import baseline
 from airloop.errors import HistoryError, RegistryError
-from airloop.jobs import run_job, write_whole
+from airloop.jobs import run_job
 from airloop.references import Candidate, Evaluated, TrainingSet
-from airloop.registry import CHAMPION, SAVED_MODEL, download_artifacts, run_of, version_behind
+from airloop.registry import CHAMPION, EXPLANATION_BACKGROUND, SAVED_MODEL, download_artifacts, version_behind
 from airloop.settings import Settings
+from airloop.signed_models import download_verified
 from airloop.training import probes
 from airloop.training.arguments import parse_reference
-from airloop.training.bootstrap import ranges
+from airloop.training.bootstrap import RESAMPLES, ranges
 from airloop.training.examples import Examples, read_examples
-from airloop.training.measures import measure
+from airloop.training.explain import background_document
+from airloop.training.importance import FEWEST_ROWS, importance_of
+from airloop.training.measures import measure, reliability
+from airloop.training.model_card import CardFacts, lineage_tags, windows
+from airloop.training.publication import publish
 from airloop.training.served_model import ServedModel
+from airloop.training.serving_cost import serving_cost
 from airloop.training.slices import slices_of
 from airloop.training.statistics import SECONDS_PER_DAY
-from airloop.training.tracking import TRAINING_SET, VERDICT_FILE, VERDICT_PAGE, TrainingRuns
-from airloop.training.verdict_page import page_of
+from airloop.training.tracking import TRAINING_SET, TrainingRuns
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
-from airloop.verdict import Champion, SliceMeasures, Verdict, judge
+from airloop.verdict import Champion, Resampling, SliceMeasures, judge
 
 log = logging.getLogger(__name__)
 
 
 def evaluate(settings: Settings, spec: UseCase, training_set: TrainingSet, candidate: Candidate) -> Evaluated:
-    """Judge `candidate` on the test split of `training_set`; the verdict goes to its run and to a report.
+    """Judge `candidate` on the test split of `training_set`; verdict and card go to its run and to a report.
 
     Raises `RegistryError` when the run is not complete or was trained on another training set, and
     `HistoryError` when the training set is not what its reference says.
@@ -57,7 +62,8 @@ def evaluate(settings: Settings, spec: UseCase, training_set: TrainingSet, candi
     settings.scratch_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="evaluate-", dir=settings.scratch_dir) as scratch:
         test = read_examples(settings, spec, training_set, "test")
-        model = _model(settings, spec, candidate.run_id, Path(scratch) / "candidate")
+        folder = Path(scratch) / "candidate"
+        model = load_model(settings, spec, candidate.run_id, folder)
         found = {"candidate": model.predict(test.columns)}
         rates = _baseline_predictions(settings, spec, training_set, test)
         if rates is not None:
@@ -65,6 +71,7 @@ def evaluate(settings: Settings, spec: UseCase, training_set: TrainingSet, candi
         champion, theirs = _champion(settings, spec, test, Path(scratch) / "champion")
         if theirs is not None:
             found["champion"] = theirs
+        days = _days(spec, test)
         verdict = judge(
             use_case=spec.name,
             gates=spec.gates,
@@ -73,7 +80,8 @@ def evaluate(settings: Settings, spec: UseCase, training_set: TrainingSet, candi
             candidate=measure(test.labels, found["candidate"]),
             baseline=None if rates is None else measure(test.labels, rates),
             champion=champion,
-            ranges=ranges(found, test.labels, _days(spec, test), spec.training.seed),
+            ranges=ranges(found, test.labels, days, spec.training.seed),
+            resampling=Resampling(blocks=len(np.unique(days)), resamples=RESAMPLES),
             slices=tuple(
                 SliceMeasures(
                     name=part.name,
@@ -82,10 +90,22 @@ def evaluate(settings: Settings, spec: UseCase, training_set: TrainingSet, candi
                 )
                 for part in slices_of(spec, test.columns)
             ),
+            reliability=reliability(test.labels, found["candidate"]),
+            serving_cost=serving_cost(model, folder / SAVED_MODEL, test.columns),
             behaviours=tuple(probes.behaviours(spec, model, test)),
             leaks=tuple(probes.single_inputs(spec, test)),
         )
-    return _publish(settings, runs, verdict)
+        explained = None
+        if len(test) >= FEWEST_ROWS and np.isfinite(found["candidate"]).all():
+            explained, background = importance_of(spec, model, test)
+            runs.log_text(candidate.run_id, EXPLANATION_BACKGROUND, background_document(background))
+    facts = CardFacts(
+        windows=tuple(windows(settings, spec, training_set)),
+        importance=explained,
+        tags=lineage_tags(run.data.tags),
+        params=dict(sorted(run.data.params.items())),
+    )
+    return publish(settings, spec, runs, verdict, facts)
 
 
 def _days(spec: UseCase, rows: Examples) -> np.ndarray:
@@ -96,12 +116,18 @@ def _days(spec: UseCase, rows: Examples) -> np.ndarray:
     return np.arange(len(rows)) * 100 // max(len(rows), 1)
 
 
-def _model(settings: Settings, spec: UseCase, run_id: str, folder: Path) -> ServedModel:
+def load_model(settings: Settings, spec: UseCase, run_id: str, folder: Path) -> ServedModel:
     """The run's SavedModel; raises `RegistryError` when it cannot be asked."""
-    model = ServedModel(download_artifacts(settings, run_id, SAVED_MODEL, folder))
+    return _asked(
+        spec, download_artifacts(settings, run_id, SAVED_MODEL, folder), f"the model of run {run_id}"
+    )
+
+
+def _asked(spec: UseCase, folder: Path, what: str) -> ServedModel:
+    model = ServedModel(folder)
     if differences := model.differences(spec):
         raise RegistryError(
-            expected=f"the model of run {run_id} to take the inputs of {spec.name}",
+            expected=f"{what} to take the inputs of {spec.name}",
             found="; ".join(differences),
             next_step="train a model with the present spec; a champion that cannot be compared is retired by "
             "removing its alias in MLflow",
@@ -125,56 +151,19 @@ def _champion(
 ) -> tuple[Champion | None, np.ndarray | None]:
     """The champion on `rows`, and its predictions; none only when the alias is not set.
 
-    One that cannot be read or asked is a fact for the verdict, not a failure of this job; a registry that
-    does not answer is, so that a retry can find it.
+    One that cannot be read or asked, or is not as it was signed, is a fact for the verdict, not a failure of
+    this job; a registry that does not answer is, so that a retry can find it.
     """
     version = version_behind(settings, spec.model_name, CHAMPION)
     if version is None:
         return None, None
     try:
-        run_id = run_of(settings, spec.model_name, version)
-        found = _model(settings, spec, run_id, folder).predict(rows.columns)
+        verified = download_verified(settings, spec.model_name, version, folder)
+        model = _asked(spec, verified / SAVED_MODEL, f"version {version} of model {spec.model_name}")
+        found = model.predict(rows.columns)
     except RegistryError as error:
         return Champion(version=version, measures=None, problem=str(error)), None
     return Champion(version=version, measures=measure(rows.labels, found)), found
-
-
-def _publish(settings: Settings, runs: TrainingRuns, verdict: Verdict) -> Evaluated:
-    """Write the verdict to MLflow and to the reports, and log its figures."""
-    text = verdict.model_dump_json(indent=2)
-    measured = {"test": verdict.candidate, "baseline": verdict.baseline}
-    if verdict.champion is not None:
-        measured["champion"] = verdict.champion.measures
-    metrics = {
-        f"{who}_{name}": value
-        for who, measures in measured.items()
-        if measures is not None
-        for name, value in {
-            **measures.figures(),
-            "rows": measures.rows,
-            "positives": measures.positives,
-        }.items()
-        if value is not None
-    }
-    runs.log_metrics(verdict.run_id, metrics)
-    uri = runs.log_text(verdict.run_id, VERDICT_FILE, text)
-    outcome = "accepted" if verdict.accepted else "rejected"
-    runs.tag(verdict.run_id, {"airloop.verdict": outcome, "airloop.rejected_for": "; ".join(verdict.reasons)})
-    page = page_of(verdict)
-    runs.log_text(verdict.run_id, VERDICT_PAGE, page)
-    folder = settings.reports_dir / verdict.use_case / verdict.training_set.tag
-    write_whole(folder / VERDICT_FILE, text)
-    write_whole(folder / VERDICT_PAGE, page)
-    log.info("%s: %s", outcome, "; ".join(verdict.reasons) or "every rule passed")
-    return Evaluated(
-        run_id=verdict.run_id,
-        accepted=verdict.accepted,
-        verdict_uri=uri,
-        page_uri=(folder / VERDICT_PAGE).as_uri(),
-        test_roc_auc=verdict.candidate.figures()["roc_auc"],
-        test_log_loss=verdict.candidate.figures()["log_loss"],
-        baseline_roc_auc=verdict.baseline.figures()["roc_auc"] if verdict.baseline else None,
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

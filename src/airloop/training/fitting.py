@@ -27,7 +27,7 @@ from airloop.training.checkpoints import Checkpoints, Progress
 from airloop.training.devices import Devices
 from airloop.training.encoding import Encoded
 from airloop.training.feeding import in_order, training_batches
-from airloop.training.network import Network, require_parameters
+from airloop.training.network import Network, combined, require_parameters
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +65,8 @@ def make_deterministic(seed: int, threads: int) -> None:
 
 
 def logits(network: Network, encoded: Encoded) -> np.ndarray:
-    """The head's logit of every row, in order, float32 [rows]."""
-    ask = tf.function(lambda inputs: network.head(inputs, training=False), reduce_retracing=True)
+    """The logit of every row by all of the head's members together, in order, float32 [rows]."""
+    ask = tf.function(lambda inputs: combined(network.head(inputs, training=False)), reduce_retracing=True)
     parts = [np.zeros(0, np.float32)]
     parts += [ask(inputs).numpy()[:, 0] for inputs, _ in in_order(encoded, VALIDATION_BATCH)]
     return np.concatenate(parts)
@@ -208,8 +208,10 @@ class Fitting:
         variables = self._head.trainable_variables
         with tf.GradientTape() as tape:
             found = tf.cast(self._head(inputs, training=True), tf.float32)
-            losses = tf.nn.sigmoid_cross_entropy_with_logits(labels, found)
-            loss = tf.reduce_sum(losses) / self._batch
+            # Each member for itself: trained on their mean, they would become one.
+            truth = tf.broadcast_to(labels, tf.shape(found))
+            losses = tf.nn.sigmoid_cross_entropy_with_logits(truth, found)
+            loss = tf.reduce_sum(losses) / (self._batch * found.shape[-1])
         gradients = [tf.convert_to_tensor(item) for item in tape.gradient(loss, [v.value for v in variables])]
         replicas = self._devices.replicas
         if replicas > 1:

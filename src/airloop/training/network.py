@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 
@@ -21,13 +22,25 @@ class Network:
     encoder: keras.Model
     """A dict of raw inputs by name, each [batch], to a dict of compact tensors [batch, ...]; no weights."""
     head: keras.Model
-    """That dict to a logit [batch, 1]; all the weights."""
+    """That dict to logits [batch, members]; all the weights. Members are judged one by one in training, and
+    asked together (`combined`)."""
 
     def served(self, *, slope: float, offset: float) -> keras.Model:
         """Raw inputs to `probability`, [batch]: the sigmoid of `slope` times the logit plus `offset`."""
-        logit = keras.ops.cast(self.head(self.encoder.output), "float32")
+        logit = combined(self.head(self.encoder.output))
         probability = keras.ops.sigmoid(logit * slope + offset)
         return keras.Model(self.encoder.input, {"probability": keras.ops.reshape(probability, (-1,))})
+
+
+def combined(logits: Any) -> Any:
+    """Members' logits [batch, members] to the logit of their mean probability, float32 [batch, 1]."""
+    logits = keras.ops.cast(logits, "float32")
+    if logits.shape[-1] == 1:
+        return logits
+    # By way of logarithms: a mean of probabilities would lose those close to 0 and 1.
+    positive = keras.ops.logsumexp(keras.ops.log_sigmoid(logits), axis=-1, keepdims=True)
+    negative = keras.ops.logsumexp(keras.ops.log_sigmoid(-logits), axis=-1, keepdims=True)
+    return positive - negative
 
 
 def require_parameters(parameters: Mapping[str, int | float], needed: frozenset[str], what: str) -> None:

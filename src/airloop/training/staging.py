@@ -11,7 +11,7 @@ time is more in memory than a batch or a day.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -47,6 +47,8 @@ class Staged:
     """By string input, its different words, sorted."""
     labels: np.ndarray
     """Mapped int8 vector of 0 and 1."""
+    times: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    """Mapped int64 vector: each row's prediction time, in microseconds since the epoch."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -123,7 +125,7 @@ def stage(
         order = np.lexsort(keys[::-1])
         for column in (times, labels, *columns.values()):
             column[day] = column[day][order]
-    return Staged(columns=columns, words=words, labels=labels)
+    return Staged(columns=columns, words=words, labels=labels, times=times)
 
 
 @dataclass(frozen=True)

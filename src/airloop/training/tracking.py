@@ -10,7 +10,7 @@ a run that is still marked as running when the next one starts has died.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ from mlflow.entities import Metric, Param, Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 
 from airloop.errors import RegistryError
-from airloop.references import TrainingSet
+from airloop.references import TrainingSet, Tuned
 from airloop.registry import open_registry
 from airloop.settings import Settings
 from airloop.training.provenance import is_reproducible
@@ -30,6 +30,9 @@ CODE_COMMIT: Final = "airloop.code_commit"
 COMPLETE: Final = "airloop.complete"
 """Set last: every artifact of the run is there."""
 TRAINING_SET_FILE: Final = "training_set.json"
+REPORT: Final = "airloop.report"
+"""Key of a run that has no model, but is about trainings: a study, or a cross-validation."""
+REPORT_KIND: Final = "airloop.report_kind"
 VERDICT_FILE: Final = "verdict.json"
 VERDICT_PAGE: Final = "verdict.html"
 _LONGEST_VALUE: Final = 500
@@ -49,8 +52,8 @@ def tags_of_run(use_case: UseCase, training_set: TrainingSet, commit: str) -> di
     }
 
 
-def params_of_run(use_case: UseCase, training_set: TrainingSet) -> dict[str, str]:
-    """Everything of the spec that shapes the model, and the windows."""
+def params_of_run(use_case: UseCase, training_set: TrainingSet, tuned: Tuned | None = None) -> dict[str, str]:
+    """Everything of the spec that shapes the model, the windows, and the study of the parameters if any."""
     policy = use_case.training
     return {
         "model_builder": policy.model_builder,
@@ -61,6 +64,7 @@ def params_of_run(use_case: UseCase, training_set: TrainingSet) -> dict[str, str
         "train_rows": str(training_set.train_rows),
         "validation_rows": str(training_set.validation_rows),
         "test_rows": str(training_set.test_rows),
+        **({"study": tuned.study} if tuned else {}),
     }
 
 
@@ -92,6 +96,35 @@ class TrainingRuns:
             if same_tags and run.data.params == params and COMPLETE in run.data.tags:
                 return run
         return None
+
+    def report(
+        self,
+        kind: str,
+        key: str,
+        *,
+        params: Mapping[str, str],
+        metrics: Mapping[str, Sequence[float]],
+        artifacts: Path,
+    ) -> str:
+        """A finished run about trainings, with each of `metrics` at steps 0, 1, ...; returns its id.
+
+        It is found again by its `key`, and written over, as long as `params` are the same. Its training set
+        is no tag of it, for it has no model that could go stale or remember a subject.
+        """
+        for run in self._client.search_runs([self._experiment], f"tags.`{REPORT}` = '{key}'"):
+            if run.data.params == params:
+                run_id = str(run.info.run_id)
+                break
+        else:
+            tags = {"mlflow.runName": key, REPORT: key, REPORT_KIND: kind}
+            run_id = str(self._client.create_run(self._experiment, tags=tags).info.run_id)
+            self._client.log_batch(run_id, params=[Param(name, value) for name, value in params.items()])
+        for name, values in metrics.items():
+            for step, value in enumerate(values):
+                self.log_metrics(run_id, {name: value}, step)
+        self.log_artifacts(run_id, artifacts)
+        self._client.set_terminated(run_id, RunStatus.to_string(RunStatus.FINISHED))
+        return run_id
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log `metrics` at `step`; the clock is MLflow's bookkeeping and enters no result."""

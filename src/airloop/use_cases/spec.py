@@ -165,6 +165,27 @@ class FeatureTable(SpecPart):
     features: dict[Identifier, ColumnType] = Field(min_length=1)
     time_to_live: timedelta
     """A value older than this at the moment of prediction counts as missing, offline and online."""
+    pushed: bool = False
+    """Whether rows also reach the online store as each hour ends, before the day's audit."""
+
+
+class OnDemandView(SpecPart):
+    """Features that are computed from others and from the request, at the moment they are asked for.
+
+    The function gets and returns equally long lists by name: what the tables of `tables` have, None where it
+    is missing; each `datetime` field of `request` as `<field>_seconds` since the epoch and as
+    `<field>_local_seconds`, the same of the wall clock; its other fields as they are; and
+    `prediction_time_seconds`. It is the same function offline and online.
+    """
+
+    name: Identifier
+    features: dict[Identifier, ColumnType] = Field(min_length=1)
+    function: DottedPath
+    """`module:function`."""
+    tables: tuple[Identifier, ...] = ()
+    """Feature tables whose features it is given."""
+    request: tuple[Identifier, ...] = ()
+    """Request fields that it is given."""
 
 
 class RequestField(SpecPart):
@@ -207,6 +228,76 @@ class Label(SpecPart):
     """How long after the prediction time nearly all labels are known."""
 
 
+class Range(SpecPart):
+    """The numbers from `low` to `high`, both included, that tuning may give a parameter."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+    """Whether to look evenly over the orders of magnitude, as for a learning rate."""
+    integer: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low} is not below high {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low {self.low} has no logarithm")
+        if self.integer and not all(float(end).is_integer() for end in (self.low, self.high)):
+            raise ValueError(f"{self.low} and {self.high} are not both integers")
+        return self
+
+    def has(self, value: int | float) -> bool:
+        """Whether `value` is one of them."""
+        return self.low <= value <= self.high and (float(value).is_integer() or not self.integer)
+
+
+class Choices(SpecPart):
+    """The few values that tuning may give a parameter."""
+
+    values: tuple[int | float, ...] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.values)) < len(self.values):
+            raise ValueError(f"a value appears twice in {list(self.values)}")
+        return self
+
+    def has(self, value: int | float) -> bool:
+        """Whether `value` is one of them."""
+        return value in self.values
+
+
+class Tuning(SpecPart):
+    """Which parameters a study searches, and what it may cost."""
+
+    space: dict[Identifier, Range | Choices] = Field(min_length=1)
+    """By parameter; the spec's own value is among them, for it is the first that is tried."""
+    trials: int = Field(ge=2)
+    minutes: int = Field(ge=1)
+    """From the study's opening on; no trial starts after them, and one that runs may end."""
+    warm_up_epochs: int = Field(1, ge=0)
+    """Epochs of each trial after which it may be pruned, at the earliest."""
+    unpruned_trials: int = Field(4, ge=1)
+    """Trials that must have finished before any is pruned."""
+    parallel_trials: int = Field(1, ge=1)
+    """How many run at once; with more than one their order, and so the study, is not repeatable."""
+
+
+class CrossValidation(SpecPart):
+    """Folds in order of time, over the train and validation windows."""
+
+    folds: int = Field(ge=2)
+    fold_days: int = Field(ge=1)
+    """Days that each fold is measured on; as many before them say when its training stops."""
+    parallel_folds: int = Field(1, ge=1)
+
+    @property
+    def held_out_days(self) -> int:
+        """Days that the first fold does not learn from."""
+        return (self.folds + 1) * self.fold_days
+
+
 class TrainingPolicy(SpecPart):
     """How a candidate is trained; windows end at the run's as-of instant, the test window last."""
 
@@ -219,6 +310,24 @@ class TrainingPolicy(SpecPart):
     seed: int = 2013
     when_stale: Literal["mark", "retrain"] = "mark"
     """What follows when published rows change that the champion was trained on, beside marking it."""
+    tuning: Tuning | None = None
+    """Without it the parameters cannot be tuned."""
+    cross_validation: CrossValidation | None = None
+    """Without it there is no cross-validation."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        problems = list(self._contradictions())
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _contradictions(self) -> Iterable[str]:
+        for name, values in (self.tuning.space if self.tuning else {}).items():
+            if name not in self.parameters:
+                yield f"tuning.space: {name!r} is not one of the parameters"
+            elif not values.has(self.parameters[name]):
+                yield f"tuning.space.{name}: the spec's own {self.parameters[name]} is not in it"
 
     @property
     def total_days(self) -> int:
@@ -269,6 +378,13 @@ class Gates(SpecPart):
     behaviours: tuple[Behaviour, ...] = ()
     max_single_input_roc_auc: float = Field(0.9, gt=0.5, le=1)
     """An input that alone tells the label better than this knows it: it leaks."""
+    max_calibration_error: float = Field(0.1, gt=0, le=1)
+    """How far predictions may be from the observed rates (`airloop.training.measures.calibration_error`). The
+    weather of a few weeks alone moves a base rate by a few hundredths."""
+    max_model_mebibytes: float = Field(500.0, gt=0)
+    """Size of the exported model: each replica of the server holds it in memory, twice during a rollout."""
+    max_single_row_p99_milliseconds: float = Field(250.0, gt=0)
+    """Generous, for it is measured where training runs, beside whatever else runs there."""
 
 
 class Rollout(SpecPart):
@@ -310,6 +426,8 @@ class Schedules(SpecPart):
     """When the DAGs run, as cron expressions in UTC."""
 
     features: Cron = "0 0 * * *"
+    push: Cron = "5 * * * *"
+    """Hourly, a few minutes after the hour, when its last records are there."""
     training: Cron = "0 0 * * 1"
     rollout: Cron = "0 6 * * *"
     """The rollout also starts whenever a candidate is registered; the schedule catches what was missed."""
@@ -321,6 +439,12 @@ class UseCase(SpecPart):
     name: Identifier
     owner: str = Field(min_length=1)
     description: str = Field(min_length=1)
+    intended_use: str = ""
+    """For the model card: who decides what with a prediction."""
+    not_for: tuple[str, ...] = ()
+    """For the model card: what a prediction must not be used for."""
+    limits: tuple[str, ...] = ()
+    """For the model card: what is known to be wrong or missing, and what is not known."""
     schedules: Schedules = Schedules()
     sources: tuple[Source, ...]
     streams: tuple[Stream, ...] = ()
@@ -330,9 +454,13 @@ class UseCase(SpecPart):
     """How much history before its interval the features step reads."""
     clean_tables: tuple[CleanTable, ...]
     feature_tables: tuple[FeatureTable, ...]
+    on_demand: tuple[OnDemandView, ...] = ()
     feature_definitions: DottedPath
     """Module with `definitions(use_case, settings)`, Feast's objects for the use case."""
     feature_service: Identifier
+    """The features that models trained now are given; a change of them is a new name."""
+    earlier_feature_services: dict[Identifier, tuple[Identifier, ...]] = {}
+    """By name, the features of services that models which may still serve, or be rolled back to, ask for."""
     prediction_lead: timedelta
     """How long before `event_field` a prediction is asked; nothing later may be known."""
     event_field: Identifier
@@ -363,8 +491,13 @@ class UseCase(SpecPart):
 
     @property
     def features(self) -> tuple[str, ...]:
-        """The names of all features of the feature service."""
+        """The names of all stored features, those of the feature tables."""
         return tuple(name for table in self.feature_tables for name in table.features)
+
+    @property
+    def on_demand_features(self) -> tuple[str, ...]:
+        """The names of all features that are computed when they are asked for."""
+        return tuple(name for view in self.on_demand for name in view.features)
 
     @property
     def feeds(self) -> tuple[Feed, ...]:
@@ -395,7 +528,10 @@ class UseCase(SpecPart):
             "sources.feeds": [feed.name for feed in self.feeds],
             "clean_tables": [table.name for table in self.clean_tables],
             "feature_tables": [table.name for table in self.feature_tables],
-            "feature_tables.features": list(self.features),
+            "feature_tables.features": [*self.features, *self.on_demand_features],
+            "feature views": [table.name for table in self.feature_tables]
+            + [view.name for view in self.on_demand],
+            "feature services": [self.feature_service, *self.earlier_feature_services],
             "request": [field.name for field in self.request],
             "inputs": [*(item.name for item in self.inputs), *(item.name for item in self.elapsed)],
             "gates.slices": [cut.name for cut in self.gates.slices],
@@ -433,11 +569,22 @@ class UseCase(SpecPart):
             for link in table.references:
                 if link.table not in groups["clean_tables"] or link.table == table.name:
                     yield f"clean_tables.{table.name}.references: {link.table!r} is not another clean table"
+        for view in self.on_demand:
+            for name in view.tables:
+                if name not in groups["feature_tables"]:
+                    yield f"on_demand.{view.name}: {name!r} is not a feature table"
+            for name in view.request:
+                if name not in fields:
+                    yield f"on_demand.{view.name}: {name!r} is not a request field"
+        for service, asked in self.earlier_feature_services.items():
+            for name in asked:
+                if name not in (*self.features, *self.on_demand_features):
+                    yield f"earlier_feature_services.{service}: no table has the feature {name!r}"
         if self.event_field not in fields or fields[self.event_field].type != "datetime":
             yield f"event_field: {self.event_field!r} is not a datetime request field"
         for item in self.inputs:
             if item.request_field is None:
-                if item.name not in self.features:
+                if item.name not in (*self.features, *self.on_demand_features):
                     yield f"inputs: {item.name!r} is neither a feature nor taken from a request field"
             elif item.request_field not in fields:
                 yield f"inputs: {item.name!r} is taken from {item.request_field!r}, not a request field"
@@ -456,6 +603,13 @@ class UseCase(SpecPart):
             for name in (*behaviour.changes, *behaviour.only):
                 if name not in inputs or inputs[name].type == "string":
                     yield f"gates.behaviours.{behaviour.name}: {name!r} is no numeric or time input"
+        folds = self.training.cross_validation
+        days = self.training.train_days + self.training.validation_days
+        if folds and folds.held_out_days >= days:
+            yield (
+                f"training.cross_validation: {folds.folds} folds of {folds.fold_days} days leave the first "
+                f"one nothing to learn from in {days} days of the train and validation windows"
+            )
         for cut in self.gates.slices:
             kind = inputs[cut.input].type if cut.input in inputs else "none"
             if kind not in ("string", "local_time", "double") or bool(cut.edges) == (kind == "string"):

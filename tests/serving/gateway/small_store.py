@@ -71,8 +71,13 @@ def apply_features(store: FeatureStore, spec: UseCase, folder: Path) -> None:
         empty |= {name: pd.Series([], dtype=types[kind]) for name, kind in table.features.items()}
         empty["event_timestamp"] = pd.Series([], dtype="datetime64[us, UTC]")
         pd.DataFrame(empty).to_parquet(folder / f"{table.name}.parquet")
-    service = FeatureService(name=spec.feature_service, features=views)
-    store.apply([*entities.values(), *views, service])
+    # Only here: the gateway's process, which imports this module, has no Spark.
+    from feature_repo.views import on_demand_view
+
+    by_name = {view.name: view for view in views}
+    on_demand = [on_demand_view(view, by_name, spec) for view in spec.on_demand]
+    service = FeatureService(name=spec.feature_service, features=[*views, *on_demand])
+    store.apply([*entities.values(), *views, *on_demand, service])
 
 
 def write_features(

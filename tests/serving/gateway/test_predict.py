@@ -18,9 +18,11 @@ from airloop.prediction_request import (
     assemble_inputs,
     example_body,
     example_request,
+    on_demand_values,
     parse_request,
 )
 from airloop.use_cases.flight_delay import USE_CASE
+from feature_repo.flight_delay_on_demand import calendar, tail_rotation
 from serving.gateway.app import BODY_LIMIT_BYTES
 from tests.serving.gateway.conftest import VERSION, Loop
 from tests.serving.gateway.small_store import write_features
@@ -37,13 +39,24 @@ def expected_probability(loop: Loop, body: dict[str, Any], features: dict[str, F
     return answer_directly(loop.model, USE_CASE, {name: [value] for name, value in inputs.items()})[0]
 
 
+def with_on_demand(features: dict[str, FeatureScalar], body: dict[str, Any]) -> dict[str, FeatureScalar]:
+    """The model's features of `features`, with those that are computed of them and of the request."""
+    request = parse_request(USE_CASE, json.dumps(body))
+    given = {name: [value] for name, value in {**on_demand_values(request), **features}.items()}
+    computed = {**tail_rotation(given), **calendar(given)}
+    plain = {name: None if math.isnan(values[0]) else values[0] for name, values in computed.items()}
+    every = {**features, **plain}
+    return {name: every[name] for name in FEATURES}
+
+
 def test_a_prediction_equals_the_saved_models_own(loop: Loop, client: httpx.Client) -> None:
     body = example_body(USE_CASE)
     response = client.post(PATH, json=body, headers={"X-Request-ID": "check-1"})
     assert response.status_code == 200
     answer = response.json()
-    features: dict[str, FeatureScalar] = {name: loop.features[name] for name in FEATURES}
+    features = with_on_demand(dict(loop.features), body)
     assert answer["features"] == features
+    assert features["tail_turn_hours"] is not None
     assert answer["missing_features"] == []
     expected = expected_probability(loop, body, features)
     assert answer["prediction"] == {"arrived_late": pytest.approx(expected, abs=1e-6)}
@@ -70,11 +83,12 @@ def test_an_unknown_carrier_is_predicted_without_its_history(loop: Loop, client:
         name for table in USE_CASE.feature_tables if "carrier" in table.entities for name in table.features
     }
     assert "carrier_delay_rate_7d" in gone
-    assert set(answer["missing_features"]) == gone
-    assert {name for name, value in answer["features"].items() if value is None} == gone
-    features: dict[str, FeatureScalar] = {
-        name: None if name in gone else loop.features[name] for name in FEATURES
+    assert set(answer["missing_features"]) == gone & set(FEATURES)
+    assert {name for name, value in answer["features"].items() if value is None} == gone & set(FEATURES)
+    known: dict[str, FeatureScalar] = {
+        name: None if name in gone else value for name, value in loop.features.items()
     }
+    features = with_on_demand(known, body)
     expected = expected_probability(loop, body, features)
     assert answer["prediction"]["arrived_late"] == pytest.approx(expected, abs=1e-6)
 
@@ -82,12 +96,13 @@ def test_an_unknown_carrier_is_predicted_without_its_history(loop: Loop, client:
 def test_a_request_without_a_plane_is_predicted_without_its_history(client: httpx.Client) -> None:
     body = {key: value for key, value in example_body(USE_CASE).items() if key != "tail_number"}
     answer = client.post(PATH, json=body).json()
-    assert set(answer["missing_features"]) == {
+    gone = {
         name
         for table in USE_CASE.feature_tables
         if "tail_number" in table.entities
         for name in table.features
     }
+    assert set(answer["missing_features"]) == (gone & set(FEATURES)) | {"tail_turn_hours"}
 
 
 @pytest.mark.parametrize(
@@ -105,8 +120,7 @@ def test_a_value_older_than_its_time_to_live_is_missing(
     airport = f"AGE{int(age.total_seconds())}"
     body = {**example_body(USE_CASE), "origin": airport}
     at = example_request(USE_CASE).prediction_time - age
-    names = ("origin_departures_3h", "origin_mean_departure_delay_1h", "origin_mean_departure_delay_3h")
-    names += ("origin_late_share_3h", "origin_overdue_flights")
+    names = next(table for table in USE_CASE.feature_tables if table.name == "origin_hourly").features
     write_features(loop.store, "origin_hourly", {"origin": airport, **dict.fromkeys(names, 4.5)}, at)
     answer = client.post(PATH, json=body).json()
     assert {answer["features"][name] for name in names} == ({4.5} if counts else {None})
@@ -116,9 +130,11 @@ def test_a_value_older_than_its_time_to_live_is_missing(
 def test_stored_nulls_and_nans_are_missing(loop: Loop, client: httpx.Client) -> None:
     at = example_request(USE_CASE).prediction_time
     row = {"tail_number": "N0NULL", "tail_last_delay_minutes": math.nan, "tail_last_event_at": 1_383_600_000}
-    write_features(loop.store, "tail_history", {**row, "tail_seats": None, "tail_year_built": 0.0}, at)
+    row |= {"tail_last_was_landing": 1.0, "tail_last_scheduled_minutes": None}
+    row |= {"tail_last_scheduled_departure_at": 1_383_590_000, "tail_seats": None, "tail_year_built": 0.0}
+    write_features(loop.store, "tail_history", row, at)
     answer = client.post(PATH, json={**example_body(USE_CASE), "tail_number": "N0NULL"}).json()
-    assert set(answer["missing_features"]) == {"tail_last_delay_minutes", "tail_seats"}
+    assert set(answer["missing_features"]) == {"tail_last_delay_minutes", "tail_seats", "tail_turn_hours"}
     assert answer["features"]["tail_year_built"] == 0.0
 
 

@@ -63,7 +63,7 @@ def candidate(
 ) -> Callable[..., int]:
     """Registers the SavedModel of a bias as the challenger and returns its version."""
 
-    def make(bias: float, *, shift: float = 0.0) -> int:
-        return register(settings, spec, saved[bias], tmp_path / "artifacts", shift=shift)
+    def make(bias: float, *, shift: float = 0.0, broken: bool = False) -> int:
+        return register(settings, spec, saved[bias], tmp_path / "artifacts", shift=shift, broken=broken)
 
     return make

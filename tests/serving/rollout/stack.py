@@ -23,6 +23,7 @@ import tensorflow as tf
 from airloop import registry
 from airloop.prediction_request import InputValue, assemble_inputs, example_request
 from airloop.settings import Settings, environment_of
+from airloop.signed_models import sign_run
 from airloop.use_cases.spec import UseCase
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -145,8 +146,19 @@ def some_rows(spec: UseCase) -> dict[str, list[InputValue]]:
     return columns
 
 
-def register(settings: Settings, spec: UseCase, model: Path, artifacts: Path, *, shift: float = 0.0) -> int:
-    """Register `model` as training would, with recorded answers that are `shift` away from its own."""
+def register(
+    settings: Settings,
+    spec: UseCase,
+    model: Path,
+    artifacts: Path,
+    *,
+    shift: float = 0.0,
+    broken: bool = False,
+) -> int:
+    """Sign and register `model` as training would, with recorded answers that are `shift` away from its own.
+
+    A `broken` one cannot be loaded: its graph is no graph.
+    """
     columns = some_rows(spec)
     recorded = [value + shift for value in answer_directly(model, spec, columns)]
     plain = {
@@ -163,11 +175,20 @@ def register(settings: Settings, spec: UseCase, model: Path, artifacts: Path, *,
     run = client.create_run(experiment)
     run_id: str = run.info.run_id
     client.log_artifacts(run_id, str(model), registry.SAVED_MODEL)
+    if broken:
+        client.log_text(run_id, "not a model", f"{registry.SAVED_MODEL}/saved_model.pb")
     recording = {"inputs": plain, "probability": recorded}
     client.log_text(run_id, json.dumps(recording), registry.RECORDED_REQUESTS)
     source = f"{run.info.artifact_uri}/{registry.SAVED_MODEL}"
     version = registry.register_version(
-        settings, name=spec.model_name, run_id=run_id, source=source, tags={"verdict": "accepted"}
+        settings,
+        name=spec.model_name,
+        run_id=run_id,
+        source=source,
+        tags={
+            "verdict": "accepted",
+            registry.SIGNATURE_DIGEST: sign_run(settings, spec.model_name, run_id),
+        },
     )
     registry.set_alias(settings, spec.model_name, registry.CHALLENGER, version)
     return version

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from airloop import registry
+from airloop.audit_log import AuditLogError, audit_log_file, records
 from airloop.errors import EXIT_PERMANENT, RegistryError, RolloutError
+from airloop.serving_history import serving_history
 from airloop.settings import Settings, environment_of
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
@@ -23,7 +25,6 @@ from serving.infra_check import infra_check
 from serving.model_config import read_models
 from serving.model_server_client import AVAILABLE, CHAMPION, PREVIOUS, ModelServer, ModelServerDown
 from serving.promote import promote
-from serving.rollout import stage_model
 from tests.serving.rollout.stack import (
     ROWS,
     answer_directly,
@@ -110,29 +111,26 @@ def test_a_model_that_does_not_load_is_refused_with_the_servers_reason(
 ) -> None:
     champion = candidate(0.0)
     roll_out(settings, spec, champion)
-    broken = candidate(1.0)
-    stage_model(settings, spec.model_name, broken, registry.run_of(settings, spec.model_name, broken))
-    (settings.models_dir / spec.model_name / str(broken) / "saved_model.pb").write_bytes(b"not a model")
+    broken = candidate(1.0, broken=True)
     with pytest.raises(RolloutError, match=r"AVAILABLE within .*found END: \w+"):
         infra_check(settings, spec, broken)
     assert server.labelled(spec.model_name, CHAMPION) == champion
+    assert read_models(settings)[spec.model_name].versions == {champion}
     abandon(settings, spec, broken)
-    repaired = infra_check(settings, spec, broken)
-    assert repaired.version == broken
+    assert loaded(server, spec) == {champion}
 
 
 def test_a_first_model_that_does_not_load_is_refused_and_can_be_tried_again(
     settings: Settings, spec: UseCase, candidate: Candidate
 ) -> None:
     # A model that is new to the model server fails on another path: the reload itself is refused.
-    version = candidate(0.0)
-    stage_model(settings, spec.model_name, version, registry.run_of(settings, spec.model_name, version))
-    (settings.models_dir / spec.model_name / str(version) / "saved_model.pb").write_bytes(b"not a model")
-    with pytest.raises(RolloutError, match="AVAILABLE within"):
-        infra_check(settings, spec, version)
-    assert read_models(settings) == {}
-    assert abandon(settings, spec, version).live_version is None
-    roll_out(settings, spec, version)
+    broken = candidate(0.0, broken=True)
+    for _ in range(2):
+        with pytest.raises(RolloutError, match="AVAILABLE within"):
+            infra_check(settings, spec, broken)
+        assert read_models(settings) == {}
+        assert abandon(settings, spec, broken).live_version is None
+    roll_out(settings, spec, candidate(0.0))
 
 
 def test_promotion_moves_label_config_and_alias_and_keeps_one_version_to_go_back_to(
@@ -181,6 +179,55 @@ def test_going_back_to_the_previous_version_is_a_promotion(
     assert (live.version, live.previous_version) == (first, second)
     assert server.labelled(spec.model_name, CHAMPION) == first
     assert loaded(server, spec) == {first, second}
+
+
+def test_what_served_is_on_record_with_its_signature_and_its_reason(
+    settings: Settings, spec: UseCase, candidate: Candidate
+) -> None:
+    first, second = candidate(0.0), candidate(1.0)
+    roll_out(settings, spec, first)
+    roll_out(settings, spec, second)
+    infra_check(settings, spec, first)
+    promote(settings, spec, first, reason="ticket 12", who="ada")
+    # The daily rollout of a champion, and a candidate that is abandoned, change nothing that serves.
+    roll_out(settings, spec, first)
+    refused = candidate(1.0, shift=0.01)
+    with pytest.raises(RolloutError):
+        infra_check(settings, spec, refused)
+    abandon(settings, spec, refused)
+    periods = serving_history(settings, spec.name).periods
+    assert [period.version for period in periods] == [first, second, first]
+    assert periods[1].why_stopped == f"rolled back to version {first}: ticket 12"
+    assert periods[2].promoted_by == "ada"
+    *_, last = records(settings)
+    tags = registry.tags_of(settings, spec.model_name, first)
+    assert last["what"]["signature_sha256"] == tags[registry.SIGNATURE_DIGEST]
+    assert last["what"]["mlflow_run"] == registry.run_of(settings, spec.model_name, first)
+
+
+def test_a_champion_from_before_the_record_is_put_on_it_without_a_start(
+    settings: Settings, spec: UseCase, candidate: Candidate
+) -> None:
+    version = candidate(0.0)
+    roll_out(settings, spec, version)
+    audit_log_file(settings).unlink()
+    roll_out(settings, spec, version)
+    (period,) = serving_history(settings, spec.name).periods
+    assert (period.version, period.start, period.promoted_by) == (version, None, None)
+
+
+def test_a_record_that_was_tampered_with_stops_promotions_before_anything_changes(
+    settings: Settings, spec: UseCase, candidate: Candidate, server: ModelServer
+) -> None:
+    first, second = candidate(0.0), candidate(1.0)
+    roll_out(settings, spec, first)
+    infra_check(settings, spec, second)
+    log = audit_log_file(settings)
+    log.write_text(log.read_text().replace('"who": "', '"who": "not '))
+    with pytest.raises(AuditLogError):
+        promote(settings, spec, second)
+    assert server.labelled(spec.model_name, CHAMPION) == first
+    assert registry.version_behind(settings, spec.model_name, registry.CHAMPION) == first
 
 
 def test_a_version_that_is_not_loaded_or_not_registered_is_not_promoted(
@@ -245,7 +292,10 @@ def test_infra_check_killed_at_any_step_and_run_again_gives_the_same(
     assert not list((settings.models_dir / spec.model_name).glob("staging*"))
 
 
-@pytest.mark.parametrize("step", ["before the file", "before the alias", "after the alias", "before removal"])
+@pytest.mark.parametrize(
+    "step",
+    ["before the record", "before the file", "before the alias", "after the alias", "before removal"],
+)
 def test_promotion_killed_at_any_step_serves_and_is_finished_by_the_next_run(
     step: str,
     settings: Settings,
@@ -265,6 +315,8 @@ def test_promotion_killed_at_any_step_serves_and_is_finished_by_the_next_run(
 
     with monkeypatch.context() as patch:
         match step:
+            case "before the record":
+                patch.setattr(promote_job, "record_promotion", killed)
             case "before the file":
                 patch.setattr(promote_job, "write_models", killed)
             case "before the alias":
@@ -283,6 +335,12 @@ def test_promotion_killed_at_any_step_serves_and_is_finished_by_the_next_run(
     assert registry.version_behind(settings, spec.model_name, registry.CHAMPION) == third
     assert registry.version_behind(settings, spec.model_name, registry.CHALLENGER) is None
     assert not (settings.models_dir / spec.model_name / str(first)).exists()
+    periods = serving_history(settings, spec.name).periods
+    assert [(period.version, period.replaced_by) for period in periods] == [
+        (first, second),
+        (second, third),
+        (third, None),
+    ]
 
 
 def test_no_request_fails_while_champions_change(
@@ -365,7 +423,10 @@ def test_commands_follow_the_job_contract(
     common = ["--use-case", "flight_delay", "--result", str(result)]
     assert infra_check_job.main(common) == 0
     assert json.loads(result.read_text())["version"] == version
-    assert promote_job.main([*common, "--version", str(version)]) == 0
+    why = ["--reason", "the first", "--who", "ada"]
+    assert promote_job.main([*common, "--version", str(version), *why]) == 0
+    (period,) = serving_history(settings, spec.name).periods
+    assert (period.reason, period.promoted_by) == ("the first", "ada")
     assert json.loads(result.read_text()) == {
         "name": "flight_delay",
         "version": version,

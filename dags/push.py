@@ -1,0 +1,69 @@
+"""`<use_case>_push`: the day so far, into the online features, as each hour ends."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, Param, chain, task
+
+from airloop.connections import PSEUDONYM_KEY
+from airloop.use_cases.catalogue import all_use_cases
+from airloop.use_cases.spec import UseCase
+from airloop_airflow import run_times
+from airloop_airflow.jobs import job_task
+from airloop_airflow.policy import dag_arguments, schedule
+
+DOC = """
+### Push
+
+Keeps the online features as fresh as the hour: lands what the sources have of the day so far, and pushes the
+newest value of each feature. A model sees offline exactly what is online an hour at a time. The values come
+before the day's audit; the features DAG replaces them with audited ones. An hour that was missed is made up
+for by the next.
+
+| task | what it does | when it fails |
+|---|---|---|
+| `resolve_hour` | form, else the hour that just ended | correct the time |
+| `ingest` | the day so far to `raw`, each record once | the source broke its contract |
+| `push` | the newest values into the online store | nothing was published yet: run the features DAG |
+
+Runbook: `docs/runbooks/push_failed.md`.
+"""
+
+
+def build(use_case: UseCase) -> DAG:
+    """The push DAG of `use_case`."""
+    with DAG(
+        f"{use_case.name}_push",
+        description=f"Online features as each hour ends: {use_case.description}",
+        doc_md=DOC,
+        schedule=schedule(use_case.schedules.push, timedelta(hours=1)),
+        **dag_arguments(use_case, "push"),
+        params={
+            "until": Param(
+                None,
+                type=["null", "string"],
+                format="date-time",
+                title="Until",
+                description="full hour in UTC; empty for the one that just ended",
+            ),
+        },
+    ) as dag:
+        span = task(run_times.day_so_far, task_id="resolve_hour")()
+        connections = [source.connection for source in use_case.sources if source.connection]
+        connections += [PSEUDONYM_KEY for feed in use_case.feeds if feed.has_hashed_columns][:1]
+        ingest = job_task(
+            use_case,
+            "ingest",
+            "spark_jobs.ingest",
+            {"start": span["start"], "end": span["end"]},
+            connections=connections,
+        )
+        push = job_task(use_case, "push", "spark_jobs.push", {"until": span["end"]})
+        chain(ingest, push)
+    return dag
+
+
+for _use_case in all_use_cases():
+    if any(_table.pushed for _table in _use_case.feature_tables):
+        globals()[f"{_use_case.name}_push"] = build(_use_case)
