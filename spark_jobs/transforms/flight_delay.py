@@ -4,7 +4,7 @@ Belongs here: pure functions of data frames, with only what Spark Connect has. D
 or writing tables, sessions, or time other than as an argument.
 
 Every feature row is stamped with the full hour from which its values are known, so that a point-in-time join
-can never reach the future: a row at hour T uses events of T or before. That is also when the online store
+can never reach the future: a row at hour T uses events before T. That is also when the online store
 gets it, as each hour ends: what training sees of a moment is what a request at that moment is answered from.
 """
 
@@ -134,7 +134,15 @@ def _code(name: str) -> Column:
 
 
 def _hour_known(column: str) -> Column:
-    """The first full hour, in epoch seconds, at which an event at `column` is known."""
+    """The full hour, in epoch seconds, from which an event at `column` is known: the end of its own hour.
+
+    An event at 13:00:00 belongs to the hour that begins then, as it does in a data interval.
+    """
+    return ((F.floor(F.col(column).cast("double") / HOUR_SECONDS) + 1) * HOUR_SECONDS).cast("long")
+
+
+def _hour_due(column: str) -> Column:
+    """The first full hour, in epoch seconds, at which an event that was known beforehand is due."""
     return (F.ceil(F.col(column).cast("double") / HOUR_SECONDS) * HOUR_SECONDS).cast("long")
 
 
@@ -203,7 +211,10 @@ def _overdue(flights: DataFrame, departures: DataFrame) -> DataFrame:
         .withColumn("first", F.ceil(F.col("due") / HOUR_SECONDS).cast("long"))
         .withColumn(
             "last",
-            (F.ceil(F.least(F.coalesce("left_at", window_end), window_end) / HOUR_SECONDS) - 1).cast("long"),
+            F.least(
+                F.floor(F.col("left_at") / HOUR_SECONDS).cast("long"),
+                (F.ceil(window_end / HOUR_SECONDS) - 1).cast("long"),
+            ),
         )
         .where("first <= last")
         .withColumn("index", F.explode(F.sequence("first", "last")))
@@ -234,7 +245,7 @@ def _planned(flights: DataFrame, interval: Interval) -> DataFrame:
             ((due_hour - PLANNED_IN_HOURS - shift) * HOUR_SECONDS).alias("hour"),
             F.col("published_at").cast("long").alias("known_at"),
             F.lit(name).alias("column"),
-        ).where("known_at <= hour")
+        ).where("known_at < hour")
         for name, shift in columns.items()
     ]
     every = counted[0].unionByName(counted[1]).unionByName(counted[2])
@@ -409,8 +420,8 @@ def _tail_schedule(flights: DataFrame, interval: Interval) -> DataFrame:
     last = Window.partitionBy("tail_number", "hour").orderBy(F.desc("scheduled_departure"), "flight_id")
     rows = (
         flights.where(F.col("tail_number").isNotNull())
-        .withColumn("hour", _hour_known("scheduled_departure"))
-        .where(F.col("published_at").cast("long") <= F.col("hour"))
+        .withColumn("hour", _hour_due("scheduled_departure"))
+        .where(F.col("published_at").cast("long") < F.col("hour"))
         .withColumn("_rank", F.row_number().over(last))
         .where("_rank = 1")
     )

@@ -72,10 +72,11 @@ def planted_use_case() -> UseCase:
         elapsed=(Elapsed(name="idle_hours", since="seen_at", until="due"),),
         label=Label(name="happened", description="1 or 0", matures_after=timedelta(hours=1)),
         training=TrainingPolicy(
-            model_builder="airloop.training.residual_mlp:build",
+            model_builder="airloop.training.tabm:build",
             parameters={
                 "width": 32,
-                "blocks": 1,
+                "hidden_layers": 2,
+                "number_embedding_size": 4,
                 "members": 2,
                 "dropout": 0.1,
                 "embedding_size": 4,

@@ -1,16 +1,17 @@
-"""A residual network for tables: the model builder that specs name as `airloop.training.residual_mlp:build`.
+"""TabM, an ensemble of small networks for tables: the model builder `airloop.training.tabm:build` of specs.
 
-Belongs here: the architecture, from raw inputs to a logit. Does not belong here: how it is fitted,
-calibrated or exported, or anything of one use case.
+Belongs here: the architecture, from raw inputs to logits. Does not belong here: how it is fitted, calibrated
+or exported, or anything of one use case.
 
-Categories are embedded, with unknown words sharing the embedding that rare ones trained. A number becomes
-its standardised value, an indicator of its absence, and a piecewise-linear code over the train split's
-quantiles, which lets a small network bend where the data do. Times of day are periodic and embedded by the
-hour; the day of the year is left out on purpose: a window shorter than a year could only extrapolate it.
+Categories are embedded, with unknown words sharing the embedding that rare ones trained. A number becomes a
+piecewise-linear code over the train split's quantiles and an indicator of its absence, and those an embedding
+of its own (Gorishniy et al., "On embeddings for numerical features in tabular deep learning", NeurIPS 2022):
+a small network can then bend where the data do. Times of day are periodic and embedded by the hour; the day
+of the year is left out on purpose: a window shorter than a year could only extrapolate it.
 
 Several members share nearly all weights: each scales the inputs of the first layer in its own way and has its
 own last layer, and each is fitted for itself (TabM-mini of Gorishniy et al., "TabM: advancing tabular deep
-learning with parameter-efficient ensembling", ICLR 2025). Their mean errs less than any of them.
+learning with parameter-efficient ensembling", ICLR 2025). Together they err less than any of them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ EPOCH_WEEKDAY: Final = 3
 """1970-01-01 was a Thursday, and Monday is 0."""
 DAY_HARMONICS: Final = 4
 PARAMETERS: Final = frozenset(
-    {"width", "blocks", "members", "dropout", "embedding_size", "category_dropout", "input_dropout"}
+    {
+        *("width", "hidden_layers", "members", "dropout"),
+        *("embedding_size", "number_embedding_size", "category_dropout", "input_dropout"),
+    }
 )
 _DTYPES: Final = {"string": "string", "double": "float32", "instant": "int64", "local_time": "int64"}
 
@@ -41,7 +45,7 @@ def build(use_case: UseCase, statistics: Statistics, parameters: Mapping[str, in
     `parameters` must have those in `PARAMETERS`; others (the optimiser's) are ignored here. Raises
     `SpecError` naming those that are missing.
     """
-    require_parameters(parameters, PARAMETERS, "airloop.training.residual_mlp")
+    require_parameters(parameters, PARAMETERS, "airloop.training.tabm")
     encoder = _encoder(use_case, statistics)
     sizes = [len(statistics.vocabularies[item.name]) + 1 for item in _of(use_case, "string")]
     for _ in _of(use_case, "local_time"):
@@ -120,20 +124,15 @@ def _head(
         )(categories[:, column])
         for column, size in enumerate(category_sizes)
     ]
-    codes = _piecewise_linear(values, missing, numbers)
-    numeric = layers.Concatenate()([values, missing, codes, times])
-    numeric = layers.Dropout(float(parameters["input_dropout"]))(numeric)
+    codes = NumberEmbedding(int(parameters["number_embedding_size"]))(
+        _piecewise_linear(values, missing, numbers)
+    )
+    numeric = layers.Dropout(float(parameters["input_dropout"]))(layers.Concatenate()([codes, times]))
     parts = [layers.Dropout(float(parameters["category_dropout"]))(part) for part in parts]
     x = Members(int(parameters["members"]))(layers.Concatenate()([*parts, numeric]))
-    x = layers.Dense(width)(x)
-    for _ in range(int(parameters["blocks"])):
-        y = layers.LayerNormalization()(x)
-        y = layers.Dense(width, activation="silu", kernel_initializer="he_normal")(y)
-        y = layers.Dropout(dropout)(y)
-        y = layers.Dense(width, kernel_initializer="zeros")(y)
-        x = layers.Add()([x, y])
-    x = layers.Activation("silu")(layers.LayerNormalization()(x))
-    x = layers.Dropout(dropout)(x)
+    for _ in range(int(parameters["hidden_layers"])):
+        x = layers.Dense(width, activation="relu", kernel_initializer="he_normal")(x)
+        x = layers.Dropout(dropout)(x)
     logit = MemberLogits(statistics.prior_logit, dtype="float32", name="logit")(x)
     inputs = {"categories": categories, "numbers": values, "missing": missing, "times": times}
     return keras.Model(inputs, logit, name="head")
@@ -184,19 +183,40 @@ class MemberLogits(layers.Layer):  # type: ignore[misc]
         return ops.sum(features * self.kernel, axis=-1) + self.bias
 
 
+class NumberEmbedding(layers.Layer):  # type: ignore[misc]
+    """[batch, numbers, codes] to [batch, numbers * size]: a linear map of each number's own."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Small, and zero offsets."""
+        _, numbers, codes = input_shape
+        spread = keras.initializers.RandomNormal(stddev=float(1 / np.sqrt(codes or 1)))
+        self.kernel = self.add_weight(shape=(numbers, codes, self.size), initializer=spread)
+        self.bias = self.add_weight(shape=(numbers, self.size), initializer="zeros")
+
+    def call(self, codes: keras.KerasTensor) -> keras.KerasTensor:
+        """Embeddings, side by side."""
+        found = ops.einsum("bnc,ncs->bns", codes, ops.cast(self.kernel, codes.dtype))
+        found = found + ops.cast(self.bias, codes.dtype)
+        return ops.reshape(found, (-1, found.shape[1] * self.size))
+
+
 def _piecewise_linear(
     values: keras.KerasTensor, missing: keras.KerasTensor, numbers: list[Number]
 ) -> keras.KerasTensor:
-    """Each number's position in each of its quantile bins, 0 below to 1 above; all 0 where it is missing."""
-    column: list[int] = []
-    lows: list[float] = []
-    widths: list[float] = []
-    for index, number in enumerate(numbers):
+    """[batch, numbers, bins + 1]: how far each number is in each quantile bin, 0 below to 1 above, and
+    whether it is missing. All bins are 0 then; what a number has fewer of than another always is.
+    """
+    bins = max(len(number.edges) - 1 for number in numbers)
+    lows = np.full((len(numbers), bins), np.inf, np.float32)
+    widths = np.ones((len(numbers), bins), np.float32)
+    for row, number in enumerate(numbers):
         edges = (np.array(number.edges) - number.mean) / number.deviation
-        column += [index] * (len(edges) - 1)
-        lows += edges[:-1].tolist()
-        widths += np.diff(edges).tolist()
-    spread = ops.take(values, np.array(column, np.int32), axis=1)
-    present = 1.0 - ops.take(missing, np.array(column, np.int32), axis=1)
-    position = (spread - np.array(lows, np.float32)) / np.array(widths, np.float32)
-    return ops.clip(position, 0.0, 1.0) * present
+        lows[row, : len(edges) - 1] = edges[:-1]
+        widths[row, : len(edges) - 1] = np.diff(edges)
+    absent = ops.expand_dims(missing, axis=-1)
+    position = ops.clip((ops.expand_dims(values, axis=-1) - lows) / widths, 0.0, 1.0)
+    return ops.concatenate([position * (1.0 - absent), absent], axis=-1)
