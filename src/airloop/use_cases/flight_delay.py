@@ -330,7 +330,7 @@ USE_CASE = define(
             "weight_decay": 0.02,
             "weight_average": 0.995,
             "batch_size": 1024,
-            "max_epochs": 7,
+            "max_epochs": 8,
             "patience_epochs": 2,
         },
         train_days=119,
