@@ -390,7 +390,7 @@ USE_CASE = define(
             ),
             Behaviour(
                 name="inbound_delay",
-                changes={"tail_last_delay_minutes": 45},
+                changes={"tail_last_delay_minutes": 45, "tail_turn_hours": -0.75},
                 effect="rises",
                 why="a plane that comes in later does not leave earlier",
             ),
