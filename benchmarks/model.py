@@ -27,9 +27,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -41,6 +41,7 @@ from airloop.settings import Settings, environment_of, load_settings
 from airloop.training.bootstrap import ranges
 from airloop.training.examples import Examples, read_examples
 from airloop.training.measures import measure
+from airloop.training.provenance import code_commit
 from airloop.training.served_model import ServedModel
 from airloop.training.statistics import SECONDS_PER_DAY
 from airloop.use_cases.catalogue import use_case
@@ -51,7 +52,6 @@ USE_CASE: Final = "flight_delay"
 START, END, AS_OF = "2013-01-01", "2013-12-03", "2013-12-02"
 LAST_DAY: Final = "2013-12-01"
 WINDOWS: Final = ("--train-days", "242", "--validation-days", "30", "--test-days", "61")
-MOST_TRIALS: Final = 200
 DATA_CODE: Final = ("spark_jobs", "feature_repo", "src/airloop/sources", "src/airloop/lakehouse")
 
 
@@ -64,11 +64,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Compare flight_delay's model with others on fixed windows.")
     parser.add_argument("--rebuild", action="store_true", help="build the data again")
     parser.add_argument("--minutes", type=int, default=15, help="to tune our model, and LightGBM, each")
+    parser.add_argument("--trials", type=int, default=200, help="of our model at most")
+    parser.add_argument(
+        "--code-commit", help="to go on with the study of that commit; by default the present"
+    )
     arguments = parser.parse_args(argv)
     try:
-        return compare(
-            load_settings(), use_case(USE_CASE), rebuild=arguments.rebuild, minutes=arguments.minutes
-        )
+        settings = load_settings()
+        # Once: whoever commits meanwhile must not end the study.
+        commit = arguments.code_commit or code_commit(settings.repository)
+        budget = Budget(arguments.minutes, arguments.trials, commit)
+        return compare(settings, use_case(USE_CASE), rebuild=arguments.rebuild, budget=budget)
     except AirloopError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return EXIT_PERMANENT
@@ -77,7 +83,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def compare(deployment: Settings, spec: UseCase, *, rebuild: bool, minutes: int) -> int:
+class Budget(NamedTuple):
+    """How long each model is tuned, and what of ours."""
+
+    minutes: int
+    trials: int
+    """Of our model, at most."""
+    commit: str
+
+
+def compare(deployment: Settings, spec: UseCase, *, rebuild: bool, budget: Budget) -> int:
     """Build the data if need be, tune, train and measure all models; returns the exit status."""
     settings = bench_settings(deployment, spec)
     if rebuild:
@@ -86,13 +101,19 @@ def compare(deployment: Settings, spec: UseCase, *, rebuild: bool, minutes: int)
     train, validation, test = (
         read_examples(settings, spec, training_set, split) for split in ("train", "validation", "test")
     )
-    fitted = {
-        "base_rate": base_rate(spec, train, test),
-        "logistic_regression": logistic_regression(spec, train, test),
-        "lightgbm": light_gbm(spec, train, validation, test, minutes=minutes, seed=spec.training.seed),
-        "tensorflow": ours(settings, training_set, test, minutes=minutes),
+    models: dict[str, Callable[[], Fitted]] = {
+        "base_rate": lambda: base_rate(spec, train, test),
+        "logistic_regression": lambda: logistic_regression(spec, train, test),
+        "lightgbm": lambda: light_gbm(
+            spec, train, validation, test, minutes=budget.minutes, seed=spec.training.seed
+        ),
+        "tensorflow": lambda: ours(settings, training_set, test, budget),
     }
-    document = {name: figures(test.labels, found) for name, found in fitted.items()}
+    fitted, document = {}, {}
+    for name, fit in models.items():
+        fitted[name] = fit()
+        document[name] = figures(test.labels, fitted[name])
+        print(f"{name}: {json.dumps(document[name])}", flush=True)
     print_table(document, training_set)
     print(f"tensorflow: {json.dumps(fitted['tensorflow'].parameters)}")
     print(f"lightgbm: {json.dumps(fitted['lightgbm'].parameters)}")
@@ -120,22 +141,22 @@ def compare(deployment: Settings, spec: UseCase, *, rebuild: bool, minutes: int)
                 "range_of_gain": over,
                 "rows": {"train": len(train), "validation": len(validation), "test": len(test)},
                 "inputs": len(spec.inputs),
-                "minutes": minutes,
+                "minutes": budget.minutes,
             }
         )
     )
     return 0 if min(difference.values()) >= 0 else 1
 
 
-def ours(settings: Settings, training_set: TrainingSet, test: Examples, *, minutes: int) -> Fitted:
+def ours(settings: Settings, training_set: TrainingSet, test: Examples, budget: Budget) -> Fitted:
     """Our model, by the jobs of the training DAG: a study, its trials one after another, the training."""
-    pinned = ("--training-set", training_set.model_dump_json())
+    pinned = ("--training-set", training_set.model_dump_json(), "--code-commit", budget.commit)
     began = time.monotonic()
     study = Study.model_validate(
         run(
             settings,
             "airloop.training.study",
-            *(*pinned, "--trials", str(MOST_TRIALS), "--minutes", str(minutes)),
+            *(*pinned, "--trials", str(budget.trials), "--minutes", str(budget.minutes)),
         )
     )
     tried = []
