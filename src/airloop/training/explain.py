@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     # The gateway explains too, and has no tables to read rows from.
     from airloop.training.examples import Columns
 
-BACKGROUND_ROWS: Final = 80
+BACKGROUND_ROWS: Final = 50
 PERMUTATIONS: Final = 1
 """Orders in which a row's inputs are put in, each forwards and backwards; one is exact for a model in which
 no three inputs act together."""

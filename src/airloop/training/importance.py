@@ -21,7 +21,7 @@ from airloop.verdict import Part
 
 log = logging.getLogger(__name__)
 
-EXPLAINED_ROWS: Final = 300
+EXPLAINED_ROWS: Final = 200
 FEWEST_ROWS: Final = 50
 """With fewer test rows there is no importance worth showing."""
 LEAST_SLICE_ROWS: Final = 15
