@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 import pandas as pd
 from feast import FeatureStore
 from feast.data_source import PushMode
-from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from airloop.dotted import load
@@ -30,14 +30,14 @@ from airloop.jobs import run_job
 from airloop.references import Pushed
 from airloop.settings import Settings
 from airloop.use_cases.catalogue import use_case
-from airloop.use_cases.spec import FeatureTable, UseCase
+from airloop.use_cases.spec import UseCase
 from feature_repo.store import open_store
 from feature_repo.views import push_source_of
 from spark_jobs.arguments import job_parser
 from spark_jobs.clean import raw_records
 from spark_jobs.features import EVENT_TIMESTAMP, conform
 from spark_jobs.session import open_session
-from spark_jobs.tables import CLEAN, read_table, within
+from spark_jobs.tables import CLEAN, first_of_each, read_table, within
 
 ONE_HOUR = timedelta(hours=1)
 
@@ -53,14 +53,10 @@ def newest_values(spark: SparkSession, spec: UseCase, interval: Interval) -> dic
     for table in spec.feature_tables:
         if not table.pushed:
             continue
-        last = Window.partitionBy(*table.entities).orderBy(F.desc(EVENT_TIMESTAMP))
-        found[table.name] = (
-            conform(frames[table.name], table)
-            .where(F.col(EVENT_TIMESTAMP) <= F.lit(interval.end.isoformat()).cast("timestamp"))
-            .withColumn("_rank", F.row_number().over(last))
-            .where("_rank = 1")
-            .drop("_rank")
+        rows = conform(frames[table.name], table).where(
+            F.col(EVENT_TIMESTAMP) <= F.lit(interval.end.isoformat()).cast("timestamp")
         )
+        found[table.name] = first_of_each(rows, table.entities, F.desc(EVENT_TIMESTAMP))
     return found
 
 
@@ -127,12 +123,8 @@ def push(
         if values.empty:
             continue
         values[EVENT_TIMESTAMP] = pd.to_datetime(values[EVENT_TIMESTAMP]).dt.tz_localize("UTC")
-        store.push(push_source_of(_table(spec, name)), values, to=PushMode.ONLINE)
+        store.push(push_source_of(spec.feature_table(name)), values, to=PushMode.ONLINE)
     return Pushed(until=until.isoformat(), rows=rows)
-
-
-def _table(spec: UseCase, name: str) -> FeatureTable:
-    return next(table for table in spec.feature_tables if table.name == name)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

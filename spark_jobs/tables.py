@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 from pyspark.errors import PySparkException
-from pyspark.sql import Column, DataFrame, DataFrameWriterV2, SparkSession
+from pyspark.sql import Column, DataFrame, DataFrameWriterV2, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql.functions import partitioning
 
@@ -54,6 +54,12 @@ def within(column: str, interval: Interval) -> Column:
     """Whether the timestamp `column` lies in `interval`."""
     start, end = (F.lit(moment.isoformat()).cast("timestamp") for moment in interval)
     return (F.col(column) >= start) & (F.col(column) < end)
+
+
+def first_of_each(rows: DataFrame, key: Sequence[str], *order: Column | str) -> DataFrame:
+    """Of the rows with the same `key`, the first by `order`."""
+    window = Window.partitionBy(*key).orderBy(*order)
+    return rows.withColumn("_rank", F.row_number().over(window)).where("_rank = 1").drop("_rank")
 
 
 def ensure_table(

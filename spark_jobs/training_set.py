@@ -17,7 +17,7 @@ from feast import FeatureStore
 from feast.on_demand_feature_view import OnDemandFeatureView
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import DoubleType, LongType, StringType, StructField, StructType
+from pyspark.sql.types import StructType
 
 from airloop.dotted import load
 from airloop.errors import HistoryError
@@ -50,7 +50,6 @@ from spark_jobs.tables import (
 CHUNK_DAYS = 42
 SPLIT = "split"
 SPLITS = ("train", "validation", "test")
-_SPARK_TYPES = {"double": DoubleType(), "long": LongType(), "string": StringType()}
 _ARROW_TYPES = {"double": pa.float64(), "long": pa.int64(), "string": pa.string()}
 
 
@@ -159,12 +158,9 @@ def _on_demand_columns(spec: UseCase, view: OnDemandView) -> Iterator[tuple[str,
 
 def computed(frame: DataFrame, feast_view: OnDemandFeatureView, view: OnDemandView) -> DataFrame:
     """`frame` with the features of `view`, by Feast's function for them."""
-    schema = StructType(
-        [
-            *(field for field in frame.schema if field.name not in view.features),
-            *(StructField(name, _SPARK_TYPES[type_]) for name, type_ in view.features.items()),
-        ]
-    )
+    schema = StructType([field for field in frame.schema if field.name not in view.features])
+    for name, type_ in view.features.items():
+        schema.add(name, type_)
 
     def transform(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:

@@ -63,7 +63,7 @@ def store(settings: Settings) -> FeatureStore:
 
 def push(store: FeatureStore, tail: str, minutes: float, at: datetime) -> None:
     row = {"tail_number": tail, "tail_due_departure_at": int(at.timestamp()), "tail_due_minutes": minutes}
-    table = next(table for table in USE_CASE.feature_tables if table.name == VIEW)
+    table = USE_CASE.feature_table(VIEW)
     store.push(push_source_of(table), pd.DataFrame([{**row, "event_timestamp": at}]))
 
 

@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 
 from airloop.intervals import Interval
 from airloop.sources.contract import SOURCE_OFFSET, SOURCE_TIME
-from spark_jobs.tables import within
+from spark_jobs.tables import first_of_each, within
 
 HOUR_SECONDS = 3600
 LATE_MINUTES = 15
@@ -125,8 +125,7 @@ def examples(clean: Mapping[str, DataFrame], interval: Interval, lead: timedelta
 
 def _latest(records: DataFrame, *key: str) -> DataFrame:
     """Each record once: of those with the same `key`, the one that its source wrote last."""
-    order = Window.partitionBy(*key).orderBy(F.desc(SOURCE_TIME), F.desc(SOURCE_OFFSET))
-    return records.withColumn("_rank", F.row_number().over(order)).where("_rank = 1").drop("_rank")
+    return first_of_each(records, key, F.desc(SOURCE_TIME), F.desc(SOURCE_OFFSET))
 
 
 def _code(name: str) -> Column:
@@ -151,6 +150,14 @@ def _rolling(buckets: DataFrame, keys: tuple[str, ...], hours: int, sums: Mappin
     window = Window.partitionBy(*keys).orderBy("hour").rangeBetween(-(hours - 1) * HOUR_SECONDS, 0)
     for name, column in sums.items():
         buckets = buckets.withColumn(name, F.sum(column).over(window))
+    return buckets
+
+
+def _summed(buckets: DataFrame, keys: tuple[str, ...], spans_hours: tuple[int, ...]) -> DataFrame:
+    """`buckets` with all their columns summed by `_rolling`: `n3`, `delay3` and `late3` over three hours."""
+    for hours in spans_hours:
+        sums = {f"n{hours}": "events", f"delay{hours}": "delay", f"late{hours}": "late"}
+        buckets = _rolling(buckets, keys, hours, sums)
     return buckets
 
 
@@ -231,7 +238,7 @@ def _with_overdue(rows: DataFrame, overdue: DataFrame, keys: tuple[str, ...]) ->
     return rows.join(found, [*keys, "hour"], "left").fillna(0.0, ["overdue_flights", "overdue_minutes"])
 
 
-def _planned(flights: DataFrame, interval: Interval) -> DataFrame:
+def _planned(flights: DataFrame) -> DataFrame:
     """Per origin and hour: departures that the schedule has in the hour `PLANNED_IN_HOURS` later.
 
     Columns `planned_before`, `planned` and `planned_after` are of the hour before it, of it, and the next.
@@ -259,14 +266,12 @@ def _origin_hourly(
 ) -> DataFrame:
     keys = ("origin",)
     rows = _on_grid(_buckets(departures, keys), keys, interval, 1)
-    for hours in (3, 6, 24):
-        sums = {f"n{hours}": "events", f"delay{hours}": "delay", f"late{hours}": "late"}
-        rows = _rolling(rows, keys, hours, sums)
+    rows = _summed(rows, keys, (3, 6, 24))
     whole = Window.partitionBy("hour")
     for name in ("events", "delay", "late"):
         rows = rows.withColumn(f"network_{name}", F.sum(name).over(whole))
     rows = _with_overdue(rows, overdue, keys)
-    rows = rows.join(_planned(flights, interval), ["origin", "hour"], "left")
+    rows = rows.join(_planned(flights), ["origin", "hour"], "left")
     return _stamped(
         rows.select(
             "origin",
@@ -310,13 +315,8 @@ def _origin_carrier_hourly(departures: DataFrame, overdue: DataFrame, interval: 
 
 def _origin_weather(weather: DataFrame, interval: Interval) -> DataFrame:
     """The last report of each hour, and what changed since the last one of the hour three hours before."""
-    newest = Window.partitionBy("origin", "hour").orderBy(F.desc("reported_at"))
-    reports = (
-        weather.withColumn("hour", _hour_known("reported_at"))
-        .withColumn("_rank", F.row_number().over(newest))
-        .where("_rank = 1")
-        .drop("_rank", "reported_at")
-    )
+    known = weather.withColumn("hour", _hour_known("reported_at"))
+    reports = first_of_each(known, ("origin", "hour"), F.desc("reported_at")).drop("reported_at")
     changes = {
         "temperature_f": "temperature_change_3h_f",
         "wind_speed_mph": "wind_speed_change_3h_mph",
@@ -337,9 +337,7 @@ def _origin_weather(weather: DataFrame, interval: Interval) -> DataFrame:
 def _dest_hourly(landings: DataFrame, interval: Interval) -> DataFrame:
     keys = ("dest",)
     rows = _on_grid(_buckets(landings, keys), keys, interval, 1)
-    for hours in (3, 24):
-        sums = {f"n{hours}": "events", f"delay{hours}": "delay", f"late{hours}": "late"}
-        rows = _rolling(rows, keys, hours, sums)
+    rows = _summed(rows, keys, (3, 24))
     return _stamped(
         rows.select(
             "dest",
@@ -391,11 +389,9 @@ def _tail_history(
     movements: DataFrame, flights: DataFrame, planes: DataFrame, interval: Interval
 ) -> DataFrame:
     """A row for each hour in which a plane moved: its last movement, the flight that it was of, the plane."""
-    last = Window.partitionBy("tail_number", "hour").orderBy(F.desc("occurred_at"), "kind", "flight_id")
+    known = movements.where(F.col("tail_number").isNotNull())
     rows = (
-        movements.where(F.col("tail_number").isNotNull())
-        .withColumn("_rank", F.row_number().over(last))
-        .where("_rank = 1")
+        first_of_each(known, ("tail_number", "hour"), F.desc("occurred_at"), "kind", "flight_id")
         .join(flights.select("flight_id", "scheduled_departure", "scheduled_minutes"), "flight_id", "left")
         .join(planes.select("tail_number", "seats", "year_built"), "tail_number", "left")
     )
@@ -417,14 +413,12 @@ def _tail_history(
 
 def _tail_schedule(flights: DataFrame, interval: Interval) -> DataFrame:
     """A row for each hour in which a plane should depart: the last such flight, as published by then."""
-    last = Window.partitionBy("tail_number", "hour").orderBy(F.desc("scheduled_departure"), "flight_id")
-    rows = (
+    published = (
         flights.where(F.col("tail_number").isNotNull())
         .withColumn("hour", _hour_due("scheduled_departure"))
         .where(F.col("published_at").cast("long") < F.col("hour"))
-        .withColumn("_rank", F.row_number().over(last))
-        .where("_rank = 1")
     )
+    rows = first_of_each(published, ("tail_number", "hour"), F.desc("scheduled_departure"), "flight_id")
     return _stamped(
         rows.select(
             "tail_number",

@@ -265,7 +265,7 @@ def test_features_are_those_of_brute_force(
 def test_a_value_counts_from_its_moment_to_the_last_of_its_time_to_live(
     materialised: None, spark: SparkSession, spec: UseCase, settings: Settings
 ) -> None:
-    table = next(table for table in spec.feature_tables if table.name == "tail_schedule")
+    table = spec.feature_table("tail_schedule")
     rows = (
         spark.table("features.tail_schedule")
         .groupBy("tail_number")
@@ -324,7 +324,7 @@ def test_what_is_pushed_at_an_hour_is_what_the_feature_tables_say_of_it(
 
 
 def _newest(spark: SparkSession, spec: UseCase, name: str, hour: datetime, start: datetime) -> Any:
-    table = next(table for table in spec.feature_tables if table.name == name)
+    table = spec.feature_table(name)
     rows = spark.table(f"features.{name}").where(
         (F.col("event_timestamp") <= F.lit(hour.isoformat()).cast("timestamp"))
         & (F.col("event_timestamp") >= F.lit(start.isoformat()).cast("timestamp"))
@@ -370,7 +370,7 @@ def test_online_and_offline_agree_over_a_day_of_requests(
         for name, frame in pushed.items():
             now = frame[frame["event_timestamp"] == hour]
             if len(now):
-                store.push(push_source_of(_table(spec, name)), now)
+                store.push(push_source_of(spec.feature_table(name)), now)
         due = rows[(rows["prediction_time"] >= hour) & (rows["prediction_time"] < hour + timedelta(hours=1))]
         for row in due.to_dict("records"):
             request = parse_request(spec, row["request"])
@@ -386,10 +386,6 @@ def test_online_and_offline_agree_over_a_day_of_requests(
     print(f"parity: {len(rows)} requests, {compared} values compared, {len(wrong)} mismatches")
     assert len(rows) > 700
     assert wrong == []
-
-
-def _table(spec: UseCase, name: str) -> Any:
-    return next(table for table in spec.feature_tables if table.name == name)
 
 
 def test_a_push_comes_before_the_audit_and_gives_way_to_it(
@@ -408,7 +404,7 @@ def test_a_push_comes_before_the_audit_and_gives_way_to_it(
         return found
 
     def write(amount: float, at: datetime) -> None:
-        names = _table(spec, "origin_hourly").features
+        names = spec.feature_table("origin_hourly").features
         frame = pd.DataFrame([{"origin": "JFK", "event_timestamp": at, **dict.fromkeys(names, amount)}])
         store.push("origin_hourly_push", frame)
 

@@ -76,15 +76,15 @@ def publish(
 
 def read_verdict(settings: Settings, run_id: str) -> Verdict:
     """The verdict on run `run_id`; raises `RegistryError` when there is none, or the document is not one."""
-    return _read(settings, run_id, VERDICT_FILE, Verdict)
+    return _read(settings, run_id, VERDICT_FILE, Verdict, "a verdict")
 
 
 def read_facts(settings: Settings, run_id: str) -> CardFacts:
     """What the run's card was made from; raises `RegistryError` as `read_verdict` does."""
-    return _read(settings, run_id, FACTS, CardFacts)
+    return _read(settings, run_id, FACTS, CardFacts, "what a model card is made from")
 
 
-def _read(settings: Settings, run_id: str, name: str, kind: type[D]) -> D:
+def _read(settings: Settings, run_id: str, name: str, kind: type[D], what: str) -> D:
     settings.scratch_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="read-", dir=settings.scratch_dir) as scratch:
         text = download_artifacts(settings, run_id, name, Path(scratch)).read_text(encoding="utf-8")
@@ -92,7 +92,7 @@ def _read(settings: Settings, run_id: str, name: str, kind: type[D]) -> D:
         return kind.model_validate_json(text)
     except ValidationError as error:
         raise RegistryError(
-            expected=f"{name} of run {run_id} to be a {kind.__name__}",
+            expected=f"{name} of run {run_id} to be {what}",
             found=f"{error.error_count()} faults in it",
             next_step="evaluate the candidate again",
         ) from None

@@ -10,12 +10,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
-
-from pydantic import ValidationError
 
 from airloop.errors import RegistryError
 from airloop.jobs import run_job
@@ -25,17 +21,16 @@ from airloop.registry import (
     FEATURE_SERVICE,
     SAVED_MODEL,
     SIGNATURE_DIGEST,
-    download_artifacts,
     register_version,
     set_alias,
 )
 from airloop.settings import Settings
 from airloop.signed_models import sign_run
 from airloop.training.arguments import parse_reference
+from airloop.training.publication import read_verdict
 from airloop.training.tracking import CODE_COMMIT, VERDICT_FILE, TrainingRuns
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
-from airloop.verdict import Verdict
 
 _FROM_RUN: Final = {"feature_service": FEATURE_SERVICE, "code_commit": CODE_COMMIT}
 """Tags of a version that are copied from its run."""
@@ -50,7 +45,7 @@ def register(settings: Settings, spec: UseCase, evaluated: Evaluated) -> Registe
     """
     runs = TrainingRuns(settings, spec)
     run = runs.complete_run(evaluated.run_id)
-    verdict = _verdict(settings, evaluated.run_id)
+    verdict = read_verdict(settings, evaluated.run_id)
     if (verdict.use_case, verdict.run_id) != (spec.name, evaluated.run_id):
         raise _refused(
             f"the verdict to be on run {evaluated.run_id} of {spec.name}",
@@ -81,19 +76,6 @@ def register(settings: Settings, spec: UseCase, evaluated: Evaluated) -> Registe
     )
     set_alias(settings, spec.model_name, CHALLENGER, version)
     return RegisteredModel(name=spec.model_name, version=version, run_id=evaluated.run_id)
-
-
-def _verdict(settings: Settings, run_id: str) -> Verdict:
-    settings.scratch_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="register-", dir=settings.scratch_dir) as scratch:
-        path = download_artifacts(settings, run_id, VERDICT_FILE, Path(scratch))
-        text = path.read_text(encoding="utf-8")
-    try:
-        return Verdict.model_validate_json(text)
-    except ValidationError as error:
-        raise _refused(
-            f"{VERDICT_FILE} of run {run_id} to be a verdict", f"{error.error_count()} faults in it"
-        ) from None
 
 
 def _refused(expected: str, found: str) -> RegistryError:

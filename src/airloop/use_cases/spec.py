@@ -512,6 +512,10 @@ class UseCase(SpecPart):
         """The clean table called `name`; raises `KeyError`."""
         return {table.name: table for table in self.clean_tables}[name]
 
+    def feature_table(self, name: str) -> FeatureTable:
+        """The feature table called `name`; raises `KeyError`."""
+        return {table.name: table for table in self.feature_tables}[name]
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         problems = list(self._contradictions())

@@ -120,7 +120,7 @@ def test_a_value_older_than_its_time_to_live_is_missing(
     airport = f"AGE{int(age.total_seconds())}"
     body = {**example_body(USE_CASE), "origin": airport}
     at = example_request(USE_CASE).prediction_time - age
-    names = next(table for table in USE_CASE.feature_tables if table.name == "origin_hourly").features
+    names = USE_CASE.feature_table("origin_hourly").features
     write_features(loop.store, "origin_hourly", {"origin": airport, **dict.fromkeys(names, 4.5)}, at)
     answer = client.post(PATH, json=body).json()
     assert {answer["features"][name] for name in names} == ({4.5} if counts else {None})
