@@ -175,9 +175,11 @@ def computed(frame: DataFrame, feast_view: OnDemandFeatureView, view: OnDemandVi
 
 def training_rows(joined: DataFrame, spec: UseCase, spans: dict[str, Interval]) -> DataFrame:
     """Joined examples as the training table has them."""
+    outcome = [F.col(spec.label.outcome.name).cast("double")] if spec.label.outcome else []
     return joined.select(
         *model_columns(spec),
         F.col(spec.label.name).cast("int"),
+        *outcome,
         F.col(EVENT_TIMESTAMP).alias("prediction_time"),
         split_column(spans).alias(SPLIT),
         request_column(spec).alias("request"),

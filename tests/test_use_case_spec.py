@@ -33,6 +33,11 @@ def _folds(folds: int, fold_days: int) -> dict[str, Any]:
     return {"training": {**FLIGHT_DELAY.training.model_dump(), "cross_validation": policy}}
 
 
+def _outcome(**changes: Any) -> dict[str, Any]:
+    label = FLIGHT_DELAY.label.model_dump()
+    return {"label": {**label, "outcome": {**label["outcome"], **changes}}}
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
@@ -52,6 +57,9 @@ def _folds(folds: int, fold_days: int) -> dict[str, Any]:
         (_tuned(dropout={"low": 0.9, "high": 0.95}), "tuning.space.dropout: the spec's own .* is not in it"),
         (_tuned(batch_size={"values": [1, 1]}), "a value appears twice"),
         (_tuned(), "training.tuning.space"),
+        (_outcome(name="origin_overdue_minutes"), "label.outcome: 'origin_overdue_minutes' is an input"),
+        (_outcome(thresholds=(10, 0)), r"thresholds must rise, found \[10"),
+        (_outcome(thresholds=()), "label.outcome.thresholds"),
         (_folds(10, 14), "training.cross_validation: 10 folds of 14 days"),
     ],
 )

@@ -33,6 +33,7 @@ def accepted(evaluated: Mapping[str, Any]) -> bool:
     found = ", ".join(
         f"{name} {value}" for name, value in evaluated.items() if name.startswith(("test", "base"))
     )
+    failed = "; ".join(evaluated.get("failed") or ("not known",))
     send(
         Alert(
             severity="notice",
@@ -40,7 +41,8 @@ def accepted(evaluated: Mapping[str, Any]) -> bool:
             owner=context["dag"].owner,
             dag_id=instance.dag_id,
             run_id=instance.run_id,
-            detail=f"{found}. The verdict: {evaluated.get('verdict_uri')}. What serves is unchanged.",
+            detail=f"{found}. Failed rules: {failed}. The verdict: {evaluated.get('verdict_uri')}. "
+            "What serves is unchanged.",
             runbook="docs/runbooks/candidate_rejected.md",
             blocks=_message(evaluated, f"{instance.dag_id}/runs/{instance.run_id}"),
         )

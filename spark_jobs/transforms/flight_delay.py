@@ -93,14 +93,18 @@ def examples(clean: Mapping[str, DataFrame], interval: Interval, lead: timedelta
     """Labelled requests whose prediction time lies in `interval`.
 
     Columns: the request's fields as the schedule has them, `event_timestamp` (the prediction time, `lead`
-    before departure), and `arrived_late`. Only flights that landed are in: cancelled and diverted flights
-    have no label.
+    before departure), `arrived_late` and `arrival_delay_minutes`. Only flights that landed are in:
+    cancelled and diverted flights have no label.
     """
     seconds = int(lead.total_seconds())
     landed = (
         clean["movements"]
         .where("kind = 'landing'")
-        .select("flight_id", (F.col("delay_minutes") > LATE_MINUTES).cast("int").alias("arrived_late"))
+        .select(
+            "flight_id",
+            F.col("delay_minutes").alias("arrival_delay_minutes"),
+            (F.col("delay_minutes") > LATE_MINUTES).cast("int").alias("arrived_late"),
+        )
     )
     return (
         clean["flights"]
@@ -119,6 +123,7 @@ def examples(clean: Mapping[str, DataFrame], interval: Interval, lead: timedelta
             "scheduled_arrival_local",
             "event_timestamp",
             "arrived_late",
+            "arrival_delay_minutes",
         )
     )
 

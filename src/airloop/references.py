@@ -338,6 +338,8 @@ class Evaluated(Reference):
     test_roc_auc: float | None
     test_log_loss: float | None
     baseline_roc_auc: float | None
+    failed: tuple[str, ...] = ()
+    """Why it is rejected: each failed rule's name and detail."""
 
 
 class RegisteredModel(Reference):

@@ -10,7 +10,13 @@ import pytest
 from airloop_airflow import gate
 from tests.test_verdict import champion, verdict_on
 
-REJECTED = {"run_id": "r1", "accepted": False, "verdict_uri": "mlflow-artifacts:/1/v", "test_roc_auc": 0.71}
+REJECTED = {
+    "run_id": "r1",
+    "accepted": False,
+    "verdict_uri": "mlflow-artifacts:/1/v",
+    "test_roc_auc": 0.71,
+    "failed": ["roc_auc: 0.71 is too low", "log_loss: high"],
+}
 
 
 @pytest.fixture
@@ -66,6 +72,7 @@ def test_without_a_readable_verdict_the_text_is_told(slack, page, damage):
     assert "blocks" not in message or not message["blocks"]
     assert "candidate rejected" in message["text"]
     assert "test_roc_auc 0.71" in message["text"]
+    assert "roc_auc: 0.71 is too low; log_loss: high" in message["text"]
 
 
 @pytest.mark.usefixtures("_run", "slack")

@@ -118,13 +118,13 @@ def test_with_both_the_tuned_parameters_reach_the_candidate_and_the_folds(
     assert "--minutes" not in study
     assert [ran.states[f"trial[{slot}]"] for slot in range(3)] == ["success", "failed", "success"]
     assert ran.labels["trial[2]"] == "trial 2: log loss 0.2"
-    assert [flags["--slot"] for flags in ran.flags_of("trial")] == ["0", "1", "2"]
+    assert sorted(flags["--slot"] for flags in ran.flags_of("trial")) == ["0", "1", "2"]
     assert {flags["--study"] for flags in (*ran.flags_of("trial"), *ran.flags_of("tuned"))} == {"s"}
     tuned = {"study": "s", "parameters": {"width": 8}}
     for job in ("train", "fold", "cross_validated"):
         for flags in ran.flags_of(job):
             assert json.loads(flags["--parameters"]) == tuned
-    assert [flags["--fold"] for flags in ran.flags_of("fold")] == ["0", "1"]
+    assert sorted(flags["--fold"] for flags in ran.flags_of("fold")) == ["0", "1"]
     (collected,) = ran.flags_of("cross_validated")
     assert [fold["fold"] for fold in json.loads(collected["--measured"])] == [0, 1]
     assert {ran.states[name] for name in ALWAYS | {"cross_validated"}} == {"success"}

@@ -21,6 +21,7 @@ from airloop.use_cases.spec import (
     Gates,
     Label,
     ModelInput,
+    Outcome,
     RequestField,
     Rollout,
     TrainingPolicy,
@@ -70,7 +71,12 @@ def planted_use_case() -> UseCase:
             ModelInput(name="seen_at", type="instant"),
         ),
         elapsed=(Elapsed(name="idle_hours", since="seen_at", until="due"),),
-        label=Label(name="happened", description="1 or 0", matures_after=timedelta(hours=1)),
+        label=Label(
+            name="happened",
+            description="1 or 0",
+            matures_after=timedelta(hours=1),
+            outcome=Outcome(name="intensity", description="above 0: it happened", thresholds=(-2, 2)),
+        ),
         training=TrainingPolicy(
             model_builder="airloop.training.tabm:build",
             parameters={
@@ -87,6 +93,7 @@ def planted_use_case() -> UseCase:
                 "weight_decay": 0.001,
                 "weight_average": 0.9,
                 "batch_size": 256,
+                "outcome_weight": 1.0,
                 "max_epochs": 3,
                 "patience_epochs": 2,
             },
@@ -125,7 +132,9 @@ def planted_rows(seed: int = 7) -> pa.Table:
         + np.where(hour > 15, 0.7, 0.0)
         + np.where(unseen, 0.0, 1.2 * (idle < 4))
     )
-    happened = random.random(rows) < 1 / (1 + np.exp(-logit))
+    chance = random.random(rows)
+    intensity = logit - np.log(chance / (1 - chance))
+    happened = intensity > 0
     return pa.table(
         {
             "colour": pa.array([COLOURS[index] for index in colour]),
@@ -135,6 +144,7 @@ def planted_rows(seed: int = 7) -> pa.Table:
             "noise": pa.array(random.normal(size=rows)),
             "seen_at": pa.array(np.where(unseen, 0, due - (idle * 3600).astype(np.int64))),
             "happened": pa.array(happened.astype(np.int32)),
+            "intensity": pa.array(intensity),
             "prediction_time": pa.array((due - 7200) * 1_000_000, pa.timestamp("us", tz="UTC")),
             "split": pa.array([name for name, count in SPLITS.items() for _ in range(count)]),
             "request": pa.array([json.dumps({"row": index}) for index in range(rows)]),

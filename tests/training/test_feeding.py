@@ -39,6 +39,17 @@ def encoded(rows: int) -> Encoded:
     return Encoded(tensors={"numbers": np.stack([numbers, -numbers], axis=1)}, labels=np.arange(rows) % 2)
 
 
+def test_a_target_for_the_label_and_for_each_threshold() -> None:
+    rows = Encoded(
+        tensors={"numbers": np.zeros((3, 1), np.float32)},
+        labels=np.array([0, 1, 1], np.int8),
+        outcomes=np.array([-5, 15, 200], np.float32),
+        thresholds=(-10, 15, 30),
+    )
+    ((_, targets),) = in_order(rows, 3).as_numpy_iterator()
+    assert targets.tolist() == [[0, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1]]
+
+
 def fed(
     rows: int, *, epoch: int = 0, first_step: int = 0, worker: int = 0, workers: int = 1
 ) -> list[np.ndarray]:

@@ -19,7 +19,12 @@ from tests.training.planted import planted_rows, planted_use_case, write_trainin
 def whole(staged: Staged) -> dict[str, np.ndarray]:
     parts = list(staged.chunks(1000))
     found = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
-    return {**found, "label": np.concatenate([part.labels for part in parts])}
+    assert staged.outcomes is not None
+    return {
+        **found,
+        "label": np.concatenate([part.labels for part in parts]),
+        "outcome": np.array(staged.outcomes),
+    }
 
 
 def test_a_split_is_the_same_on_disk_as_in_memory(trained: Trained, tmp_path: Path) -> None:
@@ -29,6 +34,8 @@ def test_a_split_is_the_same_on_disk_as_in_memory(trained: Trained, tmp_path: Pa
         found = whole(staged)
         assert len(staged) == len(expected)
         np.testing.assert_array_equal(found["label"], expected.labels)
+        # The planted label is whether the outcome is above 0, so each row has its own.
+        np.testing.assert_array_equal(found["outcome"] > 0, expected.labels)
         for name, values in expected.columns.items():
             np.testing.assert_array_equal(found[name], values)
             assert found[name].dtype == values.dtype
@@ -68,6 +75,24 @@ def test_rows_of_one_moment_have_an_order_of_their_own(tmp_path: Path) -> None:
     other = whole(stage(settings, spec, reverse, "train", tmp_path / "other"))
     for name, values in one.items():
         np.testing.assert_array_equal(values, other[name])
+
+
+def test_a_row_without_its_outcome_is_refused(tmp_path: Path) -> None:
+    settings, spec = settings_in(tmp_path), planted_use_case()
+    rows = planted_rows()
+    values = rows["intensity"].to_pylist()
+    values[17], values[18] = None, float("inf")
+    place = rows.schema.get_field_index("intensity")
+    reference = write_training_set(settings, rows.set_column(place, "intensity", pa.array(values)))
+    with pytest.raises(HistoryError, match=r"a finite intensity for every row.*2 without one"):
+        stage(settings, spec, reference, "train", tmp_path / "refused")
+
+
+def test_a_training_set_from_before_the_outcome_is_refused(tmp_path: Path) -> None:
+    settings, spec = settings_in(tmp_path), planted_use_case()
+    reference = write_training_set(settings, planted_rows().drop_columns(["intensity"]))
+    with pytest.raises(HistoryError, match="intensity"):
+        stage(settings, spec, reference, "train", tmp_path / "refused")
 
 
 def test_a_corrupted_reference_is_refused_and_an_empty_split_is_empty(

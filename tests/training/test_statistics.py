@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -93,3 +94,13 @@ def test_elapsed_time_is_in_hours_and_missing_where_either_instant_is() -> None:
 def test_one_class_alone_cannot_be_learnt(labels: np.ndarray) -> None:
     with pytest.raises(HistoryError, match="both classes"):
         compute(planted_use_case(), staged(columns(), labels), bins=4)
+
+
+def test_outcome_rates_are_shares_above_each_threshold_and_never_certain() -> None:
+    rows = replace(staged(columns(), LABELS), outcomes=np.linspace(-1, 3, ROWS, dtype=np.float32))
+    facts = compute(planted_use_case(), rows, bins=4)
+    assert facts.outcome_rates == pytest.approx(((ROWS + 1) / (ROWS + 2), 0.25), abs=2 / ROWS)
+    assert facts.outcome_rates[0] < 1
+    assert len(facts.prior_logits) == 3
+    assert facts.prior_logits[0] == facts.prior_logit
+    assert compute(planted_use_case(), staged(columns(), LABELS), bins=4).outcome_rates == ()

@@ -103,7 +103,7 @@ def test_a_training_set_that_is_not_its_reference_fails_the_run(tmp_path: Path) 
     assert list(settings.scratch_dir.iterdir()) == []
 
 
-@pytest.mark.parametrize("absent", ["width", "learning_rate", "quantile_bins"])
+@pytest.mark.parametrize("absent", ["width", "learning_rate", "quantile_bins", "outcome_weight"])
 def test_a_parameter_that_the_spec_lacks_is_named(tmp_path: Path, absent: str) -> None:
     settings, spec = settings_in(tmp_path), planted_use_case()
     kept = {name: value for name, value in spec.training.parameters.items() if name != absent}

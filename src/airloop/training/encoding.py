@@ -25,18 +25,30 @@ class Encoded:
     """By the encoder's output name, mapped arrays [rows, ...]."""
     labels: np.ndarray
     """Mapped int8 vector of 0 and 1."""
+    outcomes: np.ndarray | None = None
+    """Mapped float32 vector of what the label cuts in two, if it is learned beside it."""
+    thresholds: tuple[float, ...] = ()
+    """Where outcomes are cut; none without outcomes."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def at(self, rows: slice | np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Tensors and float32 labels [rows, 1] of those rows."""
+        """Tensors and float32 targets [rows, 1 + thresholds] of those rows: the label, then whether the
+        outcome is above each threshold."""
         tensors = {name: values[rows] for name, values in self.tensors.items()}
-        return tensors, self.labels[rows].astype(np.float32)[:, None]
+        labels = self.labels[rows].astype(np.float32)[:, None]
+        if self.outcomes is None:
+            return tensors, labels
+        above = self.outcomes[rows][:, None] > np.array(self.thresholds, np.float32)
+        return tensors, np.concatenate([labels, above.astype(np.float32)], axis=1)
 
 
-def encode(network: Network, staged: Staged, folder: Path) -> Encoded:
-    """Write what `network.encoder` makes of every row of `staged` to files in `folder`."""
+def encode(network: Network, staged: Staged, folder: Path, thresholds: tuple[float, ...] = ()) -> Encoded:
+    """Write what `network.encoder` makes of every row of `staged` to files in `folder`.
+
+    `thresholds` are those of the staged outcomes (`Outcome.thresholds`), to be learned beside the label.
+    """
     folder.mkdir(parents=True)
     tensors: dict[str, np.ndarray] = {}
     start = 0
@@ -50,4 +62,9 @@ def encode(network: Network, staged: Staged, folder: Path) -> Encoded:
                 tensors[name] = np.lib.format.open_memmap(file, mode="w+", dtype=values.dtype, shape=shape)
             tensors[name][start : start + len(values)] = values
         start += len(chunk)
-    return Encoded(tensors=tensors, labels=staged.labels)
+    return Encoded(
+        tensors=tensors,
+        labels=staged.labels,
+        outcomes=staged.outcomes if thresholds else None,
+        thresholds=thresholds,
+    )

@@ -120,3 +120,15 @@ def label_vector(column: pa.Array | pa.ChunkedArray, name: str, split: Split) ->
         )
     labels: np.ndarray = column.to_numpy().astype(np.int8)
     return labels
+
+
+def outcome_vector(column: pa.Array, name: str, split: Split) -> np.ndarray:
+    """The outcomes, float32; raises `HistoryError` when one is missing or not finite."""
+    found: np.ndarray = pc.fill_null(column.cast(pa.float64()), float("nan")).to_numpy().astype(np.float32)
+    if strange := int(np.count_nonzero(~np.isfinite(found))):
+        raise HistoryError(
+            expected=f"a finite {name} for every row of the {split} split",
+            found=f"{strange} without one",
+            next_step=NEXT,
+        )
+    return found

@@ -58,7 +58,7 @@ def batch_order(rows: int, batch: int, seed: int, epoch: int, first_step: int = 
 def training_batches(
     encoded: Encoded, batch: int, seed: int, epoch: int, *, first_step: int = 0, devices: Devices
 ) -> tf.data.Dataset:
-    """This worker's shares of each batch of an epoch: ({tensor: [share, ...]}, labels [share, 1]).
+    """This worker's shares of each batch of an epoch: ({tensor: [share, ...]}, targets [share, targets]).
 
     `batch` is the global one; a step's shares, one for each of the worker's replicas, follow each other.
     """
@@ -88,5 +88,5 @@ def _dataset(encoded: Encoded, made: object, rows: int | None) -> tf.data.Datase
         name: tf.TensorSpec([rows, *values.shape[1:]], values.dtype)
         for name, values in encoded.tensors.items()
     }
-    signature = (tensors, tf.TensorSpec([rows, 1], tf.float32))
+    signature = (tensors, tf.TensorSpec([rows, 1 + len(encoded.thresholds)], tf.float32))
     return tf.data.Dataset.from_generator(made, output_signature=signature).prefetch(4)

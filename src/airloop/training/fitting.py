@@ -86,6 +86,10 @@ def fit(
 ) -> int:
     """Fit the head on encoded rows; the weights of the epoch with the best validation loss stay.
 
+    What is minimised is the label's mean cross-entropy plus `outcome_weight` times the mean one of the
+    outcome's thresholds (Caruana, "Multitask learning", 1997: what is known of training examples alone can
+    be learned beside the label); what is told and validated is the label's alone.
+
     The learning rate rises over the first tenth of an epoch's steps and falls to zero along a cosine;
     `weight_average` is the momentum of an average of the weights, which is what is validated and kept
     (0: none). `on_epoch` is told each epoch's losses. A training that has a checkpoint goes on from it, with
@@ -95,7 +99,8 @@ def fit(
     `HistoryError` for fewer rows than replicas, and `PreemptedError`, with a checkpoint written, soon after
     `stop` is set.
     """
-    require_parameters(parameters, PARAMETERS, "fitting")
+    needed = PARAMETERS | {"outcome_weight"} if train.thresholds else PARAMETERS
+    require_parameters(parameters, needed, "fitting")
     fitting = Fitting(network.head, train, parameters, seed, devices, checkpoints)
     fitting.restore()
     progress = fitting.progress
@@ -154,6 +159,7 @@ class Fitting:
         self._batch = min(int(parameters["batch_size"]), len(train) // replicas * replicas)
         self._steps = len(train) // self._batch
         self._epochs = int(parameters["max_epochs"])
+        self._outcome_weight = float(parameters["outcome_weight"]) if train.thresholds else 0.0
         self._averages = float(parameters["weight_average"]) > 0
         with devices.strategy.scope():
             self._optimiser = optimiser(parameters, self._steps * self._epochs, self._steps)
@@ -203,16 +209,21 @@ class Fitting:
             total += strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
         return total
 
-    def _step(self, inputs: dict[str, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
-        """One replica's part of a step; returns its part of the global batch's mean loss."""
+    def _step(self, inputs: dict[str, tf.Tensor], targets: tf.Tensor) -> tf.Tensor:
+        """One replica's part of a step; returns its part of the global batch's mean loss of the label."""
         variables = self._head.trainable_variables
         with tf.GradientTape() as tape:
             found = tf.cast(self._head(inputs, training=True), tf.float32)
             # Each member for itself: trained on their mean, they would become one.
-            truth = tf.broadcast_to(labels, tf.shape(found))
+            truth = tf.broadcast_to(targets[:, None, :], tf.shape(found))
             losses = tf.nn.sigmoid_cross_entropy_with_logits(truth, found)
-            loss = tf.reduce_sum(losses) / (self._batch * found.shape[-1])
-        gradients = [tf.convert_to_tensor(item) for item in tape.gradient(loss, [v.value for v in variables])]
+            by_target = tf.reduce_sum(losses, axis=[0, 1]) / (self._batch * found.shape[1])
+            loss = total = by_target[0]
+            if self._outcome_weight:
+                total = loss + self._outcome_weight * tf.reduce_mean(by_target[1:])
+        gradients = [
+            tf.convert_to_tensor(item) for item in tape.gradient(total, [v.value for v in variables])
+        ]
         replicas = self._devices.replicas
         if replicas > 1:
             context = tf.distribute.get_replica_context()

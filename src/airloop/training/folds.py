@@ -89,6 +89,7 @@ def rows_of(staged: Staged, rows: slice) -> Staged:
         words=staged.words,
         labels=staged.labels[rows],
         times=staged.times[rows],
+        outcomes=None if staged.outcomes is None else staged.outcomes[rows],
     )
 
 

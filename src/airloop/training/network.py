@@ -22,8 +22,9 @@ class Network:
     encoder: keras.Model
     """A dict of raw inputs by name, each [batch], to a dict of compact tensors [batch, ...]; no weights."""
     head: keras.Model
-    """That dict to logits [batch, members]; all the weights. Members are judged one by one in training, and
-    asked together (`combined`)."""
+    """That dict to logits [batch, members, targets]; all the weights. Members are judged one by one in
+    training, and asked together (`combined`). The first target is the label, the others are whether the
+    outcome is above each of the spec's thresholds, if it has any; they are for training alone."""
 
     def served(self, *, slope: float, offset: float) -> keras.Model:
         """Raw inputs to `probability`, [batch]: the sigmoid of `slope` times the logit plus `offset`."""
@@ -33,8 +34,9 @@ class Network:
 
 
 def combined(logits: Any) -> Any:
-    """Members' logits [batch, members] to the logit of their mean probability, float32 [batch, 1]."""
-    logits = keras.ops.cast(logits, "float32")
+    """Members' logits [batch, members, targets] to that of their mean probability of the label, float32
+    [batch, 1]."""
+    logits = keras.ops.cast(logits, "float32")[:, :, 0]
     if logits.shape[-1] == 1:
         return logits
     # By way of logarithms: a mean of probabilities would lose those close to 0 and 1.

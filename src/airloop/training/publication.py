@@ -71,6 +71,7 @@ def publish(
         test_roc_auc=verdict.candidate.figures()["roc_auc"],
         test_log_loss=verdict.candidate.figures()["log_loss"],
         baseline_roc_auc=verdict.baseline.figures()["roc_auc"] if verdict.baseline else None,
+        failed=verdict.reasons,
     )
 
 

@@ -22,7 +22,16 @@ import pyarrow.compute as pc
 from airloop.errors import HistoryError
 from airloop.references import TrainingSet
 from airloop.settings import Settings
-from airloop.training.examples import NEXT, PREDICTION_TIME, Examples, Split, label_vector, scan_split, vector
+from airloop.training.examples import (
+    NEXT,
+    PREDICTION_TIME,
+    Examples,
+    Split,
+    label_vector,
+    outcome_vector,
+    scan_split,
+    vector,
+)
 from airloop.use_cases.spec import ModelInput, UseCase
 
 CHUNK_ROWS: Final = 1 << 16
@@ -38,7 +47,7 @@ _DTYPES: Final[Mapping[str, type[np.generic]]] = {
 
 @dataclass(frozen=True)
 class Staged:
-    """One split on disk, in order of prediction time (ties in the order of the label and the inputs)."""
+    """One split on disk, in order of prediction time (ties in the order of label, inputs and outcome)."""
 
     columns: Mapping[str, np.ndarray]
     """By input name, mapped vectors: float32 (NaN = missing), int64 (0 = missing), or for a string the int32
@@ -49,6 +58,8 @@ class Staged:
     """Mapped int8 vector of 0 and 1."""
     times: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     """Mapped int64 vector: each row's prediction time, in microseconds since the epoch."""
+    outcomes: np.ndarray | None = None
+    """Mapped float32 vector of what the label cuts in two, when the spec names it (`Label.outcome`)."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -78,10 +89,11 @@ def stage(
 ) -> Staged:
     """Write the rows of `split` in the snapshot that `training_set` pins to files in `folder`.
 
-    The files are the same however the table's files lie. Raises `HistoryError` as `read_examples` does.
+    The files are the same however the table's files lie. Raises `HistoryError` as `read_examples` does, and
+    when an outcome is missing.
     """
     folder.mkdir(parents=True)
-    label = use_case.label.name
+    label, outcome = use_case.label.name, use_case.label.outcome
     starts = _day_starts(settings, use_case, training_set, split)
     rows = sum(starts.counts)
     expected = getattr(training_set, f"{split}_rows")
@@ -102,11 +114,14 @@ def stage(
     times, labels = mapped(f"_{PREDICTION_TIME}", np.int64), mapped("_label", np.int8)
     codes: dict[str, dict[str, int]] = {item.name: {} for item in use_case.inputs if item.type == "string"}
     free = np.array(starts.starts)
-    names = (*columns, label, PREDICTION_TIME)
+    outcomes = mapped("_outcome", np.float32) if outcome else None
+    names = (*columns, label, PREDICTION_TIME, *((outcome.name,) if outcome else ()))
     for batch in scan_split(settings, training_set, names, split):
         micros = _micros(batch[PREDICTION_TIME])
         places, free = _places(np.searchsorted(starts.days, micros // MICROS_PER_DAY), free)
         times[places], labels[places] = micros, label_vector(batch[label], label, split)
+        if outcome and outcomes is not None:
+            outcomes[places] = outcome_vector(batch[outcome.name], outcome.name, split)
         for item in use_case.inputs:
             columns[item.name][places] = _numbers(batch[item.name], item, codes.get(item.name))
     words = {}
@@ -122,10 +137,11 @@ def stage(
     for start, count in zip(starts.starts, starts.counts, strict=True):
         day = slice(start, start + count)
         keys = [times[day], labels[day], *(columns[item.name][day] for item in use_case.inputs)]
-        order = np.lexsort(keys[::-1])
-        for column in (times, labels, *columns.values()):
+        last = [] if outcomes is None else [outcomes]
+        order = np.lexsort([*(column[day] for column in last), *keys[::-1]])
+        for column in (times, labels, *columns.values(), *last):
             column[day] = column[day][order]
-    return Staged(columns=columns, words=words, labels=labels, times=times)
+    return Staged(columns=columns, words=words, labels=labels, times=times, outcomes=outcomes)
 
 
 @dataclass(frozen=True)

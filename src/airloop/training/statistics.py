@@ -51,11 +51,18 @@ class Statistics:
     """By string input: its words, frequent ones first, rare ones left out."""
     numbers: Mapping[str, Number]
     """By double input and by elapsed time in hours."""
+    outcome_rates: tuple[float, ...] = ()
+    """The share of rows whose outcome is above each of the spec's thresholds, never quite 0 or 1."""
 
     @property
     def prior_logit(self) -> float:
         """The logit of the base rate."""
-        return math.log(self.base_rate / (1 - self.base_rate))
+        return _logit(self.base_rate)
+
+    @property
+    def prior_logits(self) -> tuple[float, ...]:
+        """The logits of the base rate and of the outcome rates: one for each target of a network."""
+        return (self.prior_logit, *(_logit(rate) for rate in self.outcome_rates))
 
 
 def compute(use_case: UseCase, staged: Staged, *, bins: int) -> Statistics:
@@ -86,6 +93,7 @@ def compute(use_case: UseCase, staged: Staged, *, bins: int) -> Statistics:
             for name, words in staged.words.items()
         },
         numbers={name: _number(values, bins) for name, values in quantities.items()},
+        outcome_rates=_outcome_rates(use_case, staged),
     )
 
 
@@ -93,6 +101,18 @@ def elapsed_hours(since: np.ndarray, until: np.ndarray) -> np.ndarray:
     """Hours between two vectors of epoch seconds; NaN where either is 0, which means missing."""
     hours = (until - since) / SECONDS_PER_HOUR
     return np.where((since == 0) | (until == 0), np.nan, hours)
+
+
+def _logit(rate: float) -> float:
+    return math.log(rate / (1 - rate))
+
+
+def _outcome_rates(use_case: UseCase, staged: Staged) -> tuple[float, ...]:
+    if use_case.label.outcome is None or staged.outcomes is None:
+        return ()
+    above = (int(np.count_nonzero(staged.outcomes > cut)) for cut in use_case.label.outcome.thresholds)
+    # Laplace's rule: few rows may all lie on one side.
+    return tuple((count + 1) / (len(staged) + 2) for count in above)
 
 
 def _vocabulary(found: np.ndarray, counts: np.ndarray) -> tuple[str, ...]:

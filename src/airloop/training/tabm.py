@@ -10,13 +10,13 @@ a small network can then bend where the data do. Times of day are periodic and e
 of the year is left out on purpose: a window shorter than a year could only extrapolate it.
 
 Several members share nearly all weights: each scales the inputs of the first layer in its own way and has its
-own last layer, and each is fitted for itself (TabM-mini of Gorishniy et al., "TabM: advancing tabular deep
+own last layers, and each is fitted for itself (TabM-mini of Gorishniy et al., "TabM: advancing tabular deep
 learning with parameter-efficient ensembling", ICLR 2025). Together they err less than any of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import keras
@@ -111,7 +111,7 @@ def _head(
     statistics: Statistics,
     parameters: Mapping[str, int | float],
 ) -> keras.Model:
-    """What the encoder yields to logits, [batch, members]: the part with weights."""
+    """What the encoder yields to logits, [batch, members, targets]: the part with weights."""
     width, dropout = int(parameters["width"]), float(parameters["dropout"])
     categories = keras.Input((len(category_sizes),), name="categories", dtype="int32")
     values = keras.Input((len(numbers),), name="numbers", dtype="float32")
@@ -133,7 +133,7 @@ def _head(
     for _ in range(int(parameters["hidden_layers"])):
         x = layers.Dense(width, activation="relu", kernel_initializer="he_normal")(x)
         x = layers.Dropout(dropout)(x)
-    logit = MemberLogits(statistics.prior_logit, dtype="float32", name="logit")(x)
+    logit = MemberLogits(statistics.prior_logits, dtype="float32", name="logit")(x)
     inputs = {"categories": categories, "numbers": values, "missing": missing, "times": times}
     return keras.Model(inputs, logit, name="head")
 
@@ -161,26 +161,30 @@ class Members(layers.Layer):  # type: ignore[misc]  # Keras publishes no types
 
 
 class MemberLogits(layers.Layer):  # type: ignore[misc]
-    """[batch, members, width] to [batch, members]: each member's own last layer, which begins at the prior.
+    """[batch, members, width] to [batch, members, targets]: each member's own last layer for each target,
+    which begins at the target's prior.
 
     In float32, whatever the products before are computed in: three digits would make ties of logits.
     """
 
-    def __init__(self, prior_logit: float, **arguments: Any) -> None:
+    def __init__(self, prior_logits: Sequence[float], **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.prior_logit = prior_logit
+        self.prior_logits = tuple(prior_logits)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """No slope at first, and the prior as offset."""
+        """No slope at first, and the priors as offsets."""
         _, members, width = input_shape
-        self.kernel = self.add_weight(shape=(members, width), initializer="zeros")
-        self.bias = self.add_weight(
-            shape=(members,), initializer=keras.initializers.Constant(self.prior_logit)
-        )
+        targets = len(self.prior_logits)
+
+        def priors(shape: tuple[int, ...], dtype: str) -> keras.KerasTensor:
+            return ops.broadcast_to(ops.convert_to_tensor(self.prior_logits, dtype), shape)
+
+        self.kernel = self.add_weight(shape=(members, width, targets), initializer="zeros")
+        self.bias = self.add_weight(shape=(members, targets), initializer=priors)
 
     def call(self, features: keras.KerasTensor) -> keras.KerasTensor:
         """Logits."""
-        return ops.sum(features * self.kernel, axis=-1) + self.bias
+        return ops.einsum("bmw,mwt->bmt", features, self.kernel) + self.bias
 
 
 class NumberEmbedding(layers.Layer):  # type: ignore[misc]

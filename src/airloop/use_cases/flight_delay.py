@@ -17,6 +17,7 @@ from airloop.use_cases.spec import (
     Label,
     ModelInput,
     OnDemandView,
+    Outcome,
     Range,
     RequestField,
     Rollout,
@@ -313,6 +314,11 @@ USE_CASE = define(
         description="1 if the flight arrives more than 15 minutes late (the US DOT's definition), else 0; "
         "cancelled and diverted flights have none",
         matures_after=timedelta(hours=24),
+        outcome=Outcome(
+            name="arrival_delay_minutes",
+            description="minutes from the scheduled to the actual arrival, negative when early",
+            thresholds=(-20, -10, -5, 0, 5, 10, 20, 30, 45, 60, 90, 120, 180),
+        ),
     ),
     training=TrainingPolicy(
         model_builder="airloop.training.tabm:build",
@@ -330,6 +336,7 @@ USE_CASE = define(
             "weight_decay": 0.02,
             "weight_average": 0.995,
             "batch_size": 1024,
+            "outcome_weight": 5.0,
             "max_epochs": 8,
             "patience_epochs": 2,
         },
@@ -351,6 +358,7 @@ USE_CASE = define(
                 "learning_rate": Range(low=0.001, high=0.01, log=True),
                 "weight_decay": Range(low=0.001, high=0.2, log=True),
                 "weight_average": Choices(values=(0.0, 0.98, 0.99, 0.995, 0.998)),
+                "outcome_weight": Range(low=1.0, high=20.0, log=True),
                 "batch_size": Choices(values=(1024, 2048)),
             },
             trials=20,

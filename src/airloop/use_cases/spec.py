@@ -219,6 +219,24 @@ class Elapsed(SpecPart):
     until: Identifier
 
 
+class Outcome(SpecPart):
+    """The number that the label cuts in two, such as a delay in minutes; known when the label is.
+
+    A network learns on which side of each of `thresholds` it lies, beside the label, which is only one of
+    them. It is a column of the training set, never an input, and nothing of it is served.
+    """
+
+    name: Identifier
+    description: str
+    thresholds: tuple[float, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if list(self.thresholds) != sorted(set(self.thresholds)):
+            raise ValueError(f"thresholds must rise, found {list(self.thresholds)}")
+        return self
+
+
 class Label(SpecPart):
     """What is predicted."""
 
@@ -226,6 +244,7 @@ class Label(SpecPart):
     description: str
     matures_after: timedelta
     """How long after the prediction time nearly all labels are known."""
+    outcome: Outcome | None = None
 
 
 class Range(SpecPart):
@@ -584,6 +603,14 @@ class UseCase(SpecPart):
             for name in asked:
                 if name not in (*self.features, *self.on_demand_features):
                     yield f"earlier_feature_services.{service}: no table has the feature {name!r}"
+        outcome = self.label.outcome
+        if outcome and outcome.name in (
+            *inputs,
+            *fields,
+            *groups["feature_tables.features"],
+            self.label.name,
+        ):
+            yield f"label.outcome: {outcome.name!r} is an input or a feature too: it would tell the label"
         if self.event_field not in fields or fields[self.event_field].type != "datetime":
             yield f"event_field: {self.event_field!r} is not a datetime request field"
         for item in self.inputs:
