@@ -23,8 +23,9 @@ from airloop.stack import supervision
 from airloop.stack.airflow_api import AirflowApi
 from airloop.stack.programs import LOGIN, password
 
-AS_OF = datetime(2013, 5, 13, tzinfo=UTC)
-WINDOWS = ("--train-days", "14", "--validation-days", "4", "--test-days", "7")
+AS_OF = datetime(2013, 11, 11, tzinfo=UTC)
+"""Five weeks that are alike: after two weeks of another kind the gate would rightly reject the candidate."""
+WINDOWS = ("--train-days", "21", "--validation-days", "5", "--test-days", "7")
 LABEL = "arrived_late"
 PORTS = ("airflow_port", "mlflow_port", "gateway_port", "model_server_grpc_port", "model_server_rest_port")
 PROBABILITY_TOLERANCE = 1e-5
