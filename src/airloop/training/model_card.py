@@ -167,7 +167,12 @@ _PAGE: Final = """
 <p>{{ spec.intended_use or "The spec does not say who decides what with it (intended_use)." }}</p>
 <p>Predicted: <strong>{{ spec.label.name }}</strong>, {{ spec.label.description }}. A prediction is asked
 {{ duration(spec.prediction_lead) }} before <code>{{ spec.event_field }}</code>, and its label is known
-{{ duration(spec.label.matures_after) }} after it was asked.</p>
+{{ duration(spec.label.matures_after) }} after it was asked.
+{% if spec.label.outcome %}
+Learned beside it, and not served: on which side of
+{{ spec.label.outcome.thresholds | map("string") | join(", ") }} {{ spec.label.outcome.name }} lies
+({{ spec.label.outcome.description }}).
+{% endif %}</p>
 <h3>Not for</h3>
 {% if spec.not_for %}
 <ul>{% for item in spec.not_for %}<li>{{ item }}</li>{% endfor %}</ul>
