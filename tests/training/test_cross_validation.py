@@ -112,6 +112,7 @@ def test_both_splits_are_joined_in_order_with_their_words(tmp_path: Path) -> Non
         theirs, ours = part.at(slice(None)), found.at(at)
         np.testing.assert_array_equal(theirs.labels, ours.labels)
         np.testing.assert_array_equal(part.times, found.times[at])
+        np.testing.assert_array_equal(part.outcomes, found.outcomes[at])
         for name, values in theirs.columns.items():
             np.testing.assert_array_equal(values, ours.columns[name], err_msg=name)
     assert found.words["colour"].tolist() == ["amber", "blank", "blue", "green", "red"]

@@ -34,6 +34,7 @@ def staged(columns: dict[str, np.ndarray], labels: np.ndarray) -> Staged:
         columns={**columns, "colour": codes.astype(np.int32)},
         words={"colour": words.astype(object)},
         labels=labels.astype(np.int8),
+        outcomes=None,
     )
 
 

@@ -25,7 +25,7 @@ from airloop.registry import CHAMPION, EXPLANATION_BACKGROUND, SAVED_MODEL, down
 from airloop.settings import Settings
 from airloop.signed_models import download_verified
 from airloop.training import probes
-from airloop.training.arguments import parse_reference
+from airloop.training.arguments import parse_reference, training_parser, training_set_of
 from airloop.training.bootstrap import RESAMPLES, ranges
 from airloop.training.examples import Examples, read_examples
 from airloop.training.explain import background_document
@@ -168,16 +168,14 @@ def _champion(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Measure a candidate and write its verdict.")
-    parser.add_argument("--use-case", required=True, help="name of the use case")
-    parser.add_argument("--training-set", required=True, help="TrainingSet reference, JSON")
+    parser = training_parser("Measure a candidate and write its verdict.")
     parser.add_argument("--candidate", required=True, help="Candidate reference, JSON")
 
     def work(arguments: argparse.Namespace, settings: Settings) -> Evaluated:
         return evaluate(
             settings,
             use_case(arguments.use_case),
-            parse_reference(TrainingSet, arguments.training_set, "--training-set"),
+            training_set_of(arguments),
             parse_reference(Candidate, arguments.candidate, "--candidate"),
         )
 

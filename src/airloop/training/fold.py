@@ -25,13 +25,13 @@ from airloop.jobs import run_job
 from airloop.references import FoldMeasured, TrainingSet, Tuned
 from airloop.settings import Settings
 from airloop.training import fitting, folds, learning
-from airloop.training.arguments import parse_reference
+from airloop.training.arguments import commit_of, training_parser, training_set_of, tuned_of
 from airloop.training.checkpoints import Checkpoints
 from airloop.training.devices import TF_CONFIG, open_devices
 from airloop.training.encoding import encode
 from airloop.training.examples import NEXT
 from airloop.training.measures import measure
-from airloop.training.provenance import code_commit, is_reproducible
+from airloop.training.provenance import is_reproducible
 from airloop.training.staging import CHUNK_ROWS, MICROS_PER_DAY, Staged
 from airloop.training.tracking import params_of_run, tags_of_run
 from airloop.training.train import stop_on_sigterm
@@ -155,17 +155,18 @@ def joined(train: Staged, validation: Staged, folder: Path) -> Staged:
         words=words,
         labels=both("_label", train.labels, validation.labels),
         times=both("_time", train.times, validation.times),
+        outcomes=None
+        if train.outcomes is None or validation.outcomes is None
+        else both("_outcome", train.outcomes, validation.outcomes),
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Train and measure one fold of a cross-validation.")
-    parser.add_argument("--use-case", required=True, help="name of the use case")
-    parser.add_argument("--training-set", required=True, help="TrainingSet reference, JSON")
+    parser = training_parser(
+        "Train and measure one fold of a cross-validation.", parameters=True, commit=True
+    )
     parser.add_argument("--fold", required=True, type=int, help="number of the fold, from 0")
-    parser.add_argument("--parameters", help="Tuned reference, JSON; without it the spec's parameters")
-    parser.add_argument("--code-commit", help="commit to record; by default the repository's")
     stop = threading.Event()
     stop_on_sigterm(stop)
 
@@ -173,12 +174,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return measure_fold(
             settings,
             use_case(arguments.use_case),
-            parse_reference(TrainingSet, arguments.training_set, "--training-set"),
+            training_set_of(arguments),
             arguments.fold,
-            arguments.code_commit or code_commit(settings.repository),
-            tuned=parse_reference(Tuned, arguments.parameters, "--parameters")
-            if arguments.parameters
-            else None,
+            commit_of(arguments, settings),
+            tuned=tuned_of(arguments),
             stop=stop,
         )
 

@@ -25,7 +25,7 @@ from airloop.errors import HistoryError, SpecError
 from airloop.jobs import run_job
 from airloop.references import Folds, TrainingSet, Tuned
 from airloop.settings import Settings
-from airloop.training.arguments import parse_reference
+from airloop.training.arguments import training_parser, training_set_of, tuned_of
 from airloop.training.examples import PREDICTION_TIME, Split, scan_split
 from airloop.training.staging import MICROS_PER_DAY, Staged
 from airloop.use_cases.catalogue import use_case
@@ -137,17 +137,14 @@ def _spans(settings: Settings, training_set: TrainingSet) -> Iterator[tuple[int,
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description="List the folds of a training set.")
-    parser.add_argument("--use-case", required=True, help="name of the use case")
-    parser.add_argument("--training-set", required=True, help="TrainingSet reference, JSON")
-    parser.add_argument("--parameters", help="Tuned reference, JSON; without it the spec's parameters")
+    parser = training_parser("List the folds of a training set.", parameters=True)
 
     def work(arguments: argparse.Namespace, settings: Settings) -> Folds:
         return list_folds(
             settings,
             use_case(arguments.use_case),
-            parse_reference(TrainingSet, arguments.training_set, "--training-set"),
-            parse_reference(Tuned, arguments.parameters, "--parameters") if arguments.parameters else None,
+            training_set_of(arguments),
+            tuned_of(arguments),
         )
 
     return run_job(parser, work, argv)

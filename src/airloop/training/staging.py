@@ -58,7 +58,7 @@ class Staged:
     """Mapped int8 vector of 0 and 1."""
     times: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     """Mapped int64 vector: each row's prediction time, in microseconds since the epoch."""
-    outcomes: np.ndarray | None = None
+    outcomes: np.ndarray | None = field(kw_only=True)
     """Mapped float32 vector of what the label cuts in two, when the spec names it (`Label.outcome`)."""
 
     def __len__(self) -> int:

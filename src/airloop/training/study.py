@@ -18,8 +18,7 @@ from airloop.jobs import run_job
 from airloop.references import Study, TrainingSet
 from airloop.settings import Settings
 from airloop.training import tuning
-from airloop.training.arguments import parse_reference
-from airloop.training.provenance import code_commit
+from airloop.training.arguments import commit_of, training_parser, training_set_of
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
 
@@ -47,12 +46,9 @@ def open_study(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Open the study that tunes a use case's parameters.")
-    parser.add_argument("--use-case", required=True, help="name of the use case")
-    parser.add_argument("--training-set", required=True, help="TrainingSet reference, JSON")
+    parser = training_parser("Open the study that tunes a use case's parameters.", commit=True)
     parser.add_argument("--trials", type=int, help="how many trials; by default the spec's")
     parser.add_argument("--minutes", type=int, help="after how many no trial starts; by default the spec's")
-    parser.add_argument("--code-commit", help="commit to record; by default the repository's")
 
     def work(arguments: argparse.Namespace, settings: Settings) -> Study:
         for name in ("trials", "minutes"):
@@ -61,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return open_study(
             settings,
             use_case(arguments.use_case),
-            parse_reference(TrainingSet, arguments.training_set, "--training-set"),
-            arguments.code_commit or code_commit(settings.repository),
+            training_set_of(arguments),
+            commit_of(arguments, settings),
             opened=datetime.now(UTC),
             trials=arguments.trials,
             minutes=arguments.minutes,

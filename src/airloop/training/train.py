@@ -27,10 +27,10 @@ from airloop.references import Candidate, Followed, TrainingSet, Tuned
 from airloop.registry import FEATURE_SERVICE, RECORDED_REQUESTS, SAVED_MODEL
 from airloop.settings import Settings, load_settings
 from airloop.training import fitting, learning, model_metadata
-from airloop.training.arguments import parse_reference
+from airloop.training.arguments import commit_of, training_parser, training_set_of, tuned_of
 from airloop.training.checkpoints import Checkpoints
 from airloop.training.devices import TF_CONFIG, open_devices
-from airloop.training.provenance import code_commit, is_reproducible
+from airloop.training.provenance import is_reproducible
 from airloop.training.served_model import ServedModel, export, recorded_requests
 from airloop.training.staging import stage
 from airloop.training.tracking import TRAINING_SET_FILE, TrainingRuns, params_of_run, tags_of_run
@@ -146,11 +146,7 @@ def _train_into(folder: Path, scratch: Path, job: learning.Job, runs: TrainingRu
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Train a candidate on a pinned training set.")
-    parser.add_argument("--use-case", required=True, help="name of the use case")
-    parser.add_argument("--training-set", required=True, help="TrainingSet reference, JSON")
-    parser.add_argument("--parameters", help="Tuned reference, JSON; without it the spec's parameters")
-    parser.add_argument("--code-commit", help="commit to record; by default the repository's")
+    parser = training_parser("Train a candidate on a pinned training set.", parameters=True, commit=True)
     arguments = sys.argv[1:] if argv is None else list(argv)
     stop = threading.Event()
     stop_on_sigterm(stop)
@@ -166,10 +162,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return train(
             settings,
             use_case(arguments.use_case),
-            parse_reference(TrainingSet, arguments.training_set, "--training-set"),
-            arguments.code_commit or code_commit(settings.repository),
+            training_set_of(arguments),
+            commit_of(arguments, settings),
             stop,
-            parse_reference(Tuned, arguments.parameters, "--parameters") if arguments.parameters else None,
+            tuned_of(arguments),
         )
 
     return run_job(parser, work, arguments)

@@ -30,10 +30,10 @@ from airloop.jobs import run_job
 from airloop.references import TrainingSet, TrialDone
 from airloop.settings import Settings
 from airloop.training import fitting, learning, tuning
-from airloop.training.arguments import parse_reference
+from airloop.training.arguments import commit_of, training_parser, training_set_of
 from airloop.training.checkpoints import Checkpoints
 from airloop.training.devices import TF_CONFIG, open_devices
-from airloop.training.provenance import code_commit, is_reproducible
+from airloop.training.provenance import is_reproducible
 from airloop.training.tracking import params_of_run, tags_of_run
 from airloop.training.train import stop_on_sigterm
 from airloop.use_cases.catalogue import use_case
@@ -145,12 +145,9 @@ def _outcome(study: optuna.Study, slot: int, trial: FrozenTrial) -> TrialDone:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Run one trial of a study.")
-    parser.add_argument("--use-case", required=True, help="name of the use case")
-    parser.add_argument("--training-set", required=True, help="TrainingSet reference, JSON")
+    parser = training_parser("Run one trial of a study.", commit=True)
     parser.add_argument("--study", required=True, help="the study's name, as airloop.training.study gave it")
     parser.add_argument("--slot", required=True, type=int, help="number of the slot, from 0")
-    parser.add_argument("--code-commit", help="commit to record; by default the repository's")
     stop = threading.Event()
     stop_on_sigterm(stop)
 
@@ -158,10 +155,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run_trial(
             settings,
             use_case(arguments.use_case),
-            parse_reference(TrainingSet, arguments.training_set, "--training-set"),
+            training_set_of(arguments),
             arguments.study,
             arguments.slot,
-            arguments.code_commit or code_commit(settings.repository),
+            commit_of(arguments, settings),
             now=datetime.now(UTC),
             stop=stop,
         )
