@@ -88,6 +88,7 @@ def planted_use_case() -> UseCase:
                 "embedding_size": 4,
                 "category_dropout": 0.0,
                 "input_dropout": 0.0,
+                "member_feature_share": 1.0,
                 "quantile_bins": 6,
                 "learning_rate": 0.01,
                 "weight_decay": 0.001,

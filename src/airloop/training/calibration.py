@@ -1,4 +1,4 @@
-"""Temperature scaling: a slope that makes a model as confident as it should be.
+"""Temperature scaling: a slope that makes an ensemble as confident as it should be.
 
 Belongs here: fitting it, and deciding whether it helps. Does not belong here: applying them
 inside a model (`airloop.training.network`).
@@ -30,28 +30,40 @@ class Calibration(NamedTuple):
 IDENTITY: Final = Calibration(1.0, 0.0)
 
 
-def calibrate(logits: np.ndarray, labels: np.ndarray, centre: float) -> Calibration:
-    """The calibration for a model that gave `logits` to validation rows, in order of time.
+def calibrate(logits: np.ndarray, members: np.ndarray, labels: np.ndarray, centre: float) -> Calibration:
+    """The calibration for an ensemble that gave `logits` [rows] to validation rows, in order of time, and
+    whose members gave `members` [rows, members].
 
     Only the confidence is changed: the slope turns about `centre`, the logit of the train split's base rate.
     The level of a few weeks is their weather, and no help in the next ones. The slope is fitted on the
     earlier half, and kept (refitted on all rows) only if it lowers the log loss of the later half.
     Otherwise, and with few rows or one class, it is `IDENTITY`.
+
+    A slope above 1 goes no further than pooling explains: the mean of members that differ is less sure than
+    they are (Rahaman and Thiery, "Uncertainty quantification and deep ensembles", NeurIPS 2021), by the
+    ensemble's best slope over theirs on the same rows. What is beyond is asked by those weeks of every
+    model, and would not last: measured in `docs/adr/0019-members-see-different-features.md`.
     """
     half = len(labels) // 2
     early, late = slice(None, half), slice(half, None)
     if half < _LEAST_ROWS or not 0 < labels[early].sum() < half:
         return IDENTITY
-    trial = _fit(logits[early], labels[early], centre)
+    trial = _about(centre, _best_slope(logits[early], labels[early], centre))
     before = log_loss(labels[late], IDENTITY.apply(logits[late]))
     after = log_loss(labels[late], trial.apply(logits[late]))
-    return _fit(logits, labels, centre) if after < before else IDENTITY
+    if after >= before:
+        return IDENTITY
+    asked = _best_slope(logits, labels, centre)
+    if asked <= 1:
+        return _about(centre, asked)
+    theirs = _best_slope(members.ravel(), np.repeat(labels, members.shape[1]), centre)
+    return _about(centre, min(asked, max(asked / theirs, 1.0)))
 
 
-def _fit(logits: np.ndarray, labels: np.ndarray, centre: float) -> Calibration:
-    """The best slope in `_SLOPES`: the log loss is convex in it, and a search cannot run away."""
+def _best_slope(logits: np.ndarray, labels: np.ndarray, centre: float) -> float:
+    """The best in `_SLOPES`: the log loss is convex in it, and a search cannot run away."""
     losses = [log_loss(labels, _about(centre, slope).apply(logits)) for slope in _SLOPES]
-    return _about(centre, float(_SLOPES[int(np.argmin(losses))]))
+    return float(_SLOPES[int(np.argmin(losses))])
 
 
 def _about(centre: float, slope: float) -> Calibration:

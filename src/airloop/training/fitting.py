@@ -72,6 +72,13 @@ def logits(network: Network, encoded: Encoded) -> np.ndarray:
     return np.concatenate(parts)
 
 
+def member_logits(network: Network, encoded: Encoded) -> np.ndarray:
+    """The label's logit of every row by each of the head's members, in order, float32 [rows, members]."""
+    ask = tf.function(lambda inputs: network.head(inputs, training=False)[:, :, 0], reduce_retracing=True)
+    parts = [ask(inputs).numpy() for inputs, _ in in_order(encoded, VALIDATION_BATCH)]
+    return np.concatenate(parts).astype(np.float32)
+
+
 def fit(
     network: Network,
     train: Encoded,

@@ -29,6 +29,7 @@ from airloop.training.calibration import Calibration, calibrate
 from airloop.training.checkpoints import Checkpoints
 from airloop.training.devices import Devices
 from airloop.training.encoding import encode
+from airloop.training.measures import log_loss
 from airloop.training.network import Network, require_parameters
 from airloop.training.staging import Staged, stage
 from airloop.use_cases.spec import UseCase
@@ -65,6 +66,8 @@ class Learnt(NamedTuple):
     network: Network
     best_epoch: int
     calibration: Calibration
+    validation_log_loss: float
+    """Of the calibrated network."""
     base_rate: float
 
 
@@ -124,8 +127,10 @@ def learn(job: Job, splits: Splits, scratch: Path, on_epoch: fitting.OnEpoch) ->
         network = load(policy.model_builder)(job.spec, facts, policy.parameters)
         network.head.set_weights(weights)
     found = fitting.logits(network, encoded_validation)
-    calibration = calibrate(found, splits.validation.labels, facts.prior_logit)
-    return Learnt(network, best, calibration, facts.base_rate)
+    members = fitting.member_logits(network, encoded_validation)
+    calibration = calibrate(found, members, splits.validation.labels, facts.prior_logit)
+    loss = log_loss(splits.validation.labels, calibration.apply(found))
+    return Learnt(network, best, calibration, loss, facts.base_rate)
 
 
 def checkpoint_folder(

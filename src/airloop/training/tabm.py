@@ -9,9 +9,11 @@ of its own (Gorishniy et al., "On embeddings for numerical features in tabular d
 a small network can then bend where the data do. Times of day are periodic and embedded by the hour; the day
 of the year is left out on purpose: a window shorter than a year could only extrapolate it.
 
-Several members share nearly all weights: each scales the inputs of the first layer in its own way and has its
-own last layers, and each is fitted for itself (TabM-mini of Gorishniy et al., "TabM: advancing tabular deep
-learning with parameter-efficient ensembling", ICLR 2025). Together they err less than any of them.
+Several members share nearly all weights: each sees its own part of the features (the random subspaces of Ho,
+"The random subspace method for constructing decision forests", 1998), scales the inputs of the first layer in
+its own way and has its own last layers, and each is fitted for itself (TabM-mini of Gorishniy et al., "TabM:
+advancing tabular deep learning with parameter-efficient ensembling", ICLR 2025). Together they err less than
+any of them.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ PARAMETERS: Final = frozenset(
     {
         *("width", "hidden_layers", "members", "dropout"),
         *("embedding_size", "number_embedding_size", "category_dropout", "input_dropout"),
+        "member_feature_share",
     }
 )
 _DTYPES: Final = {"string": "string", "double": "float32", "instant": "int64", "local_time": "int64"}
@@ -129,7 +132,11 @@ def _head(
     )
     numeric = layers.Dropout(float(parameters["input_dropout"]))(layers.Concatenate()([codes, times]))
     parts = [layers.Dropout(float(parameters["category_dropout"]))(part) for part in parts]
-    x = Members(int(parameters["members"]))(layers.Concatenate()([*parts, numeric]))
+    sizes = [*(part.shape[-1] for part in parts), *(int(parameters["number_embedding_size"]),) * len(numbers)]
+    seen = features_seen(
+        int(parameters["members"]), float(parameters["member_feature_share"]), [*sizes, time_features]
+    )
+    x = Members(seen)(layers.Concatenate()([*parts, numeric]))
     for _ in range(int(parameters["hidden_layers"])):
         x = layers.Dense(width, activation="relu", kernel_initializer="he_normal")(x)
         x = layers.Dropout(dropout)(x)
@@ -138,12 +145,28 @@ def _head(
     return keras.Model(inputs, logit, name="head")
 
 
-class Members(layers.Layer):  # type: ignore[misc]  # Keras publishes no types
-    """[batch, features] to [batch, members, features]: each member's own signs and scales of the features."""
+def features_seen(members: int, least_share: float, sizes: Sequence[int]) -> np.ndarray:
+    """[members, columns]: 0 for the columns of features that a member does not see, else 1 over its share.
 
-    def __init__(self, members: int) -> None:
+    The first member sees `least_share` of the features, though at least one, the last sees all, and those
+    between evenly more. `sizes` are the features' numbers of columns. The same for the same arguments.
+    """
+    random = np.random.default_rng(members)
+    shares = np.linspace(least_share, 1.0, members) if members > 1 else np.ones(1)
+    rows = []
+    for share in shares:
+        count = max(1, round(share * len(sizes)))
+        seen = random.permutation(len(sizes)) < count
+        rows.append(np.repeat(seen * (len(sizes) / count), sizes))
+    return np.stack(rows).astype(np.float32)
+
+
+class Members(layers.Layer):  # type: ignore[misc]  # Keras publishes no types
+    """[batch, features] to [batch, members, features]: each member's own signs and scales of what it sees."""
+
+    def __init__(self, seen: np.ndarray) -> None:
         super().__init__()
-        self.members = members
+        self.seen, self.members = seen, len(seen)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Random signs, so that members begin apart; one member begins with the features as they are."""
@@ -157,7 +180,7 @@ class Members(layers.Layer):  # type: ignore[misc]  # Keras publishes no types
 
     def call(self, features: keras.KerasTensor) -> keras.KerasTensor:
         """Scaled features."""
-        return ops.expand_dims(features, 1) * ops.cast(self.scales, features.dtype)
+        return ops.expand_dims(features, 1) * ops.cast(self.scales * self.seen, features.dtype)
 
 
 class MemberLogits(layers.Layer):  # type: ignore[misc]

@@ -112,18 +112,21 @@ def _train_into(folder: Path, scratch: Path, job: learning.Job, runs: TrainingRu
         runs.log_metrics(run_id, losses, step=epoch)
 
     splits = learning.stage_splits(job, scratch)
-    network, best_epoch, calibration, base_rate = learning.learn(job, splits, scratch, on_epoch)
+    learnt = learning.learn(job, splits, scratch, on_epoch)
+    calibration = learnt.calibration
     runs.log_metrics(
         run_id,
         {
-            "best_epoch": best_epoch,
+            "best_epoch": learnt.best_epoch,
             "calibration_slope": calibration.slope,
             "calibration_offset": calibration.offset,
-            "train_base_rate": base_rate,
+            "calibrated_val_log_loss": learnt.validation_log_loss,
+            "train_base_rate": learnt.base_rate,
         },
     )
     saved_model = folder / SAVED_MODEL
-    export(network.served(slope=calibration.slope, offset=calibration.offset), job.spec, saved_model)
+    served = learnt.network.served(slope=calibration.slope, offset=calibration.offset)
+    export(served, job.spec, saved_model)
     test = stage(job.settings, job.spec, job.training_set, "test", scratch / "test")
     sample = test.at(test.spread(job.spec.rollout.replayed_requests)).columns
     recorded = recorded_requests(ServedModel(saved_model), sample)

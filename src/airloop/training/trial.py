@@ -113,7 +113,8 @@ def run_trial(
 
 
 def _log_loss(job: learning.Job, trial: optuna.Trial, *, may_prune: bool) -> float:
-    """Train, reporting each epoch to `trial`; returns the best epoch's validation log loss."""
+    """Train, reporting each epoch to `trial`; returns the validation log loss of what would be
+    served: the best epoch's network, calibrated."""
     reported: list[float] = []
 
     def on_epoch(epoch: int, losses: Mapping[str, float]) -> None:
@@ -126,7 +127,7 @@ def _log_loss(job: learning.Job, trial: optuna.Trial, *, may_prune: bool) -> flo
 
     with learning.scratch_folder(job.settings) as scratch:
         learnt = learning.learn(job, learning.stage_splits(job, scratch), scratch, on_epoch)
-    return reported[learnt.best_epoch]
+    return learnt.validation_log_loss
 
 
 def _outcome(study: optuna.Study, slot: int, trial: FrozenTrial) -> TrialDone:
