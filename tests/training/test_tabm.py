@@ -28,3 +28,10 @@ def test_the_same_members_see_the_same_again() -> None:
 def test_one_member_sees_all_and_every_member_something() -> None:
     np.testing.assert_array_equal(features_seen(1, 0.1, SIZES), np.ones((1, sum(SIZES))))
     assert (features_seen(8, 0.01, [1, 1]).sum(axis=1) > 0).all()
+
+
+def test_no_feature_is_left_to_few_members() -> None:
+    seen = features_seen(16, 0.5, [1] * 60)
+    seen_by = (seen > 0).sum(axis=0)
+    assert seen_by.max() - seen_by.min() <= 2
+    assert not (seen[0] == seen[1]).all()

@@ -149,14 +149,17 @@ def features_seen(members: int, least_share: float, sizes: Sequence[int]) -> np.
     """[members, columns]: 0 for the columns of features that a member does not see, else 1 over its share.
 
     The first member sees `least_share` of the features, though at least one, the last sees all, and those
-    between evenly more. `sizes` are the features' numbers of columns. The same for the same arguments.
+    between evenly more. Every feature is seen by as many members as any other, give or take two, or which
+    ones few see would be luck. `sizes` are the features' numbers of columns. The same for the same arguments.
     """
     random = np.random.default_rng(members)
     shares = np.linspace(least_share, 1.0, members) if members > 1 else np.ones(1)
-    rows = []
+    rows, seen_by = [], np.zeros(len(sizes))
     for share in shares:
         count = max(1, round(share * len(sizes)))
-        seen = random.permutation(len(sizes)) < count
+        least_seen_first = np.lexsort([random.random(len(sizes)), seen_by])
+        seen = np.isin(np.arange(len(sizes)), least_seen_first[:count])
+        seen_by += seen
         rows.append(np.repeat(seen * (len(sizes) / count), sizes))
     return np.stack(rows).astype(np.float32)
 
