@@ -102,8 +102,7 @@ def measure(spec: UseCase, rows: int, repeats: int, folder: Path) -> dict[str, A
         built: Network = load(policy.model_builder)(spec, facts, parameters)
         return built
 
-    thresholds = spec.label.outcome.thresholds if spec.label.outcome else ()
-    encoded = encode(network(), staged, folder / "encoded", thresholds)
+    encoded = encode(network(), staged, folder / "encoded", spec.label.thresholds)
     ready = in_memory(encoded, batch)
 
     def ours(name: str) -> fitting.Fitting:

@@ -105,9 +105,7 @@ def learn(job: Job, splits: Splits, scratch: Path, on_epoch: fitting.OnEpoch) ->
     with job.devices.strategy.scope():
         network: Network = load(policy.model_builder)(job.spec, facts, policy.parameters)
     encoded_validation = encode(network, splits.validation, scratch / "encoded_validation")
-    outcome = job.spec.label.outcome
-    thresholds = outcome.thresholds if outcome else ()
-    encoded_train = encode(network, splits.train, scratch / "encoded_train", thresholds)
+    encoded_train = encode(network, splits.train, scratch / "encoded_train", job.spec.label.thresholds)
     job.go_on()
     best = fitting.fit(
         network,

@@ -108,9 +108,9 @@ def _logit(rate: float) -> float:
 
 
 def _outcome_rates(use_case: UseCase, staged: Staged) -> tuple[float, ...]:
-    if use_case.label.outcome is None or staged.outcomes is None:
+    if staged.outcomes is None:
         return ()
-    above = (int(np.count_nonzero(staged.outcomes > cut)) for cut in use_case.label.outcome.thresholds)
+    above = (int(np.count_nonzero(staged.outcomes > cut)) for cut in use_case.label.thresholds)
     # Laplace's rule: few rows may all lie on one side.
     return tuple((count + 1) / (len(staged) + 2) for count in above)
 

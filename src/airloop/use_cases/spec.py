@@ -246,6 +246,11 @@ class Label(SpecPart):
     """How long after the prediction time nearly all labels are known."""
     outcome: Outcome | None = None
 
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Where the outcome is cut to be learned beside the label; none without an outcome."""
+        return self.outcome.thresholds if self.outcome else ()
+
 
 class Range(SpecPart):
     """The numbers from `low` to `high`, both included, that tuning may give a parameter."""
