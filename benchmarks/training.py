@@ -1,6 +1,7 @@
 """Benchmark: examples a second of training, by how the rows get to the step.
 
-    make bench-training        (or: python -m benchmarks.training [--rows 100000] [--repeats 15])
+    make bench-training        (or: python -m benchmarks.training [--rows 100000] [--repeats 15]
+                                    [--precision float32|mixed_bfloat16] [--xla on|off])
 
 Rows are synthetic, of the shape of flight_delay's: its inputs, its network, its batch size; what is learnt
 does not matter here. After one unmeasured epoch of each, short epochs in turns:
@@ -15,7 +16,9 @@ Ends with one line of JSON: `examples_per_second` by way of feeding, medians; `p
 speed that training through the pipeline loses against training from memory (0.10 is the most); `fit_ratio`,
 our speed from memory over `fit`'s (1 is the least). Both are medians over pairs of neighbouring turns, their
 quartiles beside them: a shared machine is half as fast for seconds at times, for all alike. Exits with 1 when
-either is missed.
+either is missed. Precision and XLA are what a training on this machine gets, unless the options say
+otherwise: they show what each is worth on an accelerator. (Keras leaves XLA out of `fit` when results must be
+repeatable, as here.)
 
 Belongs here: the measure. Does not belong here: anything that training needs.
 """
@@ -29,10 +32,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -40,7 +45,7 @@ from airloop.dotted import load
 from airloop.settings import load_settings
 from airloop.training import fitting, statistics
 from airloop.training.checkpoints import Checkpoints
-from airloop.training.devices import open_devices
+from airloop.training.devices import Devices, open_devices
 from airloop.training.encoding import Encoded, encode
 from airloop.training.feeding import training_batches
 from airloop.training.network import Network
@@ -89,13 +94,14 @@ def cross_entropy(targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(truth, logits), axis=[1, 2])
 
 
-def measure(spec: UseCase, rows: int, repeats: int, folder: Path) -> dict[str, Any]:
+def measure(
+    spec: UseCase, devices: Devices, batch: int, rows: int, repeats: int, folder: Path
+) -> dict[str, Any]:
     """All sides in turns."""
-    policy, devices = spec.training, open_devices({})
-    parameters = {**policy.parameters, "max_epochs": 1000}
+    policy = spec.training
+    parameters = {**policy.parameters, "max_epochs": 1000, "batch_size": batch}
     staged = synthetic_rows(spec, rows, policy.seed)
     facts = statistics.compute(spec, staged, bins=int(parameters["quantile_bins"]))
-    batch = int(parameters["batch_size"])
     steps = rows // batch
 
     def network() -> Network:
@@ -116,7 +122,7 @@ def measure(spec: UseCase, rows: int, repeats: int, folder: Path) -> dict[str, A
         optimizer=fitting.optimiser(parameters, steps * 1000, steps, clip=True),
         loss=cross_entropy,
         steps_per_execution=fitting.STEPS_AT_ONCE,
-        jit_compile=False,
+        jit_compile=devices.compiled,
     )
 
     def pipeline() -> None:
@@ -158,6 +164,8 @@ def measure(spec: UseCase, rows: int, repeats: int, folder: Path) -> dict[str, A
         "rows": rows,
         "batch_size": batch,
         "devices": [device.device_type for device in tf.config.list_physical_devices()],
+        "precision": keras.mixed_precision.dtype_policy().name,
+        "xla": from_memory.compiled,
     }
 
 
@@ -170,12 +178,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Examples a second, by how the rows get to the step.")
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--repeats", type=int, default=15, help="measured epochs of each side")
+    parser.add_argument("--batch", type=int, help="rows of a step; the spec's if not given")
+    parser.add_argument("--precision", choices=["float32", "mixed_bfloat16"])
+    parser.add_argument("--xla", choices=["on", "off"])
     arguments = parser.parse_args(argv)
     settings, spec = load_settings(), use_case("flight_delay")
     fitting.make_deterministic(spec.training.seed, settings.training_threads)
+    devices = open_devices({})
+    if arguments.precision:
+        keras.mixed_precision.set_global_policy(arguments.precision)
+    if arguments.xla:
+        devices = replace(devices, compiled=arguments.xla == "on")
+    batch = arguments.batch or int(spec.training.parameters["batch_size"])
     settings.scratch_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-training-", dir=settings.scratch_dir) as folder:
-        figures = measure(spec, arguments.rows, arguments.repeats, Path(folder))
+        figures = measure(spec, devices, batch, arguments.rows, arguments.repeats, Path(folder))
     print(json.dumps(figures))
     met = figures["pipeline_cost"] <= MOST_COST and figures["fit_ratio"] >= LEAST_RATIO
     return 0 if met else 1

@@ -34,6 +34,8 @@ class Devices:
     strategy: tf.distribute.Strategy
     worker: int = 0
     workers: int = 1
+    compiled: bool = False
+    """Whether XLA is to compile steps where that helps. For a TPU it always does, and is not told to."""
 
     @property
     def leads(self) -> bool:
@@ -101,10 +103,14 @@ def open_devices(environment: Mapping[str, str]) -> Devices:
         strategy = tf.distribute.MirroredStrategy()
     else:
         strategy = tf.distribute.get_strategy()
-    devices = Devices(strategy, worker, workers)
+    devices = Devices(strategy, worker, workers, compiled=len(gpus) == 1 and workers == 1)
     log.info(
-        "worker %d of %d: %s, %d replicas, %d GPUs here",
+        "worker %d of %d: %s, %d replicas, %d GPUs here, %s%s",
         *(worker + 1, workers, type(strategy).__name__, devices.replicas, len(gpus)),
+        *(
+            keras.mixed_precision.dtype_policy().name,
+            ", compiled by XLA where it helps" if devices.compiled else "",
+        ),
     )
     return devices
 

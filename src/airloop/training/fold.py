@@ -103,7 +103,8 @@ def _measure(job: learning.Job, number: int, scratch: Path) -> FoldMeasured:
             next_step="build a training set whose days all have rows, or ask the spec for longer folds",
         )
     learnt = learning.learn(job, splits, scratch, on_epoch)
-    found = fitting.logits(learnt.network, encode(learnt.network, held_out, scratch / "encoded_measured"))
+    encoded = encode(learnt.network, held_out, scratch / "encoded_measured")
+    found = fitting.logits(fitting.member_logits(learnt.network, encoded))
     measures = measure(np.array(held_out.labels), learnt.calibration.apply(found))
     figures = measures.figures()
     return FoldMeasured(

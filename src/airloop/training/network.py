@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from airloop.errors import SpecError
 
@@ -23,20 +25,26 @@ class Network:
     """A dict of raw inputs by name, each [batch], to a dict of compact tensors [batch, ...]; no weights."""
     head: keras.Model
     """That dict to logits [batch, members, targets]; all the weights. Members are judged one by one in
-    training, and asked together (`combined`). The first target is the label, the others are whether the
+    training, and asked together (`pooled`). The first target is the label, the others are whether the
     outcome is above each of the spec's thresholds, if it has any; they are for training alone."""
 
     def served(self, *, slope: float, offset: float) -> keras.Model:
         """Raw inputs to `probability`, [batch]: the sigmoid of `slope` times the logit plus `offset`."""
-        logit = combined(self.head(self.encoder.output))
+        logit = pooled(keras.ops.cast(self.head(self.encoder.output), "float32")[:, :, 0])
         probability = keras.ops.sigmoid(logit * slope + offset)
         return keras.Model(self.encoder.input, {"probability": keras.ops.reshape(probability, (-1,))})
 
+    @cached_property
+    def label_logits(self) -> Any:
+        """The head's inputs to its members' logits of the label, float32 [batch, members]; traced once."""
+        return tf.function(
+            lambda inputs: tf.cast(self.head(inputs, training=False)[:, :, 0], tf.float32),
+            reduce_retracing=True,
+        )
 
-def combined(logits: Any) -> Any:
-    """Members' logits [batch, members, targets] to that of their mean probability of the label, float32
-    [batch, 1]."""
-    logits = keras.ops.cast(logits, "float32")[:, :, 0]
+
+def pooled(logits: Any) -> Any:
+    """Members' logits [batch, members] to that of their mean probability, [batch, 1]."""
     if logits.shape[-1] == 1:
         return logits
     # By way of logarithms: a mean of probabilities would lose those close to 0 and 1.
