@@ -8,33 +8,37 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 import grpc
 from tensorflow_serving.apis import (
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
     model_management_pb2,
     model_service_pb2_grpc,
     predict_pb2,
+    regression_pb2,
 )
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceServicer
 
-from serving.model_server import model_info, tensor_proto
+from serving.model_server import inference, model_info
 from serving.model_server.config import models_of
 from serving.model_server.errors import Code, ServingError, grpc_status
 from serving.model_server.manager import ModelManager
+from serving.model_server.metrics import Metrics
 from serving.model_server.model_choice import choice_of
-from serving.model_server.signatures import DEFAULT_SIGNATURE
+from serving.model_server.servable import Servable
 
 _log = logging.getLogger(__name__)
 _Service = TypeVar("_Service")
 _Response = TypeVar("_Response")
 
 UNSUPPORTED_METHOD: Final = (
-    "{method} is not implemented by this model server: it serves Predict only; call Predict with the same "
-    "signature, or use TensorFlow Serving"
+    "{method} is not implemented by this model server: it serves Predict, Classify and Regress over gRPC, "
+    "and predict over REST; use one of those, or TensorFlow Serving"
 )
 
 
@@ -61,26 +65,14 @@ def _answered(
 class PredictionService(PredictionServiceServicer):  # type: ignore[misc] # untyped stubs
     """Predictions and signatures."""
 
-    def __init__(self, manager: ModelManager) -> None:
+    def __init__(self, manager: ModelManager, metrics: Metrics) -> None:
         self._manager = manager
+        self._metrics = metrics
 
     @_answered
     def Predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
         """Run one signature of one version; the answer names the version that ran."""
-        name = request.model_spec.signature_name or DEFAULT_SIGNATURE
-        response = predict_pb2.PredictResponse()
-        with self._manager.lease(choice_of(request)) as servable:
-            signature = servable.signatures.get(name)
-            if signature is None:
-                raise ServingError(Code.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
-            inputs = {alias: tensor_proto.decode(alias, proto) for alias, proto in request.inputs.items()}
-            outputs = servable.predict(signature, inputs, tuple(request.output_filter))
-            response.model_spec.name = servable.name
-            response.model_spec.version.value = servable.version
-        response.model_spec.signature_name = name
-        for alias, array in outputs.items():
-            response.outputs[alias].CopyFrom(tensor_proto.encode(array))
-        return response
+        return self._counted("Predict", request, inference.predict)
 
     @_answered
     def GetModelMetadata(
@@ -90,19 +82,37 @@ class PredictionService(PredictionServiceServicer):  # type: ignore[misc] # unty
         return model_info.model_metadata(self._manager, choice_of(request), tuple(request.metadata_field))
 
     @_answered
-    def Classify(self, request: Any) -> Any:
-        """Not served: UNIMPLEMENTED."""
-        raise _unsupported("Classify")
+    def Classify(
+        self, request: classification_pb2.ClassificationRequest
+    ) -> classification_pb2.ClassificationResponse:
+        """Run a signature that classifies examples."""
+        return self._counted("Classify", request, inference.classify)
 
     @_answered
-    def Regress(self, request: Any) -> Any:
-        """Not served: UNIMPLEMENTED."""
-        raise _unsupported("Regress")
+    def Regress(self, request: regression_pb2.RegressionRequest) -> regression_pb2.RegressionResponse:
+        """Run a signature that gives a number for each example."""
+        return self._counted("Regress", request, inference.regress)
 
     @_answered
     def MultiInference(self, request: Any) -> Any:
         """Not served: UNIMPLEMENTED."""
         raise _unsupported("MultiInference")
+
+    def _counted(self, api: str, request: Any, answer: Callable[[Servable, Any], _Response]) -> _Response:
+        """What the version that `request` asks for answers, counted and timed."""
+        began = time.monotonic_ns()
+        code = Code.INTERNAL
+        try:
+            with self._manager.lease(choice_of(request)) as servable:
+                response = answer(servable, request)
+            code = Code.OK
+        except ServingError as error:
+            code = error.code
+            raise
+        finally:
+            elapsed = time.monotonic_ns() - began
+            self._metrics.request(request.model_spec.name, api, "GRPC", code, elapsed)
+        return response
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):  # type: ignore[misc] # untyped stubs

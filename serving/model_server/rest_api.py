@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from concurrent.futures import Executor
 from typing import Final
 from urllib.parse import unquote
@@ -21,6 +22,7 @@ from serving.model_server import json_request, json_response, model_info
 from serving.model_server.errors import Code, ServingError, http_status
 from serving.model_server.grpc_api import UNSUPPORTED_METHOD
 from serving.model_server.manager import ModelManager
+from serving.model_server.metrics import Metrics
 from serving.model_server.model_choice import ModelChoice
 from serving.model_server.signatures import DEFAULT_SIGNATURE
 
@@ -39,9 +41,13 @@ _LARGEST_VERSION: Final = 2**63 - 1
 class RestApi:
     """The ASGI application. Models run on `executor`, so that the event loop never waits for one."""
 
-    def __init__(self, manager: ModelManager, executor: Executor) -> None:
+    def __init__(
+        self, manager: ModelManager, executor: Executor, metrics: Metrics, metrics_path: str | None = None
+    ) -> None:
         self._manager = manager
         self._executor = executor
+        self._metrics = metrics
+        self._metrics_path = metrics_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -51,6 +57,10 @@ class RestApi:
             body = await Request(scope, receive).body()
         except ClientDisconnect:
             return
+        if scope["path"] == self._metrics_path:
+            page = Response(self._metrics.page(), media_type="text/plain")
+            await page(scope, receive, send)
+            return
         path = scope.get("raw_path") or scope["path"].encode("utf-8")
         status, content = await asyncio.get_running_loop().run_in_executor(
             self._executor, self._answer, scope["method"], path.decode("latin-1"), body
@@ -58,13 +68,18 @@ class RestApi:
         await Response(content, status, media_type="application/json")(scope, receive, send)
 
     def _answer(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        began = time.monotonic_ns()
         try:
-            return 200, self._content(method, path, body)
+            content, code = self._content(method, path, body), Code.OK
         except ServingError as error:
-            return http_status(error.code), json_response.write_error(error.message)
+            content, code = json_response.write_error(error.message), error.code
         except Exception as error:
             _log.exception("%s %s failed unexpectedly", method, path)
-            return 500, json_response.write_error(f"{type(error).__name__}: {error}")
+            content, code = json_response.write_error(f"{type(error).__name__}: {error}"), Code.INTERNAL
+        if match := _RUN_PATH.fullmatch(path):
+            name, api = unquote(match["name"]), match["method"].lower()
+            self._metrics.request(name, api, "REST", code, time.monotonic_ns() - began)
+        return http_status(code), content
 
     def _content(self, method: str, path: str, body: bytes) -> bytes:
         if not path.lower().startswith("/v1/"):

@@ -7,6 +7,7 @@ Belongs here: loading a SavedModel and running it. Does not belong here: when it
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -16,7 +17,9 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
+from serving.model_server.batching import Arrays, BatchScheduler, Queue
 from serving.model_server.errors import Code, ServingError
+from serving.model_server.metrics import Metrics
 from serving.model_server.signatures import Signature, read_signature
 from serving.model_server.tensor_types import Array
 
@@ -40,6 +43,8 @@ class Servable:
         signature_defs: Mapping[str, meta_graph_pb2.SignatureDef],
         functions: Mapping[str, Callable[..., Mapping[str, Any]]],
         owner: object,
+        metrics: Metrics,
+        batches: BatchScheduler | None = None,
     ) -> None:
         self.name = name
         self.version = version
@@ -49,25 +54,52 @@ class Servable:
             for key, definition in signature_defs.items()
             if key in functions
         }
+        self.metrics = metrics
+        self._batches = batches
+        self._queues: dict[object, Queue] = {}
         self._functions = functions
         # The functions refer to the model's variables weakly: they live only while the loaded model does.
         self._owner = owner
 
     def predict(
-        self, signature: Signature, inputs: Mapping[str, Array], output_filter: Sequence[str] = ()
+        self,
+        signature: Signature,
+        inputs: Mapping[str, Array],
+        output_filter: Sequence[str] = (),
+        *,
+        api: str = "Predict",
     ) -> dict[str, Array]:
-        """The outputs of `signature` for `inputs`, by alias.
+        """The outputs of `signature` for `inputs`, by alias; `api` is what the metrics call the request.
 
-        Raises ServingError: INVALID_ARGUMENT when the inputs or the filter do not fit the signature, or the
-        code that TensorFlow gives when the model itself fails.
+        Raises ServingError: INVALID_ARGUMENT when the inputs or the filter do not fit the signature, what
+        batching raises, or the code that TensorFlow gives when the model itself fails.
         """
         complete = signature.complete(inputs)
         selected = signature.select(output_filter)
+        began = time.monotonic_ns()
+        rows = _rows(complete)
+        if self._batches is None or rows is None:
+            outputs = self._run(signature, complete, selected)
+        else:
+            outputs = self._batches.run(self._queue(signature, complete), complete, rows)
+        self.metrics.ran(self.name, api, time.monotonic_ns() - began)
+        return {alias: outputs[alias] for alias in selected}
+
+    def _queue(self, signature: Signature, inputs: Arrays) -> Queue:
+        """Where inputs wait that can be run with these: of one signature, and alike but for their rows."""
+        key = (signature.name, *((alias, inputs[alias].shape[1:]) for alias in sorted(inputs)))
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = Queue(lambda inputs: self._run(signature, inputs, signature.outputs))
+            queue = self._queues.setdefault(key, queue)
+        return queue
+
+    def _run(self, signature: Signature, inputs: Arrays, selected: Sequence[str]) -> dict[str, Array]:
         try:
             outputs = self._functions[signature.name](
                 **{
                     alias: tf.constant(array, dtype=signature.inputs[alias].dtype)
-                    for alias, array in complete.items()
+                    for alias, array in inputs.items()
                 }
             )
             return {alias: _array(outputs[alias]) for alias in selected}
@@ -75,15 +107,17 @@ class Servable:
             _raise_as_serving_error(error)
 
 
-def load_servable(name: str, version: int, path: Path) -> Servable:
-    """Load the SavedModel in the folder `path`.
+def load_servable(
+    name: str, version: int, path: Path, *, metrics: Metrics, batches: BatchScheduler | None = None
+) -> Servable:
+    """Load the SavedModel in the folder `path`; its requests are run by `batches`, if given, else at once.
 
     Raises ServingError when it is not there, is corrupt, or has no graph for serving.
     """
     definitions = _signature_defs(path)
     try:
         loaded = tf.saved_model.load(str(path), tags=sorted(_TAGS))
-        return Servable(name, version, definitions, dict(loaded.signatures), loaded)
+        return Servable(name, version, definitions, dict(loaded.signatures), loaded, metrics, batches)
     except ServingError:
         raise
     except Exception as error:
@@ -114,6 +148,12 @@ def _signature_defs(path: Path) -> dict[str, meta_graph_pb2.SignatureDef]:
         Code.NOT_FOUND,
         f"Could not find meta graph def matching supplied tags: {{ serve }} in {path}; found {found}",
     )
+
+
+def _rows(inputs: Arrays) -> int | None:
+    """How many rows all of `inputs` have; None where they do not have one number of them, or none at all."""
+    sizes = {array.shape[0] if array.shape else 0 for array in inputs.values()}
+    return sizes.pop() or None if len(sizes) == 1 else None
 
 
 def _array(tensor: Any) -> Array:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Final
 
 import grpc
@@ -19,14 +20,17 @@ import tensorflow as tf
 import uvicorn
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
+from serving.model_server.batching import BatchScheduler
 from serving.model_server.config import ModelConfig, read_config_file, single_model
 from serving.model_server.errors import Code, ServingError
 from serving.model_server.grpc_api import ModelService, PredictionService
 from serving.model_server.manager import LoadRetries, ModelManager
+from serving.model_server.metrics import Metrics
 from serving.model_server.polling import PeriodicCheck
 from serving.model_server.rest_api import RestApi
-from serving.model_server.servable import load_servable
+from serving.model_server.servable import Servable, load_servable
 from serving.model_server.settings import Settings
+from serving.model_server.warm_up import warm_up
 
 _log = logging.getLogger(__name__)
 
@@ -47,8 +51,10 @@ class ModelServer:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.metrics = Metrics()
+        self._batches = BatchScheduler(settings.batching, self.metrics) if settings.batching else None
         self.manager = ModelManager(
-            load_servable,
+            self._load,
             allow_labels_for_unavailable=settings.allow_version_labels_for_unavailable_models,
             retries=LoadRetries(settings.max_num_load_retries, settings.load_retry_interval_seconds),
         )
@@ -98,8 +104,16 @@ class ModelServer:
             self._rest_socket.close()
         if grpc_stopped is not None:
             grpc_stopped.wait()
+        if self._batches is not None:
+            self._batches.stop()
         self._grpc_threads.shutdown(wait=False, cancel_futures=True)
         self._rest_threads.shutdown(wait=False, cancel_futures=True)
+
+    def _load(self, name: str, version: int, path: Path) -> Servable:
+        servable = load_servable(name, version, path, metrics=self.metrics, batches=self._batches)
+        if self._settings.warm_up:
+            warm_up(servable, path, self._settings.warm_up_iterations)
+        return servable
 
     def _configured(self) -> tuple[ModelConfig, ...]:
         settings = self._settings
@@ -114,14 +128,14 @@ class ModelServer:
         if settings.grpc_port is not None:
             self._grpc_server = grpc.server(self._grpc_threads, options=_GRPC_OPTIONS)
             prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-                PredictionService(self.manager), self._grpc_server
+                PredictionService(self.manager, self.metrics), self._grpc_server
             )
             model_service_pb2_grpc.add_ModelServiceServicer_to_server(
                 ModelService(self.manager), self._grpc_server
             )
             address = f"{settings.bind_address}:{settings.grpc_port}"
             try:
-                self.grpc_port = self._grpc_server.add_insecure_port(address)
+                self.grpc_port = self._listen(self._grpc_server, address)
             except RuntimeError as error:
                 raise ServingError(
                     Code.UNAVAILABLE, f"Cannot listen on {address} for gRPC: is the port taken?"
@@ -138,6 +152,17 @@ class ModelServer:
                     f"{error.strerror}",
                 ) from error
             self.rest_port = self._rest_socket.getsockname()[1]
+
+    def _listen(self, server: grpc.Server, address: str) -> int:
+        tls = self._settings.tls
+        if tls is None:
+            return int(server.add_insecure_port(address))
+        credentials = grpc.ssl_server_credentials(
+            [(tls.key, tls.certificate)],
+            root_certificates=tls.client_authority or None,
+            require_client_auth=bool(tls.client_authority),
+        )
+        return int(server.add_secure_port(address, credentials))
 
     def _load_first(self, models: tuple[ModelConfig, ...]) -> None:
         try:
@@ -156,7 +181,7 @@ class ModelServer:
             return
         server = uvicorn.Server(
             uvicorn.Config(
-                RestApi(self.manager, self._rest_threads),
+                RestApi(self.manager, self._rest_threads, self.metrics, self._settings.prometheus_path),
                 lifespan="off",
                 log_config=None,
                 access_log=False,

@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from serving.model_server.errors import ServingError
+from serving.model_server.option_files import Batching, Tls, read_batching, read_prometheus_path, read_tls
+
 
 def _threads() -> int:
     # TensorFlow Serving's own default, for each of its two interfaces.
@@ -38,6 +41,15 @@ class Settings:
     intra_op_parallelism: int = 0
     inter_op_parallelism: int = 0
     shutdown_grace_seconds: float = 30.0
+    batching: Batching | None = None
+    """How requests are run together; each by itself if None."""
+    prometheus_path: str | None = None
+    """Path of the metrics page on the REST interface."""
+    tls: Tls | None = None
+    """For the gRPC interface; plain text if None."""
+    warm_up: bool = True
+    """Whether versions first answer the requests that they bring."""
+    warm_up_iterations: int = 1
 
 
 def parse_settings(arguments: Sequence[str]) -> Settings:
@@ -50,6 +62,14 @@ def parse_settings(arguments: Sequence[str]) -> Settings:
         parser.error("at least one of --port and --rest_api_port must not be 0")
     if flags.port == flags.rest_api_port:
         parser.error(f"--port and --rest_api_port must differ; both are {flags.port}")
+    try:
+        batching = _batching(flags.enable_batching, flags.batching_parameters_file)
+        prometheus_path = (
+            read_prometheus_path(Path(flags.monitoring_config_file)) if flags.monitoring_config_file else None
+        )
+        tls = read_tls(Path(flags.ssl_config_file)) if flags.ssl_config_file else None
+    except ServingError as error:
+        parser.error(error.message)
     return Settings(
         grpc_port=flags.port or None,
         rest_port=flags.rest_api_port or None,
@@ -67,7 +87,18 @@ def parse_settings(arguments: Sequence[str]) -> Settings:
         intra_op_parallelism=flags.tensorflow_intra_op_parallelism,
         inter_op_parallelism=flags.tensorflow_inter_op_parallelism,
         shutdown_grace_seconds=flags.shutdown_grace_seconds,
+        batching=batching,
+        prometheus_path=prometheus_path,
+        tls=tls,
+        warm_up=flags.enable_model_warmup,
+        warm_up_iterations=flags.num_request_iterations_for_warmup,
     )
+
+
+def _batching(enabled: bool, file: str) -> Batching | None:
+    if not enabled:
+        return None
+    return read_batching(Path(file)) if file else Batching()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -102,6 +133,15 @@ def _parser() -> argparse.ArgumentParser:
         "--tensorflow_intra_op_parallelism", type=_count, default=0, help="threads in one op; 0 for all cores"
     )
     add("--tensorflow_inter_op_parallelism", type=_count, default=0, help="ops at a time; 0 for all cores")
+    add("--batching_parameters_file", default="", help="text protobuf tensorflow.serving.BatchingParameters")
+    add("--monitoring_config_file", default="", help="text protobuf tensorflow.serving.MonitoringConfig")
+    add("--ssl_config_file", default="", help="text protobuf tensorflow.serving.SSLConfig, for gRPC")
+    add("--num_request_iterations_for_warmup", type=_positive, default=1, help="runs of each such request")
+    for flag, default, text in (
+        ("--enable_batching", False, "run requests that come together as one"),
+        ("--enable_model_warmup", True, "let versions first answer the requests that they bring"),
+    ):
+        add(flag, type=_boolean, nargs="?", const=True, default=default, help=text)
     add(
         "--shutdown_grace_seconds", type=_seconds, default=30.0, help="time for requests under way at the end"
     )

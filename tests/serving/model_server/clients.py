@@ -34,6 +34,7 @@ class Client:
         self.channel = grpc.insecure_channel(f"127.0.0.1:{grpc_port}")
         self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
         self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
+        self.grpc_port = grpc_port
         self._url = f"http://127.0.0.1:{rest_port}"
 
     def predict(
@@ -91,6 +92,12 @@ class Client:
     def get(self, path: str) -> tuple[int, Any]:
         """GET: the status, and the body read as JSON."""
         return self._send(urllib.request.Request(self._url + path))
+
+    def text(self, path: str) -> str:
+        """GET: the body of a good answer."""
+        status, body = _exchange(urllib.request.Request(self._url + path))
+        assert status == 200, body
+        return body.decode()
 
     def post(self, path: str, body: Any) -> tuple[int, Any]:
         """POST: `body` as JSON, or as it is where it is bytes; the status, and the body read as JSON."""

@@ -76,6 +76,35 @@ class Everything(tf.Module):
         return {"done": state[1] * 0.0 + wait}
 
 
+class Examples(tf.Module):
+    """Signatures on `tf.train.Example`s with the feature `x`: a classification, a regression, a wrong one."""
+
+    def _x(self, examples: tf.Tensor) -> tf.Tensor:
+        feature = tf.io.FixedLenFeature([], tf.float32)
+        return tf.io.parse_example(examples, {"x": feature})["x"]
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+    def classify(self, inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        x = self._x(inputs)
+        classes = tf.tile([["late", "on time"]], [tf.size(x), 1])
+        return {"classes": classes, "scores": tf.stack([x, 1.0 - x], axis=1)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+    def regress(self, inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"outputs": self._x(inputs) * 10.0}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+    def square(self, inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"outputs": tf.tile(self._x(inputs)[:, None], [1, 2])}
+
+
+def save_examples(path: Path) -> None:
+    """Save an Examples as a SavedModel in the folder `path`."""
+    model = Examples()
+    signatures = {"serving_default": model.classify, "regress": model.regress, "square": model.square}
+    tf.saved_model.save(model, str(path), signatures=signatures)
+
+
 def save_regressor(path: Path, bias: float) -> None:
     """Save a Regressor as a SavedModel in the folder `path`."""
     model = Regressor(bias)

@@ -10,6 +10,7 @@ import pytest
 from serving.model_server.config import ModelConfig
 from serving.model_server.errors import Code, ServingError
 from serving.model_server.manager import LoadRetries, ModelManager
+from serving.model_server.metrics import Metrics
 from serving.model_server.model_choice import ModelChoice
 from serving.model_server.servable import Servable
 from serving.model_server.transitions import State
@@ -33,7 +34,7 @@ class Loader:
         if self.failures:
             self.failures -= 1
             raise ServingError(Code.DATA_LOSS, "damaged")
-        return Servable(name, version, {}, {}, object())
+        return Servable(name, version, {}, {}, object(), Metrics())
 
 
 @pytest.fixture
