@@ -67,6 +67,10 @@ bench-model: setup ## our model and LightGBM, tuned for equally long, on fixed w
 bench-training: setup ## examples per second by way of feeding; ends with one line of JSON
 	$(PYTHON) -m benchmarks.training
 
+.PHONY: bench-serving
+bench-serving: setup ## requests a second of the model server and of a plain endpoint; ends with one line of JSON
+	$(PYTHON) -m benchmarks.serving
+
 .PHONY: bench-audit
 bench-audit: setup ## the audit of 5 million rows beside one scan of them; ends with one line of JSON
 	$(PYTHON) -m benchmarks.audit

@@ -121,15 +121,7 @@ class ModelServer:
 
         `version` is a number, or a label.
         """
-        request = PredictRequest(output_filter=[OUTPUT])
-        request.model_spec.name = use_case.model_name
-        request.model_spec.signature_name = SIGNATURE
-        if isinstance(version, str):
-            request.model_spec.version_label = version
-        else:
-            request.model_spec.version.value = version
-        for item in use_case.inputs:
-            request.inputs[item.name].CopyFrom(_tensor(item.type, columns[item.name]))
+        request = predict_request(use_case, columns, version=version)
         answer = self._call(self._predictions.Predict, request, timeout)
         return Prediction(answer.model_spec.version.value, _floats(answer.outputs[OUTPUT]))
 
@@ -181,6 +173,22 @@ class ModelServer:
             if code in _LATE:
                 raise ModelServerLate(f"no answer from {self.address} in {timeout} s") from None
             raise ModelServerRefused(code.name, details) from None
+
+
+def predict_request(
+    use_case: UseCase, columns: Mapping[str, Sequence[InputValue]], *, version: int | str
+) -> PredictRequest:
+    """The message that asks `version` (a number or a label) for the probability of every row."""
+    request = PredictRequest(output_filter=[OUTPUT])
+    request.model_spec.name = use_case.model_name
+    request.model_spec.signature_name = SIGNATURE
+    if isinstance(version, str):
+        request.model_spec.version_label = version
+    else:
+        request.model_spec.version.value = version
+    for item in use_case.inputs:
+        request.inputs[item.name].CopyFrom(_tensor(item.type, columns[item.name]))
+    return request
 
 
 def _tensor(kind: str, values: Sequence[InputValue]) -> TensorProto:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 
@@ -26,6 +27,15 @@ class TensorSpec:
 
     dtype: tf.DType
     shape: Shape
+    plain: np.dtype[Any] | None = None
+    """NumPy's type where the input is a vector of any length, the usual case, which is told at a glance."""
+
+    def fits(self, array: Array) -> bool:
+        """Whether `array` may be fed."""
+        # NumPy takes None for float64, so it is asked for first.
+        if self.plain is not None and array.ndim == 1 and array.dtype == self.plain:
+            return True
+        return type_of(array) == self.dtype and shape_fits(array.shape, self.shape)
 
     def __str__(self) -> str:
         return f"{type_name(self.dtype)} of shape {shape_text(self.shape)}"
@@ -52,8 +62,8 @@ class Signature:
             if array is None:
                 complete[alias] = self.defaults[alias]
                 continue
-            found = TensorSpec(type_of(array), array.shape)
-            if found.dtype != spec.dtype or not shape_fits(array.shape, spec.shape):
+            if not spec.fits(array):
+                found = TensorSpec(type_of(array), array.shape)
                 raise ServingError(
                     Code.INVALID_ARGUMENT,
                     f'input "{alias}" of signature "{self.name}": expected {spec}, found {found}',
@@ -103,8 +113,9 @@ def read_signature(name: str, definition: meta_graph_pb2.SignatureDef) -> Signat
 
 
 def _spec(info: meta_graph_pb2.TensorInfo) -> TensorSpec:
-    shape = tf.TensorShape(info.tensor_shape)
-    return TensorSpec(tf.as_dtype(info.dtype), None if shape.rank is None else tuple(shape.as_list()))
+    shape, dtype = tf.TensorShape(info.tensor_shape), tf.as_dtype(info.dtype)
+    sizes = None if shape.rank is None else tuple(shape.as_list())
+    return TensorSpec(dtype, sizes, np.dtype(dtype.as_numpy_dtype) if sizes == (None,) else None)
 
 
 def _set_text(names: Iterable[str]) -> str:

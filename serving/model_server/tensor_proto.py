@@ -5,6 +5,7 @@ Belongs here: that conversion. Does not belong here: the check of an input again
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -12,7 +13,7 @@ import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
 from serving.model_server.errors import Code, ServingError
-from serving.model_server.tensor_types import Array, type_of
+from serving.model_server.tensor_types import Array, object_array, type_of
 
 # TensorFlow Serving answers in these typed fields, not in `tensor_content`, and there are clients that read
 # them without a TensorFlow of their own.
@@ -33,22 +34,49 @@ _VALUE_FIELDS: Final[dict[tf.DType, str]] = {
     tf.bfloat16: "half_val",
 }
 
+# By the wire number of a type: its field, and NumPy's type (None for byte strings).
+_QUICK_FIELDS: Final[dict[int, tuple[str, type[np.generic] | None]]] = {
+    tf.float32.as_datatype_enum: ("float_val", np.float32),
+    tf.float64.as_datatype_enum: ("double_val", np.float64),
+    tf.int64.as_datatype_enum: ("int64_val", np.int64),
+    tf.string.as_datatype_enum: ("string_val", None),
+}
+
 
 def decode(alias: str, proto: tensor_pb2.TensorProto) -> Array:
     """The array in `proto`; byte strings come as an array of objects.
 
     Raises ServingError (INVALID_ARGUMENT), naming `alias`, when the values and the shape do not agree.
     """
-    sizes = [dim.size for dim in proto.tensor_shape.dim]
-    if proto.tensor_shape.unknown_rank or any(size < 0 for size in sizes):
+    shape = proto.tensor_shape
+    sizes = [dim.size for dim in shape.dim]
+    if shape.unknown_rank or (sizes and min(sizes) < 0):
         raise ServingError(
             Code.INVALID_ARGUMENT,
             f"tensor parsing error: {alias}: expected a fully known shape, found {sizes or '[?]'}",
         )
     try:
-        return np.asarray(tf.make_ndarray(proto))
+        quick = _decode_values(proto, sizes)
+        return np.asarray(tf.make_ndarray(proto)) if quick is None else quick
     except (ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
         raise ServingError(Code.INVALID_ARGUMENT, f"tensor parsing error: {alias}: {error}") from error
+
+
+def _decode_values(proto: tensor_pb2.TensorProto, sizes: list[int]) -> Array | None:
+    """The array of a common type whose values all stand in their field; None for any other.
+
+    `tf.make_ndarray` takes ten times as long, which is most of a request that has many small inputs.
+    """
+    found = _QUICK_FIELDS.get(proto.dtype)
+    if found is None:
+        return None
+    field, dtype = found
+    values = getattr(proto, field)
+    if not values or len(values) != math.prod(sizes):
+        return None
+    if dtype is None:
+        return object_array(list(values), sizes)
+    return np.fromiter(values, dtype, len(values)).reshape(sizes)
 
 
 def encode(array: Array) -> tensor_pb2.TensorProto:

@@ -44,6 +44,7 @@ def programs(settings: Settings) -> tuple[Program, ...]:
     python, airflow = sys.executable, airflow_command()
     host = settings.host
     mlflow_dir = settings.state_dir / "mlflow"
+    serving = settings.repository / "serving"
     return (
         Program(
             "mlflow",
@@ -64,6 +65,10 @@ def programs(settings: Settings) -> tuple[Program, ...]:
                 *("--model_config_file", str(settings.model_config_file)),
                 # At start no version has loaded yet; a label must not keep the server from coming up.
                 "--allow_version_labels_for_unavailable_models=true",
+                *("--enable_batching=true", f"--batching_parameters_file={serving / 'batching.config'}"),
+                f"--monitoring_config_file={serving / 'monitoring.config'}",
+                # A thread waits for each request of a batch.
+                "--grpc_max_threads=64",
             ),
             "model_server_rest_port",
             f"http://{host}:{settings.model_server_rest_port}/v1/models/none",

@@ -34,6 +34,7 @@ from airloop.training.provenance import is_reproducible
 from airloop.training.served_model import ServedModel, export, recorded_requests
 from airloop.training.staging import stage
 from airloop.training.tracking import TRAINING_SET_FILE, TrainingRuns, params_of_run, tags_of_run
+from airloop.training.warm_up_requests import write_warm_up_requests
 from airloop.training.workers import run_locally
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
@@ -131,6 +132,7 @@ def _train_into(folder: Path, scratch: Path, job: learning.Job, runs: TrainingRu
     sample = test.at(test.spread(job.spec.rollout.replayed_requests)).columns
     recorded = recorded_requests(ServedModel(saved_model), sample)
     (folder / RECORDED_REQUESTS).write_text(recorded, encoding="utf-8")
+    write_warm_up_requests(saved_model, job.spec, sample)
     (folder / TRAINING_SET_FILE).write_text(job.training_set.model_dump_json(indent=2), encoding="utf-8")
     model_metadata.write_model_file(saved_model, job.spec, run_id, sample)
     lock = model_metadata.write_environment_lock(folder, job.settings.repository)
