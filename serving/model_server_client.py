@@ -6,6 +6,7 @@ here: what to serve (`model_config`), or what an answer means to a client of the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -39,7 +40,26 @@ END: Final = "END"
 OUTPUT: Final = "probability"
 SIGNATURE: Final = "serving_default"
 
+# gRPC's own retries, with its own budget: once half of the tokens are spent, none is retried; a failure costs
+# one, and a good answer brings back a tenth. Only Predict, which changes nothing, and only a server that is
+# not there or is full: a late one would be later still.
+_RETRIES: Final = {
+    "methodConfig": [
+        {
+            "name": [{"service": "tensorflow.serving.PredictionService", "method": "Predict"}],
+            "retryPolicy": {
+                "maxAttempts": 3,
+                "initialBackoff": "0.05s",
+                "maxBackoff": "0.5s",
+                "backoffMultiplier": 3,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+    "retryThrottling": {"maxTokens": 20, "tokenRatio": 0.1},
+}
 _CHANNEL_OPTIONS: Final = (
+    ("grpc.service_config", json.dumps(_RETRIES)),
     # A model server that comes back is found again within a second; gRPC would wait up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -116,13 +136,14 @@ class ModelServer:
         *,
         version: int | str,
         timeout: float,
+        metadata: Sequence[tuple[str, str]] = (),
     ) -> Prediction:
         """Probabilities for `columns` (one value per row for every model input), in `timeout` seconds.
 
-        `version` is a number, or a label.
+        `version` is a number, or a label; `metadata` goes with the call, such as its trace.
         """
         request = predict_request(use_case, columns, version=version)
-        answer = self._call(self._predictions.Predict, request, timeout)
+        answer = self._call(self._predictions.Predict, request, timeout, metadata)
         return Prediction(answer.model_spec.version.value, _floats(answer.outputs[OUTPUT]))
 
     def states(self, name: str, *, timeout: float = 5.0) -> dict[int, VersionState]:
@@ -163,9 +184,11 @@ class ModelServer:
             names = {code.value[0]: code.name for code in grpc.StatusCode}
             raise ModelServerRefused(names.get(status.error_code, "UNKNOWN"), status.error_message)
 
-    def _call(self, method: Any, request: Any, timeout: float) -> Any:
+    def _call(
+        self, method: Any, request: Any, timeout: float, metadata: Sequence[tuple[str, str]] = ()
+    ) -> Any:
         try:
-            return method(request, timeout=timeout)
+            return method(request, timeout=timeout, metadata=metadata or None)
         except grpc.RpcError as error:
             code, details = error.code(), error.details() or ""
             if code in _DOWN:

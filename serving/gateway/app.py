@@ -14,16 +14,24 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
-from airloop.prediction_request import example_body, request_model
+from airloop.prediction_request import BATCH_FIELD, example_body, request_model
 from airloop.use_cases.spec import UseCase
 from serving.gateway import problems
 from serving.gateway.online_features import OnlineFeatures
-from serving.gateway.prediction import ModelVersion, PredictionAnswer, Predictor
-from serving.gateway.request_context import Metrics, RequestContext, request_id_of
+from serving.gateway.prediction import (
+    MOST_INSTANCES,
+    BatchAnswer,
+    ModelVersion,
+    PredictionAnswer,
+    Predictor,
+)
+from serving.gateway.request_context import Metrics, RequestContext, caller_of
 from serving.model_server_client import ModelServer
 
 BODY_LIMIT_BYTES: Final = 64 * 1024
+BATCH_BODY_LIMIT_BYTES: Final = 1024 * 1024
 DESCRIPTION: Final = """Predictions from online features and the champion model.
 
 Times carry an offset. A feature that has no value, or whose value is too old at the prediction time, is
@@ -31,10 +39,10 @@ listed in `missing_features`; so are the features of a category that is not know
 to do without. Errors name what was expected, what was found and what to do next."""
 _FAILURES: Final = {
     400: "the body is not a JSON object",
-    413: f"the body is longer than {BODY_LIMIT_BYTES} bytes",
+    413: "the body is too long",
     422: "a field is missing, unknown, or not of its type",
     502: "the champion does not take the inputs of the spec",
-    503: "no features or no champion yet, or a server that is down",
+    503: "no features or no champion yet, a server that is down, or too many requests under way",
     504: "the model server took too long",
 }
 
@@ -68,15 +76,22 @@ def create_app(
     model_server: ModelServer,
     *,
     predict_timeout: float,
+    most_in_flight: int = 64,
 ) -> FastAPI:
     """The gateway over `use_cases`; starts whatever else is there yet.
 
-    `predict_timeout` is the most seconds that the model server may take.
+    `predict_timeout` is the most seconds that the model server may take; of more requests than
+    `most_in_flight` under way at a time, those that came last are refused.
     """
     metrics = Metrics()
     predictor = Predictor(features, model_server, metrics, timeout=predict_timeout)
     app = FastAPI(title="Airloop gateway", version="1", description=DESCRIPTION, redoc_url=None)
-    app.add_middleware(RequestContext, metrics=metrics)
+
+    async def shed(scope: Scope, receive: Receive, send: Send) -> None:
+        answer = problems.answer_problem(Request(scope), problems.overloaded(most_in_flight))
+        await answer(scope, receive, send)
+
+    app.add_middleware(RequestContext, metrics=metrics, most_in_flight=most_in_flight, shed=shed)
     app.add_exception_handler(problems.Problem, problems.answer_problem)
     app.add_exception_handler(HTTPException, problems.answer_http_exception)
     app.add_exception_handler(Exception, problems.answer_defect)
@@ -86,23 +101,35 @@ def create_app(
     return app
 
 
-async def read_body(request: Request) -> bytes:
-    """The request's body; raises `Problem` (413) as soon as it is known to be too long, and reads no more."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > BODY_LIMIT_BYTES:
-        raise problems.body_too_large(BODY_LIMIT_BYTES)
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > BODY_LIMIT_BYTES:
-            raise problems.body_too_large(BODY_LIMIT_BYTES)
-    return bytes(body)
+def body_reader(limit: int) -> Callable[[Request], Awaitable[bytes]]:
+    """Reads a request's body; raises `Problem` (413) as soon as it is known to have more than `limit` bytes,
+    and reads no more."""
+
+    async def read_body(request: Request) -> bytes:
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > limit:
+            raise problems.body_too_large(limit)
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise problems.body_too_large(limit)
+        return bytes(body)
+
+    return read_body
 
 
 def _add_use_case(app: FastAPI, use_case: UseCase, predictor: Predictor) -> None:
     # Plain functions: FastAPI runs them in its thread pool, and both stores are waited for in them.
-    def predict(request: Request, body: Annotated[bytes, Depends(read_body)]) -> PredictionAnswer:
-        return predictor.predict(use_case, body, request_id_of(request.scope))
+    def predict(
+        request: Request, body: Annotated[bytes, Depends(body_reader(BODY_LIMIT_BYTES))]
+    ) -> PredictionAnswer:
+        return predictor.predict(use_case, body, caller_of(request.scope))
+
+    def predict_batch(
+        request: Request, body: Annotated[bytes, Depends(body_reader(BATCH_BODY_LIMIT_BYTES))]
+    ) -> BatchAnswer:
+        return predictor.predict_batch(use_case, body, caller_of(request.scope))
 
     def serving() -> Serving:
         lacking = predictor.lacking(use_case)
@@ -116,31 +143,49 @@ def _add_use_case(app: FastAPI, use_case: UseCase, predictor: Predictor) -> None
             lacking=lacking,
         )
 
-    app.add_api_route(
-        f"/v1/{use_case.name}/predict",
-        predict,
-        methods=["POST"],
-        response_model=PredictionAnswer,
-        operation_id=f"{use_case.name}_predict",
-        summary=use_case.description,
-        description=f"Predicts `{use_case.label.name}`: {use_case.label.description}.",
-        tags=[use_case.name],
-        responses={
-            status: {"model": problems.ErrorAnswer, "description": text} for status, text in _FAILURES.items()
+    label = f"`{use_case.label.name}`: {use_case.label.description}"
+    schema, example = request_model(use_case).model_json_schema(), example_body(use_case)
+    batch_schema = {
+        "type": "object",
+        "properties": {
+            BATCH_FIELD: {"type": "array", "items": schema, "minItems": 1, "maxItems": MOST_INSTANCES}
         },
-        # The body is read by `read_body`, which has a limit, and checked by the spec's own rules.
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {
-                    "application/json": {
-                        "schema": request_model(use_case).model_json_schema(),
-                        "example": example_body(use_case),
-                    }
-                },
-            }
-        },
-    )
+        "required": [BATCH_FIELD],
+        "additionalProperties": False,
+    }
+    routes: list[tuple[str, Callable[..., Any], type[BaseModel], str, dict[str, Any], dict[str, Any]]] = [
+        ("predict", predict, PredictionAnswer, f"Predicts {label}.", schema, example),
+        (
+            "predict_batch",
+            predict_batch,
+            BatchAnswer,
+            f"Predicts {label}, for up to {MOST_INSTANCES} instances by one version, all or none.",
+            batch_schema,
+            {BATCH_FIELD: [example, example]},
+        ),
+    ]
+    for name, endpoint, answer, described, body_schema, body_example in routes:
+        app.add_api_route(
+            f"/v1/{use_case.name}/{name}",
+            endpoint,
+            methods=["POST"],
+            response_model=answer,
+            operation_id=f"{use_case.name}_{name}",
+            summary=use_case.description,
+            description=described,
+            tags=[use_case.name],
+            responses={
+                status: {"model": problems.ErrorAnswer, "description": text}
+                for status, text in _FAILURES.items()
+            },
+            # The body is read by `body_reader`, which has a limit, and checked by the spec's own rules.
+            openapi_extra={
+                "requestBody": {
+                    "required": True,
+                    "content": {"application/json": {"schema": body_schema, "example": body_example}},
+                }
+            },
+        )
     app.add_api_route(
         f"/v1/{use_case.name}",
         serving,

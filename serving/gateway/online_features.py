@@ -13,7 +13,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -57,27 +57,37 @@ class OnlineFeatures:
         self._services: dict[str, tuple[FeatureService | None, float]] = {}
         self._views: dict[str, tuple[OnDemandFeatureView, float]] = {}
 
-    def read(self, use_case: UseCase, request: PredictionRequest) -> dict[str, StoredFeature]:
-        """The stored value of each feature of the use case, with the time from which on it was true."""
+    def read(
+        self, use_case: UseCase, requests: Sequence[PredictionRequest]
+    ) -> list[dict[str, StoredFeature]]:
+        """For each request, the stored value of each feature of the use case, and from when on it was true.
+
+        One read of the store, however many there are.
+        """
         service = self.service(use_case.feature_service)
         # An absent key is asked for as "" or 0; whatever that finds, features that need the key are missing.
         absent = {item.name: "" if item.type == "string" else 0 for item in use_case.request}
-        row = {key: request.entities.get(key, absent[key]) for key in use_case.entities}
+        rows = [
+            {key: request.entities.get(key, absent[key]) for key in use_case.entities} for request in requests
+        ]
         try:
             # Feast's SQLite store reads over one connection, which threads must not share at the same time.
             with self._reading:
                 answer = (
                     self._opened()
-                    .get_online_features(features=_stored_features(use_case, service), entity_rows=[row])
+                    .get_online_features(features=_stored_features(use_case, service), entity_rows=rows)
                     .proto
                 )
         except Exception as error:
             log.exception("reading online features failed")
             raise FeatureStoreDown(f"{type(error).__name__} while reading online features") from error
-        stored: dict[str, StoredFeature] = {}
+        stored: list[dict[str, StoredFeature]] = [{} for _ in requests]
         for name, vector in zip(answer.metadata.feature_names.val, answer.results, strict=True):
             if name in use_case.features:
-                stored[name] = _stored(vector.values[0], vector.event_timestamps[0])
+                for row, value, event_time in zip(
+                    stored, vector.values, vector.event_timestamps, strict=True
+                ):
+                    row[name] = _stored(value, event_time)
         return stored
 
     def on_demand(

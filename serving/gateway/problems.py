@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from airloop.prediction_request import RequestError
 from airloop.use_cases.spec import UseCase
-from serving.gateway.request_context import request_id_of
+from serving.gateway.request_context import caller_of
 
 
 class FieldFault(BaseModel):
@@ -148,6 +148,28 @@ def feature_store_down(reason: str) -> Problem:
     return Problem(503, fault, {"Retry-After": "5"})
 
 
+def circuit_open(server: str) -> Problem:
+    """503: the server failed several times in a row, and is not asked for a moment."""
+    fault = Fault(
+        type="CircuitOpen",
+        expected=f"the {server} to answer",
+        found="failures in a row, so it is left alone for a moment",
+        next_step=f"ask again in a few seconds; if it lasts, look at the {server}'s process and log",
+    )
+    return Problem(503, fault, {"Retry-After": "2"})
+
+
+def overloaded(most: int) -> Problem:
+    """503: the gateway has as many requests under way as it can answer in time."""
+    fault = Fault(
+        type="Overloaded",
+        expected=f"at most {most} requests under way",
+        found="one more",
+        next_step="ask again after the seconds in Retry-After, later each time; or run more gateways",
+    )
+    return Problem(503, fault, {"Retry-After": "1"})
+
+
 def answer_problem(request: Request, problem: Exception) -> JSONResponse:
     """The answer to a `Problem`."""
     assert isinstance(problem, Problem)
@@ -178,5 +200,5 @@ def answer_defect(request: Request, error: Exception) -> JSONResponse:
 
 
 def _answer(request: Request, status: int, fault: Fault, headers: Mapping[str, Any]) -> JSONResponse:
-    body = ErrorAnswer(request_id=request_id_of(request.scope), error=fault)
+    body = ErrorAnswer(request_id=caller_of(request.scope).request_id, error=fault)
     return JSONResponse(body.model_dump(), status_code=status, headers=dict(headers))

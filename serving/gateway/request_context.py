@@ -1,16 +1,24 @@
-"""What every request has, whatever it asks: an id, a measured time and a count.
+"""What every request has, whatever it asks: an id, a trace, a measured time and a count.
 
 Belongs here: the middleware for it, and the Prometheus metrics. Does not belong here: any use case.
+
+The trace is W3C's (https://www.w3.org/TR/trace-context/): a `traceparent` that comes with a request is
+carried on to the model server with a span of ours, and its trace id is in the log line; one is made up
+otherwise.
 """
 
 from __future__ import annotations
 
+import random
 import re
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
+from opentelemetry.trace import NonRecordingSpan, SpanContext, get_current_span, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,7 +26,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 REQUEST_ID_HEADER: Final = "X-Request-ID"
 # What an id may be made of: it is written to logs and headers as it came.
 _GOOD_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+_LIMITED: Final = "/v1/"
+_PROPAGATOR: Final = TraceContextTextMapPropagator()
+_IDS: Final = random.SystemRandom()
 _BUCKETS: Final = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+Shed = Callable[[Scope, Receive, Send], Awaitable[None]]
+"""What answers a request that is not taken."""
 
 
 class Metrics:
@@ -50,6 +65,11 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self.registry,
         )
+        self.shed = Counter(
+            "airloop_gateway_shed_requests",
+            "Requests refused because too many were under way",
+            registry=self.registry,
+        )
         self.predictions = Counter(
             "airloop_gateway_predictions",
             "Predictions, by the model version that made them",
@@ -70,12 +90,29 @@ class Metrics:
             self.missing.labels(use_case, feature).inc()
 
 
-class RequestContext:
-    """ASGI middleware: gives each request its id, returns it in a header, and measures the request."""
+@dataclass(frozen=True)
+class Caller:
+    """Who a request is, to those that only pass it on."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    request_id: str
+    trace_id: str
+    """32 hexadecimal digits."""
+    trace: tuple[tuple[str, str], ...] = ()
+    """Headers that carry the trace on."""
+
+
+class RequestContext:
+    """ASGI middleware: gives each request its id and trace, returns the id in a header, and measures it.
+
+    More than `most_in_flight` requests under /v1 are not taken: they would wait for a thread until their
+    clients have gone, and those after them too. Health and metrics are answered all the same.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, most_in_flight: int, shed: Shed) -> None:
         self._app = app
         self._metrics = metrics
+        self._most, self._shed = most_in_flight, shed
+        self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -84,7 +121,7 @@ class RequestContext:
             return
         given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         request_id = given if _GOOD_ID.fullmatch(given) else uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
+        scope.setdefault("state", {})["caller"] = _caller(request_id, Headers(scope=scope))
         status = 500
 
         async def send_with_id(message: Message) -> None:
@@ -95,16 +132,38 @@ class RequestContext:
             await send(message)
 
         begun = time.perf_counter()
+        counted = scope["path"].startswith(_LIMITED)
+        if counted and self._in_flight >= self._most:
+            self._metrics.shed.inc()
+            await self._shed(scope, receive, send_with_id)
+            return
+        self._in_flight += counted
         try:
             await self._app(scope, receive, send_with_id)
         finally:
+            self._in_flight -= counted
             # The route's own path, not the one asked for: strangers must not make up label values.
             route = getattr(scope.get("route"), "path", "unknown")
             self._metrics.requests.labels(route, str(status)).inc()
             self._metrics.latency.labels(route).observe(time.perf_counter() - begun)
 
 
-def request_id_of(scope: Scope) -> str:
-    """The id that the middleware gave the request."""
+def caller_of(scope: Scope) -> Caller:
+    """What the middleware knows of the request."""
     state: dict[str, Any] = scope.get("state", {})
-    return str(state.get("request_id", ""))
+    caller = state.get("caller")
+    return caller if isinstance(caller, Caller) else Caller("", "")
+
+
+def _caller(request_id: str, headers: Headers) -> Caller:
+    given = get_current_span(_PROPAGATOR.extract(dict(headers))).get_span_context()
+    made = SpanContext(
+        trace_id=given.trace_id if given.is_valid else _IDS.getrandbits(128) or 1,
+        span_id=_IDS.getrandbits(64) or 1,
+        is_remote=False,
+        trace_flags=given.trace_flags,
+        trace_state=given.trace_state,
+    )
+    carried: dict[str, str] = {}
+    _PROPAGATOR.inject(carried, set_span_in_context(NonRecordingSpan(made)))
+    return Caller(request_id, f"{made.trace_id:032x}", tuple(carried.items()))

@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from typing import Annotated, Any, Final, Literal
@@ -40,6 +40,9 @@ ON_DEMAND_TIME: Final = "prediction_time_seconds"
 
 MISSING: Final[Mapping[str, InputValue]] = {"string": "", "double": math.nan, "instant": 0, "local_time": 0}
 """What stands for a missing value, by type of model input."""
+
+BATCH_FIELD: Final = "instances"
+"""The field of a batch's body that holds its requests."""
 
 _MOST_PROBLEMS: Final = 20  # an answer must not be many times as long as the request
 _DATE_THEN_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d")
@@ -151,6 +154,40 @@ def parse_request(use_case: UseCase, body: bytes | str) -> PredictionRequest:
         entities={key: value for key in use_case.entities if (value := fields[key]) is not None},
         prediction_time=event_time.astimezone(UTC) - use_case.prediction_lead,
     )
+
+
+def parse_batch(use_case: UseCase, body: bytes | str, most: int) -> tuple[PredictionRequest, ...]:
+    """The requests in the JSON body `{"instances": [...]}`, `most` at most.
+
+    All or none: raises `RequestError` naming the fields that are wrong, as `instances[<number>].<field>`.
+    """
+    expected = f'a JSON object {{"instances": [...]}} with 1 to {most} requests'
+    try:
+        document = json.loads(body)
+    except ValueError as error:
+        raise _not_a_batch(expected, str(error), is_object=False) from None
+    if not isinstance(document, dict):
+        raise _not_a_batch(expected, "JSON of another type", is_object=False)
+    instances = document.get(BATCH_FIELD)
+    if set(document) != {BATCH_FIELD} or not isinstance(instances, list):
+        raise _not_a_batch(expected, f"an object with {_shortened(', '.join(document) or 'no field')}")
+    if not 1 <= len(instances) <= most:
+        raise _not_a_batch(expected, f"{len(instances)} of them")
+    requests: list[PredictionRequest] = []
+    problems: list[FieldProblem] = []
+    for number, instance in enumerate(instances):
+        try:
+            requests.append(parse_request(use_case, json.dumps(instance)))
+        except RequestError as error:
+            problems += (
+                replace(item, field=f"{BATCH_FIELD}[{number}]{item.field and '.'}{item.field}")
+                for item in error.problems
+            )
+        if len(problems) >= _MOST_PROBLEMS:
+            break
+    if problems:
+        raise RequestError(tuple(problems[:_MOST_PROBLEMS]))
+    return tuple(requests)
 
 
 def features_in_force(
@@ -279,6 +316,13 @@ def _request_error(use_case: UseCase, error: ValidationError) -> RequestError:
             step = f"correct the field {name!r}; an example is {fields[name].example!r}"
             problems.append(_problem(fields[name], found=f"{found} ({item['msg']})", next_step=step))
     return RequestError(tuple(problems))
+
+
+def _not_a_batch(expected: str, found: str, *, is_object: bool = True) -> RequestError:
+    problem = FieldProblem(
+        "", expected, found, "send such an object; the gateway's /docs page has an example"
+    )
+    return RequestError((problem,), is_object=is_object)
 
 
 def _body_problem(use_case: UseCase, kind: str, message: str) -> FieldProblem:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -52,11 +53,11 @@ def listening(app: FastAPI) -> Iterator[str]:
         thread.join()
 
 
-def gateway_app(settings: Settings, *, predict_timeout: float = 5.0) -> FastAPI:
+def gateway_app(settings: Settings, *, predict_timeout: float = 5.0, **options: Any) -> FastAPI:
     """The gateway as its process puts it together, over the small store."""
     features = OnlineFeatures(functools.partial(open_small_store, settings))
     server = ModelServer(settings.model_server_address)
-    return create_app([USE_CASE], features, server, predict_timeout=predict_timeout)
+    return create_app([USE_CASE], features, server, predict_timeout=predict_timeout, **options)
 
 
 def serve_champion(settings: Settings, version: int) -> None:
