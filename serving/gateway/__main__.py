@@ -18,6 +18,7 @@ from airloop.dotted import load
 from airloop.errors import EXIT_PERMANENT, AirloopError
 from airloop.settings import Settings, load_settings
 from airloop.use_cases.catalogue import all_use_cases
+from serving.gateway.access import Access
 from serving.gateway.app import create_app
 from serving.gateway.online_features import OnlineFeatures
 from serving.model_server_client import ModelServer
@@ -47,12 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = load_settings()
         use_cases = all_use_cases()
+        access = Access(settings.gateway_keys)
     except AirloopError as error:
         logging.getLogger(__name__).error("%s: %s", type(error).__name__, error)
         return EXIT_PERMANENT
     features = OnlineFeatures(functools.partial(_open_store, flags.store, settings))
     with ModelServer(settings.model_server_address) as model_server:
-        app = create_app(use_cases, features, model_server, predict_timeout=flags.predict_timeout)
+        app = create_app(
+            use_cases, features, model_server, predict_timeout=flags.predict_timeout, access=access
+        )
         uvicorn.run(
             app,
             host=flags.host or settings.host,

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Final
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response, Security
 from fastapi.responses import JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -19,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from airloop.prediction_request import BATCH_FIELD, example_body, request_model
 from airloop.use_cases.spec import UseCase
 from serving.gateway import problems
+from serving.gateway.access import Access, NotAllowed, Role, Unknown
 from serving.gateway.online_features import OnlineFeatures
 from serving.gateway.prediction import (
     MOST_INSTANCES,
@@ -39,12 +41,20 @@ listed in `missing_features`; so are the features of a category that is not know
 to do without. Errors name what was expected, what was found and what to do next."""
 _FAILURES: Final = {
     400: "the body is not a JSON object",
+    401: "no API key, or an unknown one",
+    403: "an API key without the role",
     413: "the body is too long",
     422: "a field is missing, unknown, or not of its type",
     502: "the champion does not take the inputs of the spec",
     503: "no features or no champion yet, a server that is down, or too many requests under way",
     504: "the model server took too long",
 }
+_REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
+    status: {"model": problems.ErrorAnswer, "description": _FAILURES[status]} for status in (401, 403)
+}
+_BEARER: Final = HTTPBearer(
+    auto_error=False, description="An API key; none is asked for where there are none."
+)
 
 
 class Health(BaseModel):
@@ -76,12 +86,13 @@ def create_app(
     model_server: ModelServer,
     *,
     predict_timeout: float,
+    access: Access,
     most_in_flight: int = 64,
 ) -> FastAPI:
     """The gateway over `use_cases`; starts whatever else is there yet.
 
     `predict_timeout` is the most seconds that the model server may take; of more requests than
-    `most_in_flight` under way at a time, those that came last are refused.
+    `most_in_flight` under way at a time, those that came last are refused. `access` knows the API keys.
     """
     metrics = Metrics()
     predictor = Predictor(features, model_server, metrics, timeout=predict_timeout)
@@ -96,9 +107,23 @@ def create_app(
     app.add_exception_handler(HTTPException, problems.answer_http_exception)
     app.add_exception_handler(Exception, problems.answer_defect)
     for use_case in use_cases:
-        _add_use_case(app, use_case, predictor)
-    _add_operations(app, use_cases, predictor, metrics)
+        _add_use_case(app, use_case, predictor, access)
+    _add_operations(app, use_cases, predictor, metrics, access)
     return app
+
+
+def requires(access: Access, role: Role) -> Any:
+    """A dependency: the request's key must have `role`, or `Problem` (401, 403) is the answer."""
+
+    def check(presented: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)]) -> str:
+        try:
+            return access.name_of(presented.credentials if presented else None, role)
+        except Unknown:
+            raise problems.no_key() from None
+        except NotAllowed as error:
+            raise problems.not_allowed(str(error), role) from None
+
+    return Depends(check)
 
 
 def body_reader(limit: int) -> Callable[[Request], Awaitable[bytes]]:
@@ -119,7 +144,7 @@ def body_reader(limit: int) -> Callable[[Request], Awaitable[bytes]]:
     return read_body
 
 
-def _add_use_case(app: FastAPI, use_case: UseCase, predictor: Predictor) -> None:
+def _add_use_case(app: FastAPI, use_case: UseCase, predictor: Predictor, access: Access) -> None:
     # Plain functions: FastAPI runs them in its thread pool, and both stores are waited for in them.
     def predict(
         request: Request, body: Annotated[bytes, Depends(body_reader(BODY_LIMIT_BYTES))]
@@ -174,6 +199,7 @@ def _add_use_case(app: FastAPI, use_case: UseCase, predictor: Predictor) -> None
             summary=use_case.description,
             description=described,
             tags=[use_case.name],
+            dependencies=[requires(access, Role.PREDICT)],
             responses={
                 status: {"model": problems.ErrorAnswer, "description": text}
                 for status, text in _FAILURES.items()
@@ -194,11 +220,13 @@ def _add_use_case(app: FastAPI, use_case: UseCase, predictor: Predictor) -> None
         operation_id=f"{use_case.name}_serving",
         summary="What serves",
         tags=[use_case.name],
+        dependencies=[requires(access, Role.OPERATE)],
+        responses=_REFUSALS,
     )
 
 
 def _add_operations(
-    app: FastAPI, use_cases: Sequence[UseCase], predictor: Predictor, metrics: Metrics
+    app: FastAPI, use_cases: Sequence[UseCase], predictor: Predictor, metrics: Metrics, access: Access
 ) -> None:
     def healthz() -> Health:
         return Health(status="alive")
@@ -223,7 +251,16 @@ def _add_operations(
                 "responses": {503: {"model": Readiness, "description": "what is lacking, and what to do"}},
             },
         ),
-        ("/metrics", exposition, {"response_class": Response, "summary": "Prometheus metrics"}),
+        (
+            "/metrics",
+            exposition,
+            {
+                "response_class": Response,
+                "summary": "Prometheus metrics",
+                "dependencies": [requires(access, Role.OPERATE)],
+                "responses": _REFUSALS,
+            },
+        ),
     ]
     for path, endpoint, described in routes:
         app.add_api_route(path, endpoint, methods=["GET"], tags=["operations"], **described)

@@ -159,6 +159,28 @@ def circuit_open(server: str) -> Problem:
     return Problem(503, fault, {"Retry-After": "2"})
 
 
+def no_key() -> Problem:
+    """401: no API key, or one that nobody was given."""
+    fault = Fault(
+        type="UnknownKey",
+        expected="an API key, as Authorization: Bearer <key>",
+        found="none, or one that is not known",
+        next_step="ask whoever runs the gateway for a key",
+    )
+    return Problem(401, fault, {"WWW-Authenticate": "Bearer"})
+
+
+def not_allowed(name: str, role: str) -> Problem:
+    """403: the API key has not the role."""
+    fault = Fault(
+        type="NotAllowed",
+        expected=f"an API key with the role {role}",
+        found=f"that of {name}, which has not",
+        next_step="use another key, or ask whoever runs the gateway for the role",
+    )
+    return Problem(403, fault)
+
+
 def overloaded(most: int) -> Problem:
     """503: the gateway has as many requests under way as it can answer in time."""
     fault = Fault(

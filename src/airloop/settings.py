@@ -41,6 +41,8 @@ class Settings(BaseSettings):
     """MLflow's tracking URI; by default the local stack's server."""
     model_server_target: str | None = None
     """The model server's gRPC address; by default the local stack's server."""
+    gateway_keys: Path | None = None
+    """File with the gateway's API keys; without it whoever reaches the gateway may do everything."""
     redis_connection: str | None = None
     """Feast's online store as `host:port[,option=value...]`; by default SQLite in the state folder."""
     openlineage_url: str | None = None

@@ -18,6 +18,7 @@ from feast import FeatureStore
 
 from airloop.settings import Settings
 from airloop.use_cases.flight_delay import USE_CASE
+from serving.gateway.access import Access
 from serving.gateway.app import create_app
 from serving.gateway.online_features import OnlineFeatures
 from serving.model_config import ServedModel, config_message
@@ -57,7 +58,8 @@ def gateway_app(settings: Settings, *, predict_timeout: float = 5.0, **options: 
     """The gateway as its process puts it together, over the small store."""
     features = OnlineFeatures(functools.partial(open_small_store, settings))
     server = ModelServer(settings.model_server_address)
-    return create_app([USE_CASE], features, server, predict_timeout=predict_timeout, **options)
+    access = Access(settings.gateway_keys)
+    return create_app([USE_CASE], features, server, predict_timeout=predict_timeout, access=access, **options)
 
 
 def serve_champion(settings: Settings, version: int) -> None:
