@@ -33,7 +33,7 @@ def abandon(settings: Settings, spec: UseCase, version: int | None) -> Abandoned
     """
     name = spec.model_name
     version = candidate_version(settings, spec, version)
-    with exclusive(settings), ModelServer(settings.model_server_address) as server:
+    with exclusive(settings), ModelServer.of(settings) as server:
         models = read_models(settings)
         model = served_model(settings, models, name)
         if version != model.champion:

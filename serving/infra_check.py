@@ -98,7 +98,7 @@ def infra_check(settings: Settings, spec: UseCase, version: int | None) -> Infra
     """
     name = spec.model_name
     version = candidate_version(settings, spec, version)
-    with exclusive(settings), ModelServer(settings.model_server_address) as server:
+    with exclusive(settings), ModelServer.of(settings) as server:
         columns, recorded = parse_recorded(spec, stage_model(settings, name, version))
         models = read_models(settings)
         models[name] = served_model(settings, models, name).with_version(version)

@@ -14,7 +14,9 @@ from typing import Any, Final, Self
 
 import grpc
 
+from airloop.errors import SettingsError
 from airloop.prediction_request import InputValue
+from airloop.settings import Settings
 from airloop.use_cases.spec import UseCase
 from serving.tf_serving_api import (
     DT_FLOAT,
@@ -111,11 +113,30 @@ class ModelServer:
     Every call raises `ModelServerDown`, `ModelServerLate` or `ModelServerRefused`.
     """
 
-    def __init__(self, address: str) -> None:
-        self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+    def __init__(self, address: str, authority: bytes | None = None) -> None:
+        """`authority` is the certificate (PEM) by which the server's is known; plain text without it."""
+        if authority is None:
+            self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        else:
+            trusted = grpc.ssl_channel_credentials(root_certificates=authority)
+            self._channel = grpc.secure_channel(address, trusted, options=_CHANNEL_OPTIONS)
         self._models = ModelServiceStub(self._channel)
         self._predictions = PredictionServiceStub(self._channel)
         self.address = address
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The deployment's model server; raises `SettingsError` when its authority cannot be read."""
+        file = settings.model_server_authority
+        try:
+            authority = file.read_bytes() if file is not None else None
+        except OSError as error:
+            raise SettingsError(
+                expected=f"a certificate in {file} (AIRLOOP_MODEL_SERVER_AUTHORITY)",
+                found=str(error.strerror),
+                next_step="name the PEM file of the authority that signed the model server's certificate",
+            ) from None
+        return cls(settings.model_server_address, authority)
 
     def __enter__(self) -> Self:
         return self

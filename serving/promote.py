@@ -45,7 +45,7 @@ def promote(settings: Settings, spec: UseCase, version: int, *, reason: str = ""
     """
     name = spec.model_name
     facts = _facts(settings, name, version)
-    with exclusive(settings), ModelServer(settings.model_server_address) as server:
+    with exclusive(settings), ModelServer.of(settings) as server:
         models = read_models(settings)
         model = served_model(settings, models, name)
         _require_checked(server, model, version)

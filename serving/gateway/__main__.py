@@ -49,11 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = load_settings()
         use_cases = all_use_cases()
         access = Access(settings.gateway_keys)
+        model_server = ModelServer.of(settings)
     except AirloopError as error:
         logging.getLogger(__name__).error("%s: %s", type(error).__name__, error)
         return EXIT_PERMANENT
     features = OnlineFeatures(functools.partial(_open_store, flags.store, settings))
-    with ModelServer(settings.model_server_address) as model_server:
+    with model_server:
         app = create_app(
             use_cases, features, model_server, predict_timeout=flags.predict_timeout, access=access
         )
@@ -64,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             access_log=False,
             log_config=None,
             server_header=False,
+            ssl_certfile=settings.gateway_certificate,
+            ssl_keyfile=settings.gateway_private_key,
             timeout_graceful_shutdown=10,
         )
     return 0

@@ -41,6 +41,11 @@ class Settings(BaseSettings):
     """MLflow's tracking URI; by default the local stack's server."""
     model_server_target: str | None = None
     """The model server's gRPC address; by default the local stack's server."""
+    model_server_authority: Path | None = None
+    """Certificate (PEM) of the authority behind the model server's; without it gRPC goes in plain text."""
+    gateway_certificate: Path | None = None
+    """Certificate (PEM) that the gateway shows; needs the next. Without them HTTP goes in plain text."""
+    gateway_private_key: Path | None = None
     gateway_keys: Path | None = None
     """File with the gateway's API keys; without it whoever reaches the gateway may do everything."""
     redis_connection: str | None = None
@@ -147,7 +152,8 @@ class Settings(BaseSettings):
     @property
     def gateway_url(self) -> str:
         """The gateway's base URL."""
-        return f"http://{self.host}:{self.gateway_port}"
+        scheme = "https" if self.gateway_certificate else "http"
+        return f"{scheme}://{self.host}:{self.gateway_port}"
 
     @property
     def airflow_url(self) -> str:

@@ -57,7 +57,7 @@ def listening(app: FastAPI) -> Iterator[str]:
 def gateway_app(settings: Settings, *, predict_timeout: float = 5.0, **options: Any) -> FastAPI:
     """The gateway as its process puts it together, over the small store."""
     features = OnlineFeatures(functools.partial(open_small_store, settings))
-    server = ModelServer(settings.model_server_address)
+    server = ModelServer.of(settings)
     access = Access(settings.gateway_keys)
     return create_app([USE_CASE], features, server, predict_timeout=predict_timeout, access=access, **options)
 
@@ -66,7 +66,7 @@ def serve_champion(settings: Settings, version: int) -> None:
     """Make the model server serve `version` as champion."""
     name = USE_CASE.model_name
     versions = frozenset({version})
-    with ModelServer(settings.model_server_address) as server:
+    with ModelServer.of(settings) as server:
         plain = ServedModel(name, settings.models_dir / name, versions)
         labelled = ServedModel(name, settings.models_dir / name, versions, {CHAMPION: version})
         server.reload(config_message({name: plain}), timeout=60)

@@ -53,7 +53,7 @@ def settings(shared: Settings, tmp_path: Path) -> Settings:
 @pytest.fixture
 def server(settings: Settings) -> Iterator[ModelServer]:
     """A client of the model server."""
-    with ModelServer(settings.model_server_address) as client:
+    with ModelServer.of(settings) as client:
         yield client
 
 

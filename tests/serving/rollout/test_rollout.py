@@ -353,7 +353,7 @@ def test_no_request_fails_while_champions_change(
     answers: dict[int, set[float]] = {}
 
     def hammer() -> None:
-        with ModelServer(settings.model_server_address) as client:
+        with ModelServer.of(settings) as client:
             while not stop.is_set():
                 try:
                     answer = client.predict(spec, columns, version=CHAMPION, timeout=10)
@@ -396,7 +396,7 @@ def test_a_restarted_model_server_comes_up_with_champion_and_previous(
     restarted = settings.model_copy(update={"model_server_grpc_port": free_port()})
     with (
         model_server_process(restarted, tmp_path / "restarted.log"),
-        ModelServer(restarted.model_server_address) as server,
+        ModelServer.of(restarted) as server,
     ):
         assert server.labelled(spec.model_name, CHAMPION) == version
         assert server.labelled(spec.model_name, PREVIOUS) == version - 1
