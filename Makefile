@@ -53,7 +53,7 @@ setup-tests: setup ## what only the tests need: PostgreSQL, Redis, Kafka's broke
 
 .PHONY: test
 test: check setup-tests ## every check and test
-	$(PYTHON) -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	$(PYTHON) -m pytest --numprocesses 2 --no-loadscope-reorder
 
 .PHONY: test-data-faults
 test-data-faults: setup-tests ## broken data and killed streams, not in make test; ends with one line of JSON
