@@ -10,12 +10,14 @@ import functools
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 
 import uvicorn
 from feast import FeatureStore
 
 from airloop.dotted import load
 from airloop.errors import EXIT_PERMANENT, AirloopError
+from airloop.prediction_log.spool import Spool
 from airloop.settings import Settings, load_settings
 from airloop.use_cases.catalogue import all_use_cases
 from serving.gateway.access import Access
@@ -54,9 +56,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger(__name__).error("%s: %s", type(error).__name__, error)
         return EXIT_PERMANENT
     features = OnlineFeatures(functools.partial(_open_store, flags.store, settings))
-    with model_server:
+    with model_server, closing(Spool(settings.prediction_spool_dir)) as spool:
         app = create_app(
-            use_cases, features, model_server, predict_timeout=flags.predict_timeout, access=access
+            use_cases,
+            features,
+            model_server,
+            predict_timeout=flags.predict_timeout,
+            access=access,
+            spool=spool,
         )
         uvicorn.run(
             app,

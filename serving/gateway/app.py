@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from airloop.prediction_log.spool import Spool
 from airloop.prediction_request import BATCH_FIELD, example_body, request_model
 from airloop.use_cases.spec import UseCase
 from serving.gateway import problems
@@ -29,7 +30,7 @@ from serving.gateway.prediction import (
     PredictionAnswer,
     Predictor,
 )
-from serving.gateway.request_context import Metrics, RequestContext, caller_of
+from serving.gateway.request_context import Metrics, RequestContext, caller_of, name_caller
 from serving.model_server_client import ModelServer
 
 BODY_LIMIT_BYTES: Final = 64 * 1024
@@ -87,15 +88,19 @@ def create_app(
     *,
     predict_timeout: float,
     access: Access,
+    spool: Spool | None = None,
     most_in_flight: int = 64,
 ) -> FastAPI:
     """The gateway over `use_cases`; starts whatever else is there yet.
 
     `predict_timeout` is the most seconds that the model server may take; of more requests than
-    `most_in_flight` under way at a time, those that came last are refused. `access` knows the API keys.
+    `most_in_flight` under way at a time, those that came last are refused. `access` knows the API keys;
+    `spool` keeps each prediction, if given.
     """
     metrics = Metrics()
-    predictor = Predictor(features, model_server, metrics, timeout=predict_timeout)
+    if spool is not None:
+        metrics.lost.set_function(lambda: spool.lost)
+    predictor = Predictor(features, model_server, metrics, timeout=predict_timeout, spool=spool)
     app = FastAPI(title="Airloop gateway", version="1", description=DESCRIPTION, redoc_url=None)
 
     async def shed(scope: Scope, receive: Receive, send: Send) -> None:
@@ -115,9 +120,11 @@ def create_app(
 def requires(access: Access, role: Role) -> Any:
     """A dependency: the request's key must have `role`, or `Problem` (401, 403) is the answer."""
 
-    def check(presented: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)]) -> str:
+    def check(
+        request: Request, presented: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)]
+    ) -> None:
         try:
-            return access.name_of(presented.credentials if presented else None, role)
+            name_caller(request.scope, access.name_of(presented.credentials if presented else None, role))
         except Unknown:
             raise problems.no_key() from None
         except NotAllowed as error:

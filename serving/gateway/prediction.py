@@ -6,16 +6,17 @@ Belongs here: the order of those, and which failure becomes which answer. Does n
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final, TypeVar
+from datetime import UTC, datetime
+from typing import Final, TypeVar
 
 from pydantic import BaseModel
 
+from airloop.prediction_log.record import PredictionRecord
+from airloop.prediction_log.spool import Spool
 from airloop.prediction_request import (
     FeatureScalar,
     PredictionRequest,
@@ -98,12 +99,19 @@ class Predictor:
     """
 
     def __init__(
-        self, features: OnlineFeatures, model_server: ModelServer, metrics: Metrics, *, timeout: float
+        self,
+        features: OnlineFeatures,
+        model_server: ModelServer,
+        metrics: Metrics,
+        *,
+        timeout: float,
+        spool: Spool | None = None,
     ) -> None:
         self._features = features
         self._model_server = model_server
         self._metrics = metrics
         self._timeout = timeout
+        self._spool = spool
         self._model_circuit = Circuit("model server", (ModelServerDown, ModelServerLate))
         self._feature_circuit = Circuit("feature store", (FeatureStoreDown,))
 
@@ -210,18 +218,32 @@ class Predictor:
         begun: float,
     ) -> None:
         seconds = round(time.perf_counter() - begun, 6)
-        for number, (request, instance) in enumerate(zip(requests, made.instances, strict=True)):
-            record: dict[str, Any] = {
-                "request_id": caller.request_id,
-                "trace_id": caller.trace_id,
-                "instance": number,
-                "use_case": use_case.name,
-                "model": {"name": use_case.model_name, "version": made.version},
-                **instance.model_dump(mode="json"),
-                "request": {name: _plain(value) for name, value in request.fields.items()},
-                "seconds": seconds,
-            }
-            prediction_log.info(json.dumps(record))
+        now = datetime.now(UTC)
+        records = [
+            PredictionRecord(
+                request_id=caller.request_id,
+                trace_id=caller.trace_id,
+                instance=number,
+                caller=caller.name,
+                use_case=use_case.name,
+                model=use_case.model_name,
+                version=made.version,
+                variant=CHAMPION,
+                predicted_at=now,
+                prediction_time=request.prediction_time,
+                probability=instance.prediction[use_case.label.name],
+                latency_seconds=seconds,
+                entities=dict(request.entities),
+                request={name: _plain(value) for name, value in request.fields.items()},
+                features={name: _plain(value) for name, value in instance.features.items()},
+                missing_features=instance.missing_features,
+            )
+            for number, (request, instance) in enumerate(zip(requests, made.instances, strict=True))
+        ]
+        if self._spool is not None:
+            self._spool.append(records)
+        for record in records:
+            prediction_log.info(record.model_dump_json())
 
     def champion(self, use_case: UseCase) -> int | None:
         """The version that takes the traffic; None when none does. Raises `Problem`."""

@@ -14,12 +14,12 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from opentelemetry.trace import NonRecordingSpan, SpanContext, get_current_span, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -70,6 +70,11 @@ class Metrics:
             "Requests refused because too many were under way",
             registry=self.registry,
         )
+        self.lost = Gauge(
+            "airloop_gateway_lost_predictions",
+            "Predictions that were answered and could not be kept, since the start",
+            registry=self.registry,
+        )
         self.predictions = Counter(
             "airloop_gateway_predictions",
             "Predictions, by the model version that made them",
@@ -99,6 +104,8 @@ class Caller:
     """32 hexadecimal digits."""
     trace: tuple[tuple[str, str], ...] = ()
     """Headers that carry the trace on."""
+    name: str = ""
+    """The API key's name."""
 
 
 class RequestContext:
@@ -153,6 +160,11 @@ def caller_of(scope: Scope) -> Caller:
     state: dict[str, Any] = scope.get("state", {})
     caller = state.get("caller")
     return caller if isinstance(caller, Caller) else Caller("", "")
+
+
+def name_caller(scope: Scope, name: str) -> None:
+    """Say whose API key the request has."""
+    scope.setdefault("state", {})["caller"] = replace(caller_of(scope), name=name)
 
 
 def _caller(request_id: str, headers: Headers) -> Caller:

@@ -471,3 +471,14 @@ class AuditEntry(Reference):
 
     sequence: int
     hash: str
+
+
+class LandedPredictions(Reference):
+    """Predictions that were taken from the gateways' spool into their table."""
+
+    table: str
+    rows: int
+    files: int
+    """Files of the spool that the table has all of, and that were removed."""
+    damaged_lines: int
+    """Lines that could not be read; they are in no table."""

@@ -115,6 +115,11 @@ class Settings(BaseSettings):
         return self.models_dir / "models.config"
 
     @property
+    def prediction_spool_dir(self) -> Path:
+        """Folder of the predictions that gateways made and that are not in their table yet."""
+        return self.state_dir / "predictions"
+
+    @property
     def reports_dir(self) -> Path:
         """Folder of audit reports and verdicts, by use case and interval."""
         return self.state_dir / "reports"

@@ -78,7 +78,7 @@ def test_a_gateway_started_before_anything_exists_picks_it_up_without_a_restart(
     lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
     (line,) = lines
     assert line["request_id"] == answer.json()["request_id"]
-    assert line["prediction"] == answer.json()["prediction"]
+    assert {USE_CASE.label.name: line["probability"]} == answer.json()["prediction"]
     assert line["request"]["carrier"] == "DL"
     assert "s3cret" not in log.read_text()
 
