@@ -44,7 +44,7 @@ from airloop.use_cases.catalogue import use_case
 from feature_repo.online import open_online_store
 from serving.gateway.online_features import OnlineFeatures
 spec, settings = use_case(sys.argv[1]), load_settings()
-features = OnlineFeatures(lambda: open_online_store(settings)).read(spec, example_request(spec))
+(features,) = OnlineFeatures(lambda: open_online_store(settings)).read(spec, [example_request(spec)])
 print(json.dumps({name: feature.value for name, feature in features.items()}))
 """
 
@@ -54,7 +54,7 @@ REDIS = "feast.infra.online_stores.redis"
 NEEDS = {
     "spark": (
         *("spark_jobs", "feature_repo", REDIS),
-        *("airloop.lakehouse", "airloop.sources", "airloop.use_cases"),
+        *("airloop.lakehouse", "airloop.sources", "airloop.use_cases", "airloop.prediction_log"),
     ),
     "training": (
         *("airloop.training", "airloop.lakehouse.catalog", "airloop.registry", "airloop.use_cases"),

@@ -374,7 +374,7 @@ def test_online_and_offline_agree_over_a_day_of_requests(
         due = rows[(rows["prediction_time"] >= hour) & (rows["prediction_time"] < hour + timedelta(hours=1))]
         for row in due.to_dict("records"):
             request = parse_request(spec, row["request"])
-            values = features_in_force(spec, request, online.read(spec, request))
+            values = features_in_force(spec, request, online.read(spec, [request])[0])
             values |= online.on_demand(spec, request, values)
             for name in names:
                 compared += 1
