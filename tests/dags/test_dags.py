@@ -13,7 +13,12 @@ from airloop.use_cases.catalogue import all_use_cases
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KINDS = ("features", "training", "rollout", "rollback", "override", "push")
-PLATFORM = {"stream_ingest": "ingest", "maintenance": "maintenance", "erasure": "erasure"}
+PLATFORM = {
+    "stream_ingest": "ingest",
+    "maintenance": "maintenance",
+    "erasure": "erasure",
+    "predictions": "predictions",
+}
 
 
 def kind_of(dag) -> str:
@@ -262,14 +267,14 @@ def test_what_is_started_in_an_emergency_is_switched_on(dags):
     by_hand = {dag.dag_id for dag in dags.values() if dag.timetable.__class__.__name__ == "NullTimetable"}
     kinds = ("rollback", "override")
     assert by_hand == {"erasure", *(f"{spec.name}_{kind}" for spec in all_use_cases() for kind in kinds)}
-    for dag_id in by_hand | {"maintenance"}:
+    for dag_id in by_hand | {"maintenance", "predictions"}:
         assert dags[dag_id].is_paused_upon_creation is False
 
 
 def test_switching_a_dag_on_starts_no_run_for_a_time_already_past(dags):
     """Such a run would compete with the one that a person is about to trigger."""
     scheduled = [run for dag in dags.values() if (run := _first_run(dag)) is not None]
-    assert len(scheduled) == 4 * len(all_use_cases()) + len({"stream_ingest", "maintenance"})
+    assert len(scheduled) == 4 * len(all_use_cases()) + len({"stream_ingest", "maintenance", "predictions"})
     for run in scheduled:
         assert run.run_after > datetime.now(UTC)
 

@@ -35,7 +35,7 @@ def test_dags_parse_with_only_the_airflow_group(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     kinds = ("features", "training", "rollout", "rollback", "override", "push")
     wanted = {f"{spec.name}_{kind}" for spec in all_use_cases() for kind in kinds}
-    wanted |= {"stream_ingest", "maintenance", "erasure"}
+    wanted |= {"stream_ingest", "maintenance", "erasure", "predictions"}
     assert set(done.stdout.split()[-len(wanted) :]) == wanted
 
 
