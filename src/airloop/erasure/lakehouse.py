@@ -33,6 +33,7 @@ from airloop.erasure.traces import Traces
 from airloop.jobs import write_whole
 from airloop.lakehouse.catalog import open_catalog
 from airloop.lakehouse.replace import despite_conflicts
+from airloop.prediction_log.record import TABLE as PREDICTIONS
 from airloop.references import ErasureTable, ErasureTrainingSet
 from airloop.settings import Settings
 from airloop.use_cases.spec import Erasure
@@ -52,6 +53,8 @@ def columns_of(table: Table, erasure: Erasure) -> Columns:
         texts += ["payload", "reason"]
     if table.name()[0] == TRAINING:
         texts.append("request")
+    if name == PREDICTIONS:
+        texts += ["entities", "request", "features"]
     named = erasure.tables.get(name, erasure.subject)
     return Columns(
         named=(named,) if named in strings else (),

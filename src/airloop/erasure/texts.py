@@ -28,6 +28,8 @@ def folders(settings: Settings) -> tuple[Path, ...]:
         settings.state_dir / "logs",
         settings.state_dir / "airflow" / "logs",
         settings.scratch_dir,
+        # Predictions that are not in their table yet; masked, a record lands all the same.
+        settings.prediction_spool_dir,
     )
 
 

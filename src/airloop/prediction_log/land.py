@@ -5,16 +5,18 @@
 Belongs here: the table, and taking records from the spool's files into it. Does not belong here: writing
 those files (`spool`).
 
-A record is known by its writer and sequence, which the table has in its rows. So whatever was killed, and
-whenever: what the table has is not taken again, and a file is removed only when the table has all of it.
+The table knows how far each writer has got: the commit that adds rows says so in a property of the table.
+So whatever was killed, and whenever: what was taken is not taken again, and a file is removed only when all
+of it was. (The rows themselves would not tell: an erasure may have removed the last ones.)
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
@@ -33,6 +35,9 @@ from airloop.settings import Settings
 log = logging.getLogger(__name__)
 
 ROWS_AT_ONCE: Final = 50_000
+LANDED: Final = "airloop.predictions.landed"
+"""Property of the table: JSON, by writer the last sequence that was taken. Only writers that have files in
+the spool are kept; one without has nothing that could be taken twice."""
 
 
 def predictions_table(catalog: Catalog) -> Table:
@@ -52,7 +57,8 @@ def land(settings: Settings) -> LandedPredictions:
         table = predictions_table(open_catalog(settings))
         # Before their lines are read: a file that is finished by then has all of its lines.
         found = [(segment, segment.finished) for segment in segments_of(folder)]
-        known = _last_sequences(table, {segment.writer for segment, _ in found})
+        known = dict.fromkeys((segment.writer for segment, _ in found), 0)
+        known |= {k: v for k, v in json.loads(table.properties.get(LANDED, "{}")).items() if k in known}
         rows = damaged = 0
         batch: list[dict[str, Any]] = []
         for segment, finished in found:
@@ -62,9 +68,9 @@ def land(settings: Settings) -> LandedPredictions:
                     continue
                 batch.append(row)
                 if len(batch) >= ROWS_AT_ONCE:
-                    rows += _append(table, batch)
+                    rows += _append(table, batch, known)
                     batch = []
-        rows += _append(table, batch)
+        rows += _append(table, batch, known)
         done = [segment for segment, finished in found if finished]
         for segment in done:
             segment.path.unlink()
@@ -72,18 +78,6 @@ def land(settings: Settings) -> LandedPredictions:
         log.error("%d lines of the spool could not be read and are not in %s", damaged, TABLE)
     log.info("%d predictions landed in %s, %d files of the spool done", rows, TABLE, len(done))
     return LandedPredictions(table=TABLE, rows=rows, files=len(done), damaged_lines=damaged)
-
-
-def _last_sequences(table: Table, writers: Iterable[str]) -> dict[str, int]:
-    """The highest sequence that the table has of each of `writers`; 0 for those that it does not know."""
-    wanted = sorted(writers)
-    if not wanted:
-        return {}
-    listed = ", ".join(f"'{writer}'" for writer in wanted)
-    scan = table.scan(row_filter=f"writer in ({listed})", selected_fields=("writer", "sequence"))
-    highest = scan.to_arrow().group_by("writer").aggregate([("sequence", "max")])
-    pairs = zip(highest["writer"].to_pylist(), highest["sequence_max"].to_pylist(), strict=True)
-    return {**dict.fromkeys(wanted, 0), **dict(pairs)}
 
 
 def _new_rows(segment: Segment, known: dict[str, int]) -> Iterator[dict[str, Any] | None]:
@@ -101,11 +95,17 @@ def _new_rows(segment: Segment, known: dict[str, int]) -> Iterator[dict[str, Any
             yield row
 
 
-def _append(table: Table, rows: Sequence[dict[str, Any]]) -> int:
+def _append(table: Table, rows: Sequence[dict[str, Any]], landed: Mapping[str, int]) -> int:
     if not rows:
         return 0
     arrow = pa.Table.from_pylist(list(rows), schema=ARROW_SCHEMA)
-    despite_conflicts(table, lambda: table.append(arrow))
+
+    def attempt() -> None:
+        with table.transaction() as transaction:
+            transaction.append(arrow)
+            transaction.set_properties({LANDED: json.dumps(landed, sort_keys=True)})
+
+    despite_conflicts(table, attempt)
     return len(arrow)
 
 
