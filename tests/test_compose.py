@@ -20,6 +20,7 @@ import yaml
 
 from airloop.settings import PREFIX, REPOSITORY, Settings
 from airloop.stack.programs import ports, programs
+from serving.model_server.option_files import PROMETHEUS_PATH, read_batching
 from serving.model_server.settings import parse_settings
 
 COMPOSE = REPOSITORY / "docker-compose.yaml"
@@ -155,7 +156,17 @@ def test_what_an_image_copies_is_there_and_not_ignored(path: Path) -> None:
 
 def test_the_model_servers_flags_are_those_of_the_embedded_server() -> None:
     flags = SERVICES["model-server"]["command"]
-    settings = parse_settings(flags)
+    mounted = dict(
+        volume.split(":")[1::-1] for volume in SERVICES["model-server"]["volumes"] if volume.startswith("./")
+    )
+    here = [
+        f"{name}={REPOSITORY / mounted[value]}" if value in mounted else flag
+        for flag in flags
+        for name, _, value in (flag.partition("="),)
+    ]
+    settings = parse_settings(here)
+    assert settings.batching == read_batching(REPOSITORY / "serving" / "batching.config")
+    assert settings.prometheus_path == PROMETHEUS_PATH
     assert (settings.grpc_port, settings.rest_port) == (8500, 8501)
     # Both the jobs, which write the config with its base path, and the server must see it under one path.
     assert settings.model_config_file is not None
