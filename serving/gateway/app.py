@@ -50,9 +50,10 @@ _FAILURES: Final = {
     503: "no features or no champion yet, a server that is down, or too many requests under way",
     504: "the model server took too long",
 }
-_REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
-    status: {"model": problems.ErrorAnswer, "description": _FAILURES[status]} for status in (401, 403)
+_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    status: {"model": problems.ErrorAnswer, "description": text} for status, text in _FAILURES.items()
 }
+_REFUSALS: Final = {status: _RESPONSES[status] for status in (401, 403)}
 _BEARER: Final = HTTPBearer(
     auto_error=False, description="An API key; none is asked for where there are none."
 )
@@ -207,10 +208,7 @@ def _add_use_case(app: FastAPI, use_case: UseCase, predictor: Predictor, access:
             description=described,
             tags=[use_case.name],
             dependencies=[requires(access, Role.PREDICT)],
-            responses={
-                status: {"model": problems.ErrorAnswer, "description": text}
-                for status, text in _FAILURES.items()
-            },
+            responses=_RESPONSES,
             # The body is read by `body_reader`, which has a limit, and checked by the spec's own rules.
             openapi_extra={
                 "requestBody": {
