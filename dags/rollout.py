@@ -1,54 +1,78 @@
-"""`<use_case>_rollout`: a registered candidate earns its place as the champion, or is unloaded."""
+"""`<use_case>_rollout`: a registered candidate earns its traffic step by step, or goes; and the way back."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, AssetOrTimeSchedule, Param, TriggerRule, chain
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import DAG, AssetOrTimeSchedule, Param, TriggerRule, chain, task
 
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import assets
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments, schedule
+from airloop_airflow.rollout import page_unless_rolled_back, stage_task, stages_of
 
 DOC = """
 ### Rollout
 
 Starts when a candidate is registered, once a day for what was missed, and by hand for any `version`. Without
-a version it takes the challenger, or the champion when there is none, which then changes nothing.
+a version it takes the challenger, or the champion when there is none (or it was rolled back once), which then
+changes nothing.
 
 | task | what it does | when it fails |
 |---|---|---|
-| `infra_check` | verifies its signature, loads it, replays recorded requests | the candidate is unloaded |
+| `infra_check` | signature; on a server of its own: requests, latency, memory | the candidate is unloaded |
+| `shadow` | copies of all traffic; no client sees an answer | rolled back, see its report |
+| `canary_<n>` | <n>% of the clients | rolled back, see its report |
+| `approve` | where the spec asks for it: a person says yes | the candidate is unloaded |
 | `promote` | label, audit record, alias `champion` | the candidate is unloaded; the champion keeps serving |
 | `live` | announces the live model | |
+| `watch` | the version before gets copies; the new one must hold | the version before serves again |
+| `nothing_beside` | the first version, or the champion itself: no stages | |
 | `abandon` | only after a failure: unloads the candidate | |
 
-To roll back, trigger it with the earlier `version` and a `reason`.
-Runbook: `docs/runbooks/rollout_failed.md`.
+Every stage looks at error rate, latency, shift of the predictions and missing features beside the champion,
+and at quality as labels come in. It waits in between without a worker. Its report has the numbers; so have
+Slack and the audit log. The first version of a model has nothing beside it and is promoted at once.
+
+To go back: `airflow dags trigger {dag_id} --conf '{"action": "rollback", "reason": "..."}'`. It ends the
+rollout that is under way, or else gives the traffic to the version before, or to `version`.
+
+Runbooks: `docs/runbooks/rollout_failed.md`, `docs/runbooks/candidate_rolled_back.md`.
 """
+AT_ONCE = 4
+"""Runs: going back must not wait for a rollout, nor a newer candidate for an older one. Their jobs see to it
+that one rollout has the traffic."""
 
 
 def build(use_case: UseCase) -> DAG:
     """The rollout DAG of `use_case`."""
+    dag_id = f"{use_case.name}_rollout"
     with DAG(
-        f"{use_case.name}_rollout",
+        dag_id,
         description=f"Challenger to champion: {use_case.description}",
-        doc_md=DOC,
+        doc_md=DOC.replace("{dag_id}", dag_id),
         schedule=AssetOrTimeSchedule(
             timetable=schedule(use_case.schedules.rollout, timedelta(days=1)),
             assets=[assets.candidate(use_case)],
         ),
-        **dag_arguments(use_case, "rollout"),
+        **(dag_arguments(use_case, "rollout") | {"max_active_runs": AT_ONCE}),
         params={
+            "action": Param(
+                "roll_out",
+                enum=["roll_out", "rollback"],
+                title="Action",
+                description="roll a candidate out, or go back to the version before at once",
+            ),
             "version": Param(
                 None,
                 type=["null", "integer"],
                 minimum=1,
                 title="Model version",
-                description="number in the registry; empty for the challenger",
+                description="number in the registry; empty for the challenger, or for the version before",
             ),
             "reason": Param(
                 "",
@@ -56,25 +80,76 @@ def build(use_case: UseCase) -> DAG:
                 title="Reason",
                 description="for the record of what served when; above all when going back",
             ),
+            "bake_minutes": Param(
+                None,
+                type=["null", "number"],
+                minimum=0,
+                title="Bake minutes",
+                description="how long each stage lasts at least; empty for the spec's",
+            ),
         },
     ) as dag:
         asked = {"version": "{{ params.version or '' }}"}
+        who = "{{ dag_run.triggering_user_name or '' }}"
         infra_check = job_task(use_case, "infra_check", "serving.infra_check", asked, multiple_outputs=True)
+        version = infra_check.output["version"]
+        staged = {
+            "version": version,
+            "bake-seconds": "{{ params.bake_minutes * 60 if params.bake_minutes is not none else '' }}",
+        }
+        roll_back = job_task(
+            use_case,
+            "roll_back",
+            "serving.roll_back",
+            {**asked, "reason": "{{ params.reason }}", "who": who},
+            outlets=[assets.live_model(use_case)],
+        )
+
+        @task.branch
+        def action(params: dict[str, str] | None = None) -> str:
+            return "roll_back" if (params or {}).get("action") == "rollback" else "infra_check"
+
+        @task.branch
+        def compare(version: int, champion: int | None) -> str:
+            return "nothing_beside" if champion in (None, version) else "shadow"
+
+        compared = compare(version, infra_check.output["champion"])
+        nothing_beside = EmptyOperator(task_id="nothing_beside")
+        stages = [stage_task(use_case, stage, staged) for stage in stages_of(use_case)]
         promote = job_task(
             use_case,
             "promote",
             "serving.promote",
+            # By template: a dependency on the check would be the one success that promotes.
             {
-                "version": infra_check.output["version"],
+                "version": "{{ ti.xcom_pull(task_ids='infra_check')['version'] }}",
                 "reason": "{{ params.reason }}",
-                "who": "{{ dag_run.triggering_user_name or '' }}",
+                "who": who,
             },
+            trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
         )
         # This leaf fails with them: a run that abandoned its candidate in good order is still a failed run.
         live = EmptyOperator(task_id="live", outlets=[assets.live_model(use_case)])
+        watch = stage_task(use_case, "watch", staged)
         abandon = job_task(use_case, "abandon", "serving.abandon", asked, trigger_rule=TriggerRule.ONE_FAILED)
-        chain(infra_check, promote, [live, abandon])
-        chain(infra_check, abandon)
+        last = stages[-1]
+        if use_case.rollout.approval:
+            last = ApprovalOperator(
+                task_id="approve",
+                subject=f"{use_case.name}: make version {{{{ ti.xcom_pull('infra_check')['version'] }}}} "
+                "the champion?",
+                body="{{ ti.xcom_pull('" + stages[-1].task_id + "')['reason'] }}",
+                fail_on_reject=True,
+                retries=0,
+                on_failure_callback=page_unless_rolled_back,
+            )
+            chain(stages[-1], last)
+        chain(action(), [infra_check, roll_back])
+        chain(infra_check, compared, [stages[0], nothing_beside])
+        chain(*stages)
+        # Of these two one succeeds: a candidate that was superseded in a stage is not promoted either.
+        chain([nothing_beside, last], promote, [live, watch])
+        chain([infra_check, *stages, promote, *([last] if use_case.rollout.approval else [])], abandon)
     return dag
 
 

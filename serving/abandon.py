@@ -1,7 +1,8 @@
-"""Abandoning a candidate: the model server lets it go; the champion is not touched.
+"""Abandoning a candidate: it gets no traffic any more, and the model server lets it go.
 
-Belongs here: the clean-up after a failed rollout. Does not belong here: the registry, where the version and
-its aliases stay for the person who looks into the failure.
+Belongs here: taking a candidate's traffic away, and the clean-up after a failed rollout. Does not belong
+here: the champion, which is not touched, or the registry, where the version and its aliases stay for the
+person who looks into the failure.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 
+from airloop.airflow_run import run_id
 from airloop.jobs import run_job
 from airloop.references import Abandoned
 from airloop.settings import Settings
@@ -19,20 +21,32 @@ from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
 from serving.model_config import exclusive, read_models, served_model, write_models
 from serving.model_server_client import ModelServer
-from serving.rollout import candidate_version, rollout_parser, serve, version_folder
+from serving.rollout import candidate_version, rollout_parser, version_folder
+from serving.routing import changing_routing, write_routing
+from serving.serve import RELOAD_TIMEOUT_SECONDS, serve
+from serving.staged import explanation_file
 
 log = logging.getLogger(__name__)
 
-RELOAD_TIMEOUT_SECONDS = 60.0
+
+def withdraw(settings: Settings, spec: UseCase, version: int) -> None:
+    """Take all traffic from `version` but what it has as the champion, from the next request on."""
+    with changing_routing(settings, spec.model_name) as routing:
+        ended: dict[str, object] = {}
+        if routing.shadow == version or (routing.rollout and routing.rollout.version == version):
+            ended |= {"shadow": None}
+        if routing.split and routing.split.version == version:
+            ended |= {"split": None}
+        if routing.rollout and routing.rollout.version == version:
+            ended |= {"rollout": None}
+        if ended:
+            ended["changed_by"] = run_id()
+            write_routing(settings, spec.model_name, routing.model_copy(update=ended))
 
 
-def abandon(settings: Settings, spec: UseCase, version: int | None) -> Abandoned:
-    """Unload `version` (by default the challenger, else the champion) unless it is the champion.
-
-    Raises `RegistryError` when no version is given and the registry names none.
-    """
+def unload(settings: Settings, spec: UseCase, version: int) -> int | None:
+    """Unload `version` unless it is the champion; which version that is."""
     name = spec.model_name
-    version = candidate_version(settings, spec, version)
     with exclusive(settings), ModelServer.of(settings) as server:
         models = read_models(settings)
         model = served_model(settings, models, name)
@@ -42,8 +56,20 @@ def abandon(settings: Settings, spec: UseCase, version: int | None) -> Abandoned
             write_models(settings, models)
             serve(server, models, timeout=RELOAD_TIMEOUT_SECONDS)
             shutil.rmtree(version_folder(settings, name, version), ignore_errors=True)
+            explanation_file(settings.models_dir, name, version).unlink(missing_ok=True)
             log.info("version %d of model %s is no longer loaded", version, name)
-    return Abandoned(name=name, version=version, live_version=model.champion)
+    return model.champion
+
+
+def abandon(settings: Settings, spec: UseCase, version: int | None) -> Abandoned:
+    """Take `version` (by default the challenger, else the champion) out of service unless it is the champion.
+
+    Raises `RegistryError` when no version is given and the registry names none.
+    """
+    version = candidate_version(settings, spec, version)
+    withdraw(settings, spec, version)
+    champion = unload(settings, spec, version)
+    return Abandoned(name=spec.model_name, version=version, live_version=champion)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

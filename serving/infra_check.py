@@ -1,7 +1,8 @@
-"""Infra check: a candidate loads on the model server beside the champion and answers as training predicted.
+"""Infra check: a candidate loads on a server of its own, answers as training predicted, quickly enough and in
+little enough memory, and then loads beside the champion.
 
-Belongs here: the check. Does not belong here: giving the candidate any traffic (`promote`), or judging how
-good it is (the evaluation gate has done that).
+Belongs here: the check. Does not belong here: giving the candidate any traffic (`stage`, `promote`), or
+judging how good it is (the evaluation gate has done that).
 """
 
 from __future__ import annotations
@@ -10,8 +11,13 @@ import argparse
 import json
 import logging
 import math
+import shutil
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
 
 from airloop import registry
 from airloop.errors import RolloutError
@@ -22,12 +28,16 @@ from airloop.settings import Settings
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
 from serving.model_config import exclusive, read_models, served_model, write_models
-from serving.model_server_client import ModelServer, ModelServerRefused
-from serving.rollout import candidate_version, load_version, rollout_parser, stage_model
+from serving.model_server_client import ModelServer, ModelServerDown, ModelServerLate, ModelServerRefused
+from serving.rollout import candidate_version, rollout_parser, stage_model, version_folder
+from serving.scratch_server import ScratchServer, scratch_server
+from serving.serve import load_version
 
 log = logging.getLogger(__name__)
 
-REPLAY_TIMEOUT_SECONDS = 30.0
+REPLAY_TIMEOUT_SECONDS: Final = 30.0
+TIMED_REQUESTS: Final = 200
+"""Requests of one row, after a tenth as many that are not timed."""
 
 
 def parse_recorded(spec: UseCase, text: str) -> tuple[dict[str, list[InputValue]], tuple[float, ...]]:
@@ -89,35 +99,117 @@ def largest_difference(
     return differences[worst]
 
 
-def infra_check(settings: Settings, spec: UseCase, version: int | None) -> InfraChecked:
-    """Load `version` (by default the challenger, else the champion) and replay its recorded requests.
+def infra_check(
+    settings: Settings, spec: UseCase, version: int | None, *, apart: bool = True
+) -> InfraChecked:
+    """Check `version` (by default the challenger, else the champion) apart, then load it on the model server.
 
-    Leaves it loaded and in the model config, without a label. Raises `RegistryError` when there is no such
-    version or its artifacts are not as they were signed, `RolloutError` when it does not load or answers
-    differently; the config file is then as before.
+    Without `apart` it has no server of its own first, and its latency and memory are not measured. Leaves it
+    loaded and in the model config, without a label. A version that serves already was checked
+    then. Raises `RegistryError` when there is no such version or its artifacts are not as they were signed,
+    `RolloutError` when it does not load, answers differently, or is too slow or too large; what the model
+    server serves is then as before.
     """
     name = spec.model_name
     version = candidate_version(settings, spec, version)
+    was_there = version_folder(settings, name, version).exists()
+    columns, recorded = parse_recorded(spec, stage_model(settings, name, version))
+    checked = InfraChecked(
+        name=name,
+        version=version,
+        champion=served_model(settings, read_models(settings), name).champion,
+        requests_replayed=len(recorded),
+        largest_difference=0.0,
+    )
+    if apart and version != checked.champion:
+        try:
+            with scratch_server(
+                settings, name, version, timeout=spec.rollout.load_timeout_seconds
+            ) as scratch:
+                checked = _checked_apart(spec, scratch, checked, columns, recorded)
+        except BaseException:
+            if not was_there:
+                shutil.rmtree(version_folder(settings, name, version), ignore_errors=True)
+            raise
     with exclusive(settings), ModelServer.of(settings) as server:
-        columns, recorded = parse_recorded(spec, stage_model(settings, name, version))
         models = read_models(settings)
         models[name] = served_model(settings, models, name).with_version(version)
         load_version(server, models, name, version, timeout=spec.rollout.load_timeout_seconds)
-        try:
-            answer = server.predict(spec, columns, version=version, timeout=REPLAY_TIMEOUT_SECONDS)
-        except ModelServerRefused as refusal:
-            raise RolloutError(
-                expected=f"version {version} of model {name} to answer its recorded requests",
-                found=str(refusal),
-                next_step="check that the model's serving signature has the spec's inputs",
-            ) from None
-        limit = spec.rollout.max_absolute_difference
-        difference = largest_difference(columns, recorded, answer.probability, limit)
+        difference = _replayed(spec, server, version, columns, recorded)
         write_models(settings, models)
     log.info("version %d of model %s answers as training predicted", version, name)
-    return InfraChecked(
-        name=name, version=version, requests_replayed=len(recorded), largest_difference=difference
+    return checked.model_copy(update={"largest_difference": max(difference, checked.largest_difference)})
+
+
+def _checked_apart(
+    spec: UseCase,
+    scratch: ScratchServer,
+    checked: InfraChecked,
+    columns: Mapping[str, Sequence[InputValue]],
+    recorded: Sequence[float],
+) -> InfraChecked:
+    version = checked.version
+    difference = _replayed(spec, scratch.client, version, columns, recorded)
+    p99 = _single_row_p99(spec, scratch.client, version, columns)
+    memory = scratch.memory_mebibytes()
+    limits = spec.rollout
+    if p99 * 1000 > limits.max_single_row_p99_milliseconds:
+        raise RolloutError(
+            expected=f"a row answered within {limits.max_single_row_p99_milliseconds:g} ms (99th percentile)",
+            found=f"{p99 * 1000:.1f} ms, with the server to itself",
+            next_step="train a smaller model, or allow more in the spec; the champion keeps serving",
+        )
+    if memory is not None and memory > limits.max_memory_mebibytes:
+        raise RolloutError(
+            expected=f"a model server of at most {limits.max_memory_mebibytes:g} MiB",
+            found=f"{memory:.0f} MiB, with this version alone",
+            next_step="train a smaller model, or allow more in the spec; the champion keeps serving",
+        )
+    return checked.model_copy(
+        update={
+            "largest_difference": difference,
+            "single_row_p99_seconds": round(p99, 6),
+            "memory_mebibytes": None if memory is None else round(memory, 1),
+        }
     )
+
+
+def _replayed(
+    spec: UseCase,
+    server: ModelServer,
+    version: int,
+    columns: Mapping[str, Sequence[InputValue]],
+    recorded: Sequence[float],
+) -> float:
+    try:
+        answer = server.predict(spec, columns, version=version, timeout=REPLAY_TIMEOUT_SECONDS)
+    except ModelServerRefused as refusal:
+        raise RolloutError(
+            expected=f"version {version} of model {spec.model_name} to answer its recorded requests",
+            found=str(refusal),
+            next_step="check that the model's serving signature has the spec's inputs",
+        ) from None
+    except (ModelServerDown, ModelServerLate) as error:
+        raise RolloutError(
+            expected=f"version {version} of model {spec.model_name} to answer its recorded requests",
+            found=str(error),
+            next_step="read the model server's log: the version may have ended it, or be far too slow",
+        ) from None
+    return largest_difference(columns, recorded, answer.probability, spec.rollout.max_absolute_difference)
+
+
+def _single_row_p99(
+    spec: UseCase, server: ModelServer, version: int, columns: Mapping[str, Sequence[InputValue]]
+) -> float:
+    """99th percentile of the seconds that one row takes, asked one after the other."""
+    rows = len(next(iter(columns.values())))
+    seconds = []
+    for number in range(TIMED_REQUESTS + TIMED_REQUESTS // 10):
+        row = {name: [values[number % rows]] for name, values in columns.items()}
+        begun = time.perf_counter()
+        server.predict(spec, row, version=version, timeout=REPLAY_TIMEOUT_SECONDS)
+        seconds.append(time.perf_counter() - begun)
+    return float(np.quantile(seconds[TIMED_REQUESTS // 10 :], 0.99))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -55,6 +55,13 @@ class ServedModel:
             labels[PREVIOUS] = self.champion
         return ServedModel(self.name, self.base_path, self.versions | {version}, labels)
 
+    def back_to(self, version: int) -> ServedModel:
+        """With `version` as champion in place of one that is given up, and no way back to that one."""
+        labels = {CHAMPION: version}
+        if self.previous not in (None, version):
+            labels[PREVIOUS] = self.labels[PREVIOUS]
+        return ServedModel(self.name, self.base_path, self.versions | {version}, labels)
+
     def without(self, version: int) -> ServedModel:
         """Without `version` and its labels; the champion stays whatever is asked."""
         if version == self.champion:

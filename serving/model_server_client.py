@@ -7,7 +7,7 @@ here: what to serve (`model_config`), or what an answer means to a client of the
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -30,6 +30,7 @@ from serving.tf_serving_api import (
     PredictionServiceStub,
     PredictRequest,
     ReloadConfigRequest,
+    SignatureDefMap,
     TensorProto,
 )
 
@@ -157,15 +158,46 @@ class ModelServer:
         *,
         version: int | str,
         timeout: float,
-        metadata: Sequence[tuple[str, str]] = (),
+        inputs: Container[str] | None = None,
     ) -> Prediction:
         """Probabilities for `columns` (one value per row for every model input), in `timeout` seconds.
 
-        `version` is a number, or a label; `metadata` goes with the call, such as its trace.
+        `version` is a number, or a label; `inputs` are those that it takes, if not all of the spec's.
         """
-        request = predict_request(use_case, columns, version=version)
-        answer = self._call(self._predictions.Predict, request, timeout, metadata)
-        return Prediction(answer.model_spec.version.value, _floats(answer.outputs[OUTPUT]))
+        request = predict_request(use_case, columns, version=version, inputs=inputs)
+        return self.answer(request, timeout=timeout)
+
+    def answer(
+        self, request: PredictRequest, *, timeout: float, metadata: Sequence[tuple[str, str]] = ()
+    ) -> Prediction:
+        """The answer to a message that `predict_request` made."""
+        return _prediction(self._call(self._predictions.Predict, request, timeout, metadata))
+
+    def answer_later(
+        self, request: PredictRequest, done: Callable[[Prediction | Exception], None], *, timeout: float
+    ) -> None:
+        """Have `done` called, by a thread of gRPC's, with what `answer` would return or raise."""
+        call = self._predictions.Predict.future(request, timeout=timeout)
+
+        def finished(call: Any) -> None:
+            try:
+                found: Prediction | Exception = _prediction(call.result())
+            except grpc.RpcError as error:
+                found = self._failure(error, timeout)
+            except grpc.FutureCancelledError:
+                found = ModelServerLate(f"no answer from {self.address}: the call was cancelled")
+            done(found)
+
+        call.add_done_callback(finished)
+
+    def inputs(self, name: str, version: int | str, *, timeout: float = 5.0) -> frozenset[str]:
+        """The names of the inputs that `version` (a number or a label) of model `name` takes."""
+        request = GetModelMetadataRequest(metadata_field=["signature_def"])
+        request.model_spec.name = name
+        _set_version(request.model_spec, version)
+        answer = self._call(self._predictions.GetModelMetadata, request, timeout)
+        signatures = SignatureDefMap.FromString(answer.metadata["signature_def"].value)
+        return frozenset(signatures.signature_def[SIGNATURE].inputs)
 
     def states(self, name: str, *, timeout: float = 5.0) -> dict[int, VersionState]:
         """The state of every version of model `name` that the server knows; empty when it knows none."""
@@ -211,28 +243,47 @@ class ModelServer:
         try:
             return method(request, timeout=timeout, metadata=metadata or None)
         except grpc.RpcError as error:
-            code, details = error.code(), error.details() or ""
-            if code in _DOWN:
-                raise ModelServerDown(f"no model server at {self.address}: {details}") from None
-            if code in _LATE:
-                raise ModelServerLate(f"no answer from {self.address} in {timeout} s") from None
-            raise ModelServerRefused(code.name, details) from None
+            raise self._failure(error, timeout) from None
+
+    def _failure(self, error: grpc.RpcError, timeout: float) -> Exception:
+        code, details = error.code(), error.details() or ""
+        if code in _DOWN:
+            return ModelServerDown(f"no model server at {self.address}: {details}")
+        if code in _LATE:
+            return ModelServerLate(f"no answer from {self.address} in {timeout} s")
+        return ModelServerRefused(code.name, details)
 
 
 def predict_request(
-    use_case: UseCase, columns: Mapping[str, Sequence[InputValue]], *, version: int | str
+    use_case: UseCase,
+    columns: Mapping[str, Sequence[InputValue]],
+    *,
+    version: int | str,
+    inputs: Container[str] | None = None,
 ) -> PredictRequest:
-    """The message that asks `version` (a number or a label) for the probability of every row."""
+    """The message that asks `version` (a number or a label) for the probability of every row.
+
+    `inputs` are the names of those that the version takes, where it is not all of the spec's.
+    """
     request = PredictRequest(output_filter=[OUTPUT])
     request.model_spec.name = use_case.model_name
     request.model_spec.signature_name = SIGNATURE
-    if isinstance(version, str):
-        request.model_spec.version_label = version
-    else:
-        request.model_spec.version.value = version
+    _set_version(request.model_spec, version)
     for item in use_case.inputs:
-        request.inputs[item.name].CopyFrom(_tensor(item.type, columns[item.name]))
+        if inputs is None or item.name in inputs:
+            request.inputs[item.name].CopyFrom(_tensor(item.type, columns[item.name]))
     return request
+
+
+def _set_version(spec: Any, version: int | str) -> None:
+    if isinstance(version, str):
+        spec.version_label = version
+    else:
+        spec.version.value = version
+
+
+def _prediction(answer: Any) -> Prediction:
+    return Prediction(answer.model_spec.version.value, _floats(answer.outputs[OUTPUT]))
 
 
 def _tensor(kind: str, values: Sequence[InputValue]) -> TensorProto:

@@ -3,8 +3,8 @@
 Belongs here: the order of the steps. Does not belong here: any check of the candidate (`infra_check`).
 
 Each step leaves a state that serves, and repeating the job finishes what an earlier run began: the label on
-the model server, then the record of what serves, then the config file, then the registry's aliases, then the
-versions that are superseded.
+the model server, then the record of what serves, then the config file, then the end of the canary's share,
+then the registry's aliases, then the versions that are superseded.
 """
 
 from __future__ import annotations
@@ -28,20 +28,30 @@ from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
 from serving.model_config import ServedModel, exclusive, read_models, served_model, write_models
 from serving.model_server_client import AVAILABLE, CHAMPION, ModelServer
-from serving.rollout import rollout_parser, serve
+from serving.rollout import rollout_parser
+from serving.routing import changing_routing, write_routing
+from serving.serve import RELOAD_TIMEOUT_SECONDS, serve
 
 log = logging.getLogger(__name__)
 
-RELOAD_TIMEOUT_SECONDS = 60.0
 PROBE_TIMEOUT_SECONDS = 10.0
 
 
-def promote(settings: Settings, spec: UseCase, version: int, *, reason: str = "", who: str = "") -> LiveModel:
+def promote(
+    settings: Settings,
+    spec: UseCase,
+    version: int,
+    *,
+    reason: str = "",
+    who: str = "",
+    giving_up: bool = False,
+) -> LiveModel:
     """Make `version` the champion; the champion before it stays loaded, older versions leave.
 
-    `reason` and `who` go on record (`airloop.serving_history`). Raises `RegistryError` when the registry has
-    no such version, `RolloutError` when it has not passed its infra check, is not available, or does not
-    answer as champion, `AuditLogError` when the record was tampered with; what served before then still does.
+    When that one is given up, nothing leads back to it. `reason` and `who` go on record
+    (`airloop.serving_history`). Raises `RegistryError` when the registry has no such version, `RolloutError`
+    when it has not passed its infra check, is not available, or does not answer as champion, `AuditLogError`
+    when the record was tampered with; what served before then still does.
     """
     name = spec.model_name
     facts = _facts(settings, name, version)
@@ -50,7 +60,8 @@ def promote(settings: Settings, spec: UseCase, version: int, *, reason: str = ""
         model = served_model(settings, models, name)
         _require_checked(server, model, version)
         recorded_champion(settings, spec.name)  # A change that cannot be put on record is not made.
-        promoted = {**models, name: model.with_champion(version)}
+        with_champion = model.back_to(version) if giving_up else model.with_champion(version)
+        promoted = {**models, name: with_champion}
         serve(server, promoted, timeout=RELOAD_TIMEOUT_SECONDS)
         try:
             _require_champion_answers(server, spec, version)
@@ -67,6 +78,11 @@ def promote(settings: Settings, spec: UseCase, version: int, *, reason: str = ""
             who=who,
         )
         write_models(settings, promoted)
+        with changing_routing(settings, name) as routing:
+            if (routing.split is not None and routing.split.experiment is None) or routing.shadow is not None:
+                kept_split = routing.split if routing.split and routing.split.experiment else None
+                ended = {"shadow": None, "split": kept_split, "changed_by": run_id()}
+                write_routing(settings, name, routing.model_copy(update=ended))
         _set_aliases(settings, name, version)
         kept = promoted[name].without_superseded()
         if kept != promoted[name]:

@@ -38,7 +38,7 @@ def _only_the_folder_of_tensorflow() -> Iterator[None]:
 with _only_the_folder_of_tensorflow():
     from tensorflow.core.framework.tensor_pb2 import TensorProto
     from tensorflow.core.framework.types_pb2 import DT_FLOAT, DT_INT64, DT_STRING
-    from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest
+    from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest, SignatureDefMap
     from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, ModelVersionStatus
     from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
     from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceStub
@@ -59,5 +59,6 @@ __all__ = [
     "PredictResponse",
     "PredictionServiceStub",
     "ReloadConfigRequest",
+    "SignatureDefMap",
     "TensorProto",
 ]

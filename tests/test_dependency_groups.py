@@ -62,7 +62,10 @@ NEEDS = {
         # MLflow's server, on PostgreSQL.
         *("mlflow.server.fastapi_app", "psycopg2"),
     ),
-    "serving": ("serving", "feature_repo.online", REDIS, "airloop.registry", "airloop.use_cases"),
+    "serving": (
+        *("serving", "feature_repo.online", REDIS, "airloop.registry", "airloop.use_cases"),
+        *("airloop.prediction_log", "airloop.training.explain"),
+    ),
 }
 LACKS = {
     "spark": ("tensorflow", "airflow", "pytest"),

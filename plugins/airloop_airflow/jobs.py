@@ -94,6 +94,10 @@ class JobOperator(BaseOperator):
 
         Raises `AirflowFailException` for a failure that a retry cannot mend, else `AirflowException`.
         """
+        return self.run_job(context)
+
+    def run_job(self, context: Any) -> dict[str, Any] | list[Any]:
+        """As `execute`, for operators that run their job more than once."""
         settings = load_settings()
         instance = context["ti"]
         parts = [instance.dag_id, instance.run_id, instance.task_id]

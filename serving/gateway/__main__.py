@@ -56,14 +56,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger(__name__).error("%s: %s", type(error).__name__, error)
         return EXIT_PERMANENT
     features = OnlineFeatures(functools.partial(_open_store, flags.store, settings))
-    with model_server, closing(Spool(settings.prediction_spool_dir)) as spool:
+    with (
+        model_server,
+        closing(Spool(settings.prediction_spool_dir)) as spool,
+        closing(Spool(settings.outcome_spool_dir)) as outcomes,
+    ):
         app = create_app(
             use_cases,
             features,
             model_server,
             predict_timeout=flags.predict_timeout,
             access=access,
+            models_dir=settings.models_dir,
             spool=spool,
+            outcomes=outcomes,
         )
         uvicorn.run(
             app,

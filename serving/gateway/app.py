@@ -7,6 +7,7 @@ or the process (`__main__`).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, FastAPI, Request, Response, Security
@@ -20,8 +21,9 @@ from starlette.types import Receive, Scope, Send
 from airloop.prediction_log.spool import Spool
 from airloop.prediction_request import BATCH_FIELD, example_body, request_model
 from airloop.use_cases.spec import UseCase
-from serving.gateway import problems
+from serving.gateway import feedback, problems
 from serving.gateway.access import Access, NotAllowed, Role, Unknown
+from serving.gateway.explanations import Contribution, Explanations
 from serving.gateway.online_features import OnlineFeatures
 from serving.gateway.prediction import (
     MOST_INSTANCES,
@@ -32,6 +34,7 @@ from serving.gateway.prediction import (
 )
 from serving.gateway.request_context import Metrics, RequestContext, caller_of, name_caller
 from serving.model_server_client import ModelServer
+from serving.routing import LiveRouting, Routing, routing_file
 
 BODY_LIMIT_BYTES: Final = 64 * 1024
 BATCH_BODY_LIMIT_BYTES: Final = 1024 * 1024
@@ -46,7 +49,7 @@ _FAILURES: Final = {
     403: "an API key without the role",
     413: "the body is too long",
     422: "a field is missing, unknown, or not of its type",
-    502: "the champion does not take the inputs of the spec",
+    502: "the champion does not take the inputs of the spec, or answers no number",
     503: "no features or no champion yet, a server that is down, or too many requests under way",
     504: "the model server took too long",
 }
@@ -54,6 +57,10 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": problems.ErrorAnswer, "description": text} for status, text in _FAILURES.items()
 }
 _REFUSALS: Final = {status: _RESPONSES[status] for status in (401, 403)}
+_FEEDBACK_RESPONSES: Final = {
+    **{status: _RESPONSES[status] for status in (400, 401, 403, 413, 422)},
+    503: {"model": problems.ErrorAnswer, "description": "it could not be put on the disk, or is too much"},
+}
 _BEARER: Final = HTTPBearer(
     auto_error=False, description="An API key; none is asked for where there are none."
 )
@@ -79,7 +86,23 @@ class Serving(BaseModel):
     description: str
     label: str
     model: ModelVersion | None
+    routing: Routing
+    """What other versions get: copies, or a share of the clients."""
     lacking: list[problems.Fault]
+
+
+class ExplanationAnswer(BaseModel):
+    """A prediction of the champion and what each input did to it."""
+
+    request_id: str
+    use_case: str
+    model: ModelVersion
+    prediction: dict[str, float]
+    """Probability, by the label's name."""
+    base_log_odds: float
+    """The log-odds of what is usual; with the contributions, it adds up to the prediction's."""
+    contributions: list[Contribution]
+    """The largest first."""
 
 
 def create_app(
@@ -89,19 +112,33 @@ def create_app(
     *,
     predict_timeout: float,
     access: Access,
+    models_dir: Path,
     spool: Spool | None = None,
+    outcomes: Spool | None = None,
     most_in_flight: int = 64,
 ) -> FastAPI:
     """The gateway over `use_cases`; starts whatever else is there yet.
 
     `predict_timeout` is the most seconds that the model server may take; of more requests than
     `most_in_flight` under way at a time, those that came last are refused. `access` knows the API keys;
-    `spool` keeps each prediction, if given.
+    `models_dir` has what is routed where, and what explanations compare with; `spool` keeps each prediction
+    and `outcomes` what becomes of them, if given.
     """
     metrics = Metrics()
     if spool is not None:
         metrics.lost.set_function(lambda: spool.lost)
-    predictor = Predictor(features, model_server, metrics, timeout=predict_timeout, spool=spool)
+    predictor = Predictor(
+        features,
+        model_server,
+        metrics,
+        timeout=predict_timeout,
+        routing={
+            use_case.name: LiveRouting(routing_file(models_dir, use_case.model_name))
+            for use_case in use_cases
+        },
+        spool=spool,
+    )
+    explanations = Explanations(models_dir, model_server)
     app = FastAPI(title="Airloop gateway", version="1", description=DESCRIPTION, redoc_url=None)
 
     async def shed(scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,7 +150,8 @@ def create_app(
     app.add_exception_handler(HTTPException, problems.answer_http_exception)
     app.add_exception_handler(Exception, problems.answer_defect)
     for use_case in use_cases:
-        _add_use_case(app, use_case, predictor, access)
+        _add_use_case(app, use_case, predictor, access, explanations)
+        _add_feedback(app, use_case, outcomes, access, metrics)
     _add_operations(app, use_cases, predictor, metrics, access)
     return app
 
@@ -152,7 +190,9 @@ def body_reader(limit: int) -> Callable[[Request], Awaitable[bytes]]:
     return read_body
 
 
-def _add_use_case(app: FastAPI, use_case: UseCase, predictor: Predictor, access: Access) -> None:
+def _add_use_case(
+    app: FastAPI, use_case: UseCase, predictor: Predictor, access: Access, explanations: Explanations
+) -> None:
     # Plain functions: FastAPI runs them in its thread pool, and both stores are waited for in them.
     def predict(
         request: Request, body: Annotated[bytes, Depends(body_reader(BODY_LIMIT_BYTES))]
@@ -164,6 +204,23 @@ def _add_use_case(app: FastAPI, use_case: UseCase, predictor: Predictor, access:
     ) -> BatchAnswer:
         return predictor.predict_batch(use_case, body, caller_of(request.scope))
 
+    def explain(
+        request: Request, body: Annotated[bytes, Depends(body_reader(BODY_LIMIT_BYTES))]
+    ) -> ExplanationAnswer:
+        _, columns = predictor.question(use_case, body)
+        version = predictor.champion(use_case)
+        if version is None:
+            raise problems.no_champion(use_case)
+        found = explanations.explain(use_case, version, columns)
+        return ExplanationAnswer(
+            request_id=caller_of(request.scope).request_id,
+            use_case=use_case.name,
+            model=ModelVersion(name=use_case.model_name, version=version),
+            prediction={use_case.label.name: found.probability},
+            base_log_odds=found.base_log_odds,
+            contributions=found.contributions,
+        )
+
     def serving() -> Serving:
         lacking = predictor.lacking(use_case)
         version = None if lacking else predictor.champion(use_case)
@@ -173,6 +230,7 @@ def _add_use_case(app: FastAPI, use_case: UseCase, predictor: Predictor, access:
             description=use_case.description,
             label=use_case.label.name,
             model=model,
+            routing=predictor.routing(use_case),
             lacking=lacking,
         )
 
@@ -195,6 +253,15 @@ def _add_use_case(app: FastAPI, use_case: UseCase, predictor: Predictor, access:
             f"Predicts {label}, for up to {MOST_INSTANCES} instances by one version, all or none.",
             batch_schema,
             {BATCH_FIELD: [example, example]},
+        ),
+        (
+            "explain",
+            explain,
+            ExplanationAnswer,
+            f"What each input adds to the champion's prediction of {label}, or takes from it, in log-odds: "
+            "Shapley values, as in the model card.",
+            schema,
+            example,
         ),
     ]
     for name, endpoint, answer, described, body_schema, body_example in routes:
@@ -227,6 +294,39 @@ def _add_use_case(app: FastAPI, use_case: UseCase, predictor: Predictor, access:
         tags=[use_case.name],
         dependencies=[requires(access, Role.OPERATE)],
         responses=_REFUSALS,
+    )
+
+
+def _add_feedback(
+    app: FastAPI, use_case: UseCase, outcomes: Spool | None, access: Access, metrics: Metrics
+) -> None:
+    def tell(
+        request: Request, body: Annotated[bytes, Depends(body_reader(BODY_LIMIT_BYTES))]
+    ) -> feedback.Kept:
+        return feedback.keep(use_case, body, caller_of(request.scope), outcomes, metrics)
+
+    schema = feedback.Feedback.model_json_schema(ref_template="#/components/schemas/{model}")
+    definitions = schema.pop("$defs")
+    schema["properties"]["outcomes"]["items"] = definitions["Outcome"]
+    app.add_api_route(
+        f"/v1/{use_case.name}/feedback",
+        tell,
+        methods=["POST"],
+        response_model=feedback.Kept,
+        status_code=202,
+        operation_id=f"{use_case.name}_feedback",
+        summary="What became of predictions",
+        description="Tells outcomes of predictions, all or none. An answer means that they are kept. What is "
+        "told again replaces what was told before.",
+        tags=[use_case.name],
+        dependencies=[requires(access, Role.FEEDBACK)],
+        responses=_FEEDBACK_RESPONSES,
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": schema, "example": feedback.EXAMPLE}},
+            }
+        },
     )
 
 

@@ -9,6 +9,7 @@ would be answered.)
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from circuitbreaker import CircuitBreaker
@@ -29,12 +30,28 @@ class Circuit:
 
     def __init__(self, server: str, failures: tuple[type[Exception], ...]) -> None:
         self.server = server
+        self._failures = failures
         self._breaker = CircuitBreaker(
             failure_threshold=FAILURES_IN_A_ROW,
             recovery_timeout=OPEN_SECONDS,
             expected_exception=failures,
             name=server,
         )
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a call would be refused now."""
+        return bool(self._breaker.opened)
+
+    def count(self, error: Exception | None) -> None:
+        """Count a call that was made elsewhere, and failed with `error` if there is one."""
+
+        def ended() -> None:
+            if error is not None:
+                raise error
+
+        with suppress(CircuitOpen, *self._failures):
+            self.call(ended)
 
     def call(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """What `function` returns; raises `CircuitOpen` without calling it, or what it raises.

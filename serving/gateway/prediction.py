@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 from pydantic import BaseModel
 
+from airloop.prediction_log import variants
 from airloop.prediction_log.record import PredictionRecord
 from airloop.prediction_log.spool import Spool
 from airloop.prediction_request import (
@@ -29,17 +30,19 @@ from airloop.prediction_request import (
 )
 from airloop.use_cases.spec import UseCase
 from serving.gateway import problems
+from serving.gateway.attempts import Attempt, Columns, NotFinite, Versions, error_of
 from serving.gateway.circuit import Circuit, CircuitOpen
 from serving.gateway.online_features import FeatureStoreDown, NoFeatureService, OnlineFeatures
 from serving.gateway.request_context import Caller, Metrics
+from serving.gateway.versions import choose
 from serving.model_server_client import (
     CHAMPION,
     ModelServer,
     ModelServerDown,
     ModelServerLate,
     ModelServerRefused,
-    Prediction,
 )
+from serving.routing import LiveRouting, Routing
 
 MOST_INSTANCES: Final = 256
 """Requests of a batch."""
@@ -74,6 +77,8 @@ class PredictionAnswer(InstanceAnswer):
     request_id: str
     use_case: str
     model: ModelVersion
+    variant: str
+    """Why this version answered: `champion`, or what a rollout or an experiment gave the client."""
 
 
 class BatchAnswer(BaseModel):
@@ -82,21 +87,36 @@ class BatchAnswer(BaseModel):
     request_id: str
     use_case: str
     model: ModelVersion
+    variant: str
     predictions: list[InstanceAnswer]
 
 
 @dataclass(frozen=True)
-class _Predicted:
+class _Question:
+    """Requests, and everything that any version is given to answer them."""
+
+    use_case: UseCase
+    requests: Sequence[PredictionRequest]
+    features: Sequence[dict[str, FeatureScalar]]
+    """Of each request, those in force."""
+    columns: Columns
+    caller: Caller
+    unit: str | None
+    begun: float
+    """When it was asked, by `time.perf_counter`."""
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """A client's answer."""
+
     version: int
+    variant: str
     instances: list[InstanceAnswer]
 
 
 class Predictor:
-    """Makes predictions; threads may share it.
-
-    A server that keeps failing is not asked for a moment (`Circuit`): waiting for it would take the threads
-    that could tell clients so.
-    """
+    """Makes predictions; threads may share it."""
 
     def __init__(
         self,
@@ -105,69 +125,81 @@ class Predictor:
         metrics: Metrics,
         *,
         timeout: float,
+        routing: Mapping[str, LiveRouting],
         spool: Spool | None = None,
     ) -> None:
         self._features = features
         self._model_server = model_server
         self._metrics = metrics
         self._timeout = timeout
+        self._routing = routing
         self._spool = spool
-        self._model_circuit = Circuit("model server", (ModelServerDown, ModelServerLate))
+        self._versions = Versions(model_server, timeout=timeout)
         self._feature_circuit = Circuit("feature store", (FeatureStoreDown,))
 
     def predict(self, use_case: UseCase, body: bytes, caller: Caller) -> PredictionAnswer:
-        """The champion's answer to a request body; raises `Problem` for every foreseen failure.
+        """The answer to a request body; raises `Problem` for every foreseen failure.
 
         Blocks for the feature store and the model server: call it in a thread.
         """
         begun = time.perf_counter()
         request = _parsed(lambda: parse_request(use_case, body))
-        made = self._made(use_case, [request], caller)
-        answer = PredictionAnswer(
+        made = self._answered(use_case, [request], caller, begun)
+        return PredictionAnswer(
             request_id=caller.request_id,
             use_case=use_case.name,
             model=ModelVersion(name=use_case.model_name, version=made.version),
+            variant=made.variant,
             **dict(made.instances[0]),
         )
-        self._record(use_case, [request], made, caller, begun)
-        return answer
 
     def predict_batch(self, use_case: UseCase, body: bytes, caller: Caller) -> BatchAnswer:
-        """The champion's answers to a batch's body, all or none; as `predict` otherwise."""
+        """The answers to a batch's body, all or none, all by one version; as `predict` otherwise."""
         begun = time.perf_counter()
         requests = _parsed(lambda: parse_batch(use_case, body, MOST_INSTANCES))
-        made = self._made(use_case, requests, caller)
-        self._record(use_case, requests, made, caller, begun)
+        made = self._answered(use_case, requests, caller, begun)
         return BatchAnswer(
             request_id=caller.request_id,
             use_case=use_case.name,
             model=ModelVersion(name=use_case.model_name, version=made.version),
+            variant=made.variant,
             predictions=made.instances,
         )
 
-    def _made(self, use_case: UseCase, requests: Sequence[PredictionRequest], caller: Caller) -> _Predicted:
+    def question(self, use_case: UseCase, body: bytes) -> tuple[PredictionRequest, Columns]:
+        """The request in a body and the champion's inputs for it, one row; raises `Problem`."""
+        request = _parsed(lambda: parse_request(use_case, body))
+        return request, _columns(use_case, [request], self._in_force(use_case, [request]))
+
+    def _answered(
+        self, use_case: UseCase, requests: Sequence[PredictionRequest], caller: Caller, begun: float
+    ) -> _Answered:
         in_force = self._in_force(use_case, requests)
-        rows = [
-            assemble_inputs(use_case, request, features)
-            for request, features in zip(requests, in_force, strict=True)
-        ]
-        columns = {item.name: [row[item.name] for row in rows] for item in use_case.inputs}
-        with self._metrics.model.labels(use_case.name).time():
-            prediction = self._ask(use_case, columns, caller)
-        instances = [
-            InstanceAnswer(
-                prediction={use_case.label.name: probability},
-                prediction_time=request.prediction_time,
-                features={
-                    item.name: features[item.name] for item in use_case.inputs if item.request_field is None
-                },
-                missing_features=list(missing_features(use_case, features)),
-            )
-            for request, features, probability in zip(requests, in_force, prediction.probability, strict=True)
-        ]
-        for instance in instances:
-            self._metrics.count_prediction(use_case.name, prediction.version, instance.missing_features)
-        return _Predicted(prediction.version, instances)
+        choice = choose(self.routing(use_case), use_case, requests, caller.request_id)
+        question = _Question(
+            use_case=use_case,
+            requests=requests,
+            features=in_force,
+            columns=_columns(use_case, requests, in_force),
+            caller=caller,
+            unit=choice.unit,
+            begun=begun,
+        )
+        variant, attempt = choice.variant, None
+        if isinstance(choice.version, int):
+            with self._metrics.model.labels(use_case.name).time():
+                attempt = self._versions.candidate(use_case, choice.version, question.columns, caller.trace)
+            if attempt is None or attempt.error is not None:
+                if attempt is not None:
+                    self._record(question, variant, attempt)
+                variant, attempt = variants.FALLBACK, None
+        if attempt is None:
+            attempt = self._champion(question, variant)
+        self._record(question, variant, attempt)
+        if choice.shadow is not None and variant in (variants.CHAMPION, variants.CONTROL):
+            self._copy(question, choice.shadow)
+        instances = _instances(question, attempt, self._versions.inputs(use_case, attempt.version))
+        return _Answered(attempt.version, variant, instances)
 
     def _in_force(
         self, use_case: UseCase, requests: Sequence[PredictionRequest]
@@ -188,62 +220,81 @@ class Predictor:
             raise problems.circuit_open(self._feature_circuit.server) from None
         return found
 
-    def _ask(
-        self, use_case: UseCase, columns: dict[str, list[str | float | int]], caller: Caller
-    ) -> Prediction:
-        def ask() -> Prediction:
-            return self._model_server.predict(
-                use_case, columns, version=CHAMPION, timeout=self._timeout, metadata=caller.trace
-            )
-
+    def _champion(self, question: _Question, variant: str) -> Attempt:
+        use_case, begun = question.use_case, time.perf_counter()
         try:
-            return self._model_circuit.call(ask)
-        except ModelServerDown as error:
-            raise problems.model_server_down(str(error)) from None
-        except ModelServerLate as error:
-            raise problems.model_server_late(str(error)) from None
-        except CircuitOpen:
-            raise problems.circuit_open(self._model_circuit.server) from None
-        except ModelServerRefused as error:
+            with self._metrics.model.labels(use_case.name).time():
+                return self._versions.champion(use_case, CHAMPION, question.columns, question.caller.trace)
+        except CircuitOpen as error:
+            raise problems.circuit_open(str(error)) from None
+        except (ModelServerDown, ModelServerLate, ModelServerRefused, NotFinite) as error:
+            # Which version it would have been is not known.
+            failed = Attempt(0, None, error_of(error), time.perf_counter() - begun)
+            self._record(question, variant, failed)
+            match error:
+                case ModelServerDown():
+                    raise problems.model_server_down(str(error)) from None
+                case ModelServerLate():
+                    raise problems.model_server_late(str(error)) from None
+                case NotFinite():
+                    raise problems.not_finite(str(error)) from None
             if self.champion(use_case) is None:
                 raise problems.no_champion(use_case) from None
             raise problems.model_server_refused(str(error)) from None
 
-    def _record(
-        self,
-        use_case: UseCase,
-        requests: Sequence[PredictionRequest],
-        made: _Predicted,
-        caller: Caller,
-        begun: float,
-    ) -> None:
-        seconds = round(time.perf_counter() - begun, 6)
+    def _copy(self, question: _Question, version: int) -> None:
+        begun = time.perf_counter()
+
+        def done(attempt: Attempt) -> None:
+            self._record(replace(question, begun=begun), variants.SHADOW, attempt, wait=False)
+
+        if not self._versions.copy(question.use_case, version, question.columns, done):
+            self._metrics.uncopied.labels(question.use_case.name).inc()
+
+    def _record(self, question: _Question, variant: str, attempt: Attempt, *, wait: bool = True) -> None:
+        """Keep an attempt, on the disk and in the log; `wait` for the disk, if not for long."""
+        use_case = question.use_case
+        inputs = self._versions.inputs(use_case, attempt.version)
+        seconds = round(time.perf_counter() - question.begun, 6)
         now = datetime.now(UTC)
+        probability = attempt.probability or [None] * len(question.requests)
         records = [
             PredictionRecord(
-                request_id=caller.request_id,
-                trace_id=caller.trace_id,
+                request_id=question.caller.request_id,
+                trace_id=question.caller.trace_id,
                 instance=number,
-                caller=caller.name,
+                caller=question.caller.name,
                 use_case=use_case.name,
                 model=use_case.model_name,
-                version=made.version,
-                variant=CHAMPION,
+                version=attempt.version,
+                variant=variant,
                 predicted_at=now,
                 prediction_time=request.prediction_time,
-                probability=instance.prediction[use_case.label.name],
+                probability=found,
                 latency_seconds=seconds,
                 entities=dict(request.entities),
                 request={name: _plain(value) for name, value in request.fields.items()},
-                features={name: _plain(value) for name, value in instance.features.items()},
-                missing_features=instance.missing_features,
+                features={name: _plain(value) for name, value in _given(use_case, features, inputs).items()},
+                missing_features=_missing(use_case, features, inputs),
+                error=attempt.error,
+                model_seconds=round(attempt.seconds, 6),
+                unit=question.unit,
             )
-            for number, (request, instance) in enumerate(zip(requests, made.instances, strict=True))
+            for number, (request, features, found) in enumerate(
+                zip(question.requests, question.features, probability, strict=True)
+            )
         ]
         if self._spool is not None:
-            self._spool.append(records)
+            self._spool.append(records, wait=wait)
         for record in records:
-            prediction_log.info(record.model_dump_json())
+            self._metrics.count(record)
+            if prediction_log.isEnabledFor(logging.INFO):
+                prediction_log.info(record.model_dump_json())
+
+    def routing(self, use_case: UseCase) -> Routing:
+        """What versions beside the champion get."""
+        live = self._routing.get(use_case.name)
+        return live.current() if live is not None else Routing()
 
     def champion(self, use_case: UseCase) -> int | None:
         """The version that takes the traffic; None when none does. Raises `Problem`."""
@@ -276,6 +327,48 @@ def _parsed(parse: Callable[[], _T]) -> _T:
         return parse()
     except RequestError as error:
         raise problems.invalid_request(error) from None
+
+
+def _columns(
+    use_case: UseCase,
+    requests: Sequence[PredictionRequest],
+    in_force: Sequence[dict[str, FeatureScalar]],
+) -> Columns:
+    rows = [
+        assemble_inputs(use_case, request, features)
+        for request, features in zip(requests, in_force, strict=True)
+    ]
+    return {item.name: [row[item.name] for row in rows] for item in use_case.inputs}
+
+
+def _instances(question: _Question, attempt: Attempt, inputs: frozenset[str] | None) -> list[InstanceAnswer]:
+    use_case = question.use_case
+    return [
+        InstanceAnswer(
+            prediction={use_case.label.name: probability},
+            prediction_time=request.prediction_time,
+            features=_given(use_case, features, inputs),
+            missing_features=_missing(use_case, features, inputs),
+        )
+        for request, features, probability in zip(
+            question.requests, question.features, attempt.probability or (), strict=True
+        )
+    ]
+
+
+def _given(
+    use_case: UseCase, features: Mapping[str, FeatureScalar], inputs: frozenset[str] | None
+) -> dict[str, FeatureScalar]:
+    """The features that a version was given: all of the spec's, or those of its own `inputs`."""
+    names = (item.name for item in use_case.inputs if item.request_field is None)
+    return {name: features[name] for name in names if inputs is None or name in inputs}
+
+
+def _missing(
+    use_case: UseCase, features: Mapping[str, FeatureScalar], inputs: frozenset[str] | None
+) -> list[str]:
+    found = missing_features(use_case, features)
+    return [name for name in found if inputs is None or name in inputs]
 
 
 def _plain(value: FeatureScalar) -> FeatureScalar:

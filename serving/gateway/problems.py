@@ -76,7 +76,7 @@ def body_too_large(limit: int) -> Problem:
         type="BodyTooLarge",
         expected=f"a body of at most {limit} bytes",
         found="a longer one",
-        next_step="send one prediction's fields per request",
+        next_step="send fewer or shorter values; split a batch",
     )
     return Problem(413, fault, {"Connection": "close"})
 
@@ -124,6 +124,51 @@ def model_server_refused(reason: str) -> Problem:
         "that the champion was trained with",
     )
     return Problem(502, fault)
+
+
+def not_finite(reason: str) -> Problem:
+    """502: the champion's answer is no number."""
+    fault = Fault(
+        type="NotFinite",
+        expected="a probability",
+        found=reason,
+        next_step="ask again; if it lasts, roll the model back and look at the request's features",
+    )
+    return Problem(502, fault)
+
+
+def no_explainer(use_case: UseCase, version: int, reason: str) -> Problem:
+    """503: the champion came without the rows that explanations compare with."""
+    fault = Fault(
+        type="NoExplainer",
+        expected=f"the explainer of version {version} of model {use_case.model_name}",
+        found=reason,
+        next_step=f"run {use_case.name}_rollout for the version again; one that was evaluated on very few "
+        "days has none",
+    )
+    return Problem(503, fault, {"Retry-After": "30"})
+
+
+def overloaded_explanations(most: int) -> Problem:
+    """503: as many explanations as the gateway makes at a time are under way."""
+    fault = Fault(
+        type="Overloaded",
+        expected=f"at most {most} explanations under way",
+        found="one more",
+        next_step="ask again in a few seconds; each asks the model about thousands of rows",
+    )
+    return Problem(503, fault, {"Retry-After": "2"})
+
+
+def not_kept(what: str) -> Problem:
+    """503: what a client sent could not be put on the disk."""
+    fault = Fault(
+        type="NotKept",
+        expected=f"the {what} to be kept",
+        found="a disk that is full or does not answer",
+        next_step="send the same again in a few seconds: what is told twice counts once",
+    )
+    return Problem(503, fault, {"Retry-After": "5"})
 
 
 def no_features(use_case: UseCase) -> Problem:

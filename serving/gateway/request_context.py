@@ -13,7 +13,7 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -22,6 +22,9 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from airloop.prediction_log.record import PredictionRecord
+from airloop.prediction_log.variants import SHADOW
 
 REQUEST_ID_HEADER: Final = "X-Request-ID"
 # What an id may be made of: it is written to logs and headers as it came.
@@ -77,22 +80,36 @@ class Metrics:
         )
         self.predictions = Counter(
             "airloop_gateway_predictions",
-            "Predictions, by the model version that made them",
-            ["use_case", "version"],
+            "Predictions, by the model version that made them, why it was asked, and why it failed",
+            ["use_case", "version", "variant", "error"],
             registry=self.registry,
         )
         self.missing = Counter(
             "airloop_gateway_missing_features",
-            "Predictions made without a value of this feature",
+            "Predictions that a client got and that were made without a value of this feature",
             ["use_case", "feature"],
             registry=self.registry,
         )
+        self.uncopied = Counter(
+            "airloop_gateway_uncopied_requests",
+            "Requests that a shadow was given no copy of, because too many copies were under way",
+            ["use_case"],
+            registry=self.registry,
+        )
+        self.outcomes = Counter(
+            "airloop_gateway_outcomes",
+            "Outcomes that were told",
+            ["use_case"],
+            registry=self.registry,
+        )
 
-    def count_prediction(self, use_case: str, version: int, missing: Iterable[str]) -> None:
-        """One prediction by `version`, without the features `missing`."""
-        self.predictions.labels(use_case, str(version)).inc()
-        for feature in missing:
-            self.missing.labels(use_case, feature).inc()
+    def count(self, record: PredictionRecord) -> None:
+        """One attempt at a prediction."""
+        version = str(record.version)
+        self.predictions.labels(record.use_case, version, record.variant, record.error or "").inc()
+        if record.variant != SHADOW and record.error is None:
+            for feature in record.missing_features:
+                self.missing.labels(record.use_case, feature).inc()
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Belongs here: what fits in an XCom. Does not belong here: data.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -355,8 +356,58 @@ class InfraChecked(Reference):
 
     name: str
     version: int
+    champion: int | None
+    """What serves."""
     requests_replayed: int
     largest_difference: float
+    single_row_p99_seconds: float | None = None
+    """On a server of its own; None for the version that serves."""
+    memory_mebibytes: float | None = None
+    """What that server needed."""
+
+
+class RolloutCheck(Reference):
+    """What one rule of a rollout found."""
+
+    name: str
+    value: float | None
+    """The candidate's; None where there is nothing to measure."""
+    champion: float | None
+    """The champion's, in the same minutes."""
+    threshold: float | None
+    """What the candidate may reach."""
+    low: float | None = None
+    """Lower bound of the value: a rule is breached when that is above its threshold."""
+    high: float | None = None
+    requests: int
+    """What it was measured on."""
+    outcome: Literal["passed", "breached", "unknown"]
+    detail: str
+
+
+class StageDecision(Reference):
+    """What a look at a rollout's stage decided, with its numbers."""
+
+    name: str
+    version: int
+    stage: str
+    decision: Literal["go_on", "hold", "roll_back", "superseded"]
+    reason: str
+    champion: int | None
+    """What the candidate was compared with."""
+    since: datetime | None
+    """When the stage began."""
+    until: datetime
+    """What came after is not in the numbers."""
+    look_again_at: datetime | None = None
+    """For a hold: when to look again."""
+    requests: int = 0
+    """Requests that clients sent since the stage began."""
+    checks: tuple[RolloutCheck, ...] = ()
+    disagreement: float | None = None
+    """Mean absolute difference between the two on the same requests."""
+    page_uri: str | None = None
+    """The rollout's report."""
 
 
 class LiveModel(Reference):
@@ -365,6 +416,21 @@ class LiveModel(Reference):
     name: str
     version: int
     previous_version: int | None
+
+
+class WentBack(Reference):
+    """What going back by hand did."""
+
+    name: str
+    version: int
+    """What has the traffic."""
+    given_up: int | None
+    """What lost it."""
+    was_candidate: bool
+    """Whether that was a candidate in its rollout; else it was the champion."""
+    seconds: float
+    """From the start until clients were answered by `version` again."""
+    reason: str
 
 
 class Abandoned(Reference):
@@ -474,10 +540,12 @@ class AuditEntry(Reference):
 
 
 class LandedPredictions(Reference):
-    """Predictions that were taken from the gateways' spool into their table."""
+    """Records that were taken from the gateways' spool into their table."""
 
     table: str
     rows: int
+    outcomes: int = 0
+    """Outcomes of predictions, which go to a table of their own."""
     files: int
     """Files of the spool that the table has all of, and that were removed."""
     damaged_lines: int

@@ -120,6 +120,11 @@ class Settings(BaseSettings):
         return self.state_dir / "predictions"
 
     @property
+    def outcome_spool_dir(self) -> Path:
+        """Folder of the outcomes that gateways were told and that are not in their table yet."""
+        return self.state_dir / "outcomes"
+
+    @property
     def reports_dir(self) -> Path:
         """Folder of audit reports and verdicts, by use case and interval."""
         return self.state_dir / "reports"

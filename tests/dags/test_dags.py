@@ -37,14 +37,16 @@ def test_every_dag_keeps_the_policy(dags):
         assert f"docs/runbooks/{kind}_failed.md" in dag.doc_md
         assert dag.description
         assert {"airloop", kind} <= set(dag.tags)
-        assert dag.max_active_runs == 1
+        # Going back waits for no rollout; the jobs see to it that one rollout has the traffic.
+        assert dag.max_active_runs == (4 if kind == "rollout" else 1)
         assert dag.catchup is False
         for task in dag.tasks:
             assert task.owner == all_use_cases()[0].owner
             assert task.retries == 2
             assert task.retry_exponential_backoff
             assert task.execution_timeout is not None
-            assert [f.__name__ for f in task.on_failure_callback] == ["alert_on_failure"]
+            callback = "page_unless_rolled_back" if task.task_type == "StageOperator" else "alert_on_failure"
+            assert [f.__name__ for f in task.on_failure_callback] == [callback]
 
 
 def test_every_runbook_that_an_alert_names_is_there(dags):
@@ -69,7 +71,15 @@ def _follows(dag, first: str, second: str) -> bool:
             ],
         ),
         ("training", ["resolve_as_of", "training_set", "train", "evaluate", "gate", "register"]),
-        ("rollout", ["infra_check", "promote", "live"]),
+        (
+            "rollout",
+            [
+                *("action", "infra_check", "compare", "shadow", "canary_5", "canary_25", "canary_50"),
+                *("promote", "live"),
+            ],
+        ),
+        ("rollout", ["action", "roll_back"]),
+        ("rollout", ["compare", "nothing_beside", "promote", "watch"]),
         (
             "rollback",
             [
@@ -92,10 +102,17 @@ def test_a_failed_rollout_abandons_the_candidate_and_still_fails_the_run(dags):
         dag = dags[f"{spec.name}_rollout"]
         abandon = dag.get_task("abandon")
         assert abandon.trigger_rule == "one_failed"
-        assert abandon.upstream_task_ids == {"infra_check", "promote"}
+        stages = {"shadow", *(f"canary_{percent}" for percent in spec.rollout.canary_percent)}
+        assert abandon.upstream_task_ids == {"infra_check", "promote", *stages}
         # `live` is the leaf that turns upstream_failed, which is what fails the run.
-        assert {task.task_id for task in dag.leaves} == {"live", "abandon"}
+        assert {task.task_id for task in dag.leaves} == {"live", "abandon", "watch", "roll_back"}
         assert dag.get_task("live").trigger_rule == "all_success"
+        # A skipped stage (a newer candidate took over) must not let `compare`'s success promote.
+        assert dag.get_task("promote").upstream_task_ids == {
+            "nothing_beside",
+            f"canary_{spec.rollout.canary_percent[-1]}",
+        }
+        assert dag.get_task("promote").trigger_rule == "none_failed_min_one_success"
 
 
 def test_a_promotion_gets_the_reason_and_the_person_for_the_record(dags):
@@ -199,7 +216,8 @@ def test_the_dags_meet_through_assets(dags):
         assert _outlets(dags["erasure"], f"retrain_{spec.name}") == {f"{prefix}/retrain_request"}
         assert _outlets(training, "register") == _inlets(rollout) == {f"{prefix}/candidate"}
         assert _outlets(override, "register") == {f"{prefix}/candidate"}
-        assert _outlets(rollout, "live") == {f"{prefix}/live_model"}
+        for task_id in ("live", "roll_back"):
+            assert _outlets(rollout, task_id) == {f"{prefix}/live_model"}
 
 
 @pytest.mark.parametrize(
@@ -215,7 +233,7 @@ def test_the_dags_meet_through_assets(dags):
         ("training", {"tune": True, "trials": 3, "minutes": None}, {"tune": "yes", "trials": 0}),
         ("training", {"cross_validate": True}, {"cross_validate": None}),
         ("rollout", {"version": 3}, {"version": 0}),
-        ("rollout", {}, {"version": "newest"}),
+        ("rollout", {"action": "rollback", "bake_minutes": 0.5}, {"version": "newest", "action": "forwards"}),
     ],
 )
 def test_parameters_are_typed(dags, kind, good, bad):

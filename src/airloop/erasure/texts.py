@@ -30,6 +30,7 @@ def folders(settings: Settings) -> tuple[Path, ...]:
         settings.scratch_dir,
         # Predictions that are not in their table yet; masked, a record lands all the same.
         settings.prediction_spool_dir,
+        settings.outcome_spool_dir,
     )
 
 

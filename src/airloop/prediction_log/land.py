@@ -1,8 +1,8 @@
-"""Predictions land in the table: every record that the spool has, exactly once.
+"""Predictions and outcomes land in their tables: every record that a spool has, exactly once.
 
     python -m airloop.prediction_log.land
 
-Belongs here: the table, and taking records from the spool's files into it. Does not belong here: writing
+Belongs here: the tables, and taking records from the spools' files into them. Does not belong here: writing
 those files (`spool`).
 
 The table knows how far each writer has got: the commit that adds rows says so in a property of the table.
@@ -27,7 +27,7 @@ from pyiceberg.transforms import DayTransform
 from airloop.jobs import run_job
 from airloop.lakehouse.catalog import open_catalog
 from airloop.lakehouse.replace import despite_conflicts
-from airloop.prediction_log.record import ARROW_SCHEMA, TABLE, row_of
+from airloop.prediction_log.logs import OUTCOMES, PREDICTIONS, Log
 from airloop.prediction_log.spool import Segment, landing_alone, segments_of
 from airloop.references import LandedPredictions
 from airloop.settings import Settings
@@ -40,21 +40,29 @@ LANDED: Final = "airloop.predictions.landed"
 the spool are kept; one without has nothing that could be taken twice."""
 
 
-def predictions_table(catalog: Catalog) -> Table:
-    """The table of predictions, by day; made if there is none."""
-    catalog.create_namespace_if_not_exists(TABLE.split(".")[0])
-    table = catalog.create_table_if_not_exists(TABLE, schema=ARROW_SCHEMA)
+def table_of(catalog: Catalog, log_kept: Log) -> Table:
+    """The log's table, by day; made if there is none, and given the columns that an older one lacks."""
+    catalog.create_namespace_if_not_exists(log_kept.table.split(".")[0])
+    table = catalog.create_table_if_not_exists(log_kept.table, schema=log_kept.schema)
     if table.spec().is_unpartitioned():
         with table.update_spec() as update:
-            update.add_field("predicted_at", DayTransform(), "predicted_day")
+            update.add_field(log_kept.day, DayTransform(), f"{log_kept.day.removesuffix('_at')}_day")
+    fields = {field.name: field for field in table.schema().fields}
+    optional = [item.name for item in log_kept.schema if item.nullable]
+    if any(name not in fields or fields[name].required for name in optional):
+        with table.update_schema() as schema:
+            schema.union_by_name(log_kept.schema)
+            for name in optional:
+                if name in fields and fields[name].required:
+                    schema.make_column_optional(name)
     return table
 
 
-def land(settings: Settings) -> LandedPredictions:
-    """Take what the spool has into the table; safe to repeat and to kill, one at a time."""
-    folder = settings.prediction_spool_dir
+def land(settings: Settings, kept: Log = PREDICTIONS) -> LandedPredictions:
+    """Take what the log's spool has into its table; safe to repeat and to kill, one at a time."""
+    folder = kept.folder(settings)
     with landing_alone(folder):
-        table = predictions_table(open_catalog(settings))
+        table = table_of(open_catalog(settings), kept)
         # Before their lines are read: a file that is finished by then has all of its lines.
         found = [(segment, segment.finished) for segment in segments_of(folder)]
         known = dict.fromkeys((segment.writer for segment, _ in found), 0)
@@ -62,32 +70,32 @@ def land(settings: Settings) -> LandedPredictions:
         rows = damaged = 0
         batch: list[dict[str, Any]] = []
         for segment, finished in found:
-            for row in _new_rows(segment, known):
+            for row in _new_rows(segment, kept, known):
                 if row is None:
                     damaged += finished
                     continue
                 batch.append(row)
                 if len(batch) >= ROWS_AT_ONCE:
-                    rows += _append(table, batch, known)
+                    rows += _append(table, kept, batch, known)
                     batch = []
-        rows += _append(table, batch, known)
+        rows += _append(table, kept, batch, known)
         done = [segment for segment, finished in found if finished]
         for segment in done:
             segment.path.unlink()
     if damaged:
-        log.error("%d lines of the spool could not be read and are not in %s", damaged, TABLE)
-    log.info("%d predictions landed in %s, %d files of the spool done", rows, TABLE, len(done))
-    return LandedPredictions(table=TABLE, rows=rows, files=len(done), damaged_lines=damaged)
+        log.error("%d lines of the spool could not be read and are not in %s", damaged, kept.table)
+    log.info("%d records landed in %s, %d files of the spool done", rows, kept.table, len(done))
+    return LandedPredictions(table=kept.table, rows=rows, files=len(done), damaged_lines=damaged)
 
 
-def _new_rows(segment: Segment, known: dict[str, int]) -> Iterator[dict[str, Any] | None]:
+def _new_rows(segment: Segment, kept: Log, known: dict[str, int]) -> Iterator[dict[str, Any] | None]:
     """The segment's rows that the table has not, and None for each line that cannot be read.
 
     A writer counts on in order, so its last sequence says it all; a line that was written twice (a disk that
     was full for a moment) is taken once.
     """
     for line in segment.lines():
-        row = row_of(line)
+        row = kept.row_of(line)
         if row is None:
             yield None
         elif row["sequence"] > known[segment.writer]:
@@ -95,10 +103,10 @@ def _new_rows(segment: Segment, known: dict[str, int]) -> Iterator[dict[str, Any
             yield row
 
 
-def _append(table: Table, rows: Sequence[dict[str, Any]], landed: Mapping[str, int]) -> int:
+def _append(table: Table, kept: Log, rows: Sequence[dict[str, Any]], landed: Mapping[str, int]) -> int:
     if not rows:
         return 0
-    arrow = pa.Table.from_pylist(list(rows), schema=ARROW_SCHEMA)
+    arrow = pa.Table.from_pylist(list(rows), schema=kept.schema)
 
     def attempt() -> None:
         with table.transaction() as transaction:
@@ -113,9 +121,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line; see `airloop.jobs.run_job` for the exit status and the result file."""
 
     def work(_: argparse.Namespace, settings: Settings) -> LandedPredictions:
-        return land(settings)
+        # A prediction is written before its outcome can be told: in this order none lands alone.
+        outcomes = land(settings, OUTCOMES)
+        landed = land(settings)
+        return landed.model_copy(
+            update={
+                "outcomes": outcomes.rows,
+                "files": landed.files + outcomes.files,
+                "damaged_lines": landed.damaged_lines + outcomes.damaged_lines,
+            }
+        )
 
-    return run_job(argparse.ArgumentParser(description="Land predictions in the table."), work, argv)
+    return run_job(argparse.ArgumentParser(description="Land predictions and outcomes."), work, argv)
 
 
 if __name__ == "__main__":

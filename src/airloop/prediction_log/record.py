@@ -1,7 +1,10 @@
 """What is kept of a prediction: one record, as the gateway writes it and as the table has it.
 
-Belongs here: the record's fields and its two forms (a line of JSON, a row). Does not belong here: the files
-that lines lie in (`spool`), or how rows get into the table (`land`).
+An answer that a client got is one record; so is every attempt beside it: a copy that a shadow answered, a
+canary that failed so that the champion answered in its place.
+
+Belongs here: the record's fields, and the row that it becomes. Does not belong here: the files that records
+lie in (`spool`), or how rows get into the table (`land`).
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 TABLE: Final = "serving.predictions"
 
@@ -36,12 +39,15 @@ ARROW_SCHEMA: Final = pa.schema(
         _required("variant", pa.string()),
         _required("predicted_at", _UTC),
         _required("prediction_time", _UTC),
-        _required("probability", pa.float64()),
+        pa.field("probability", pa.float64()),
         _required("latency_seconds", pa.float64()),
         _required("entities", pa.string()),
         _required("request", pa.string()),
         _required("features", pa.string()),
         pa.field("missing_features", pa.list_(pa.string())),
+        pa.field("error", pa.string()),
+        pa.field("model_seconds", pa.float64()),
+        pa.field("unit", pa.string()),
     ]
 )
 """Entities, request and features are JSON objects: they differ by use case, and the table is one for all.
@@ -50,7 +56,7 @@ ARROW_SCHEMA: Final = pa.schema(
 
 
 class PredictionRecord(BaseModel):
-    """One prediction that was given to a client."""
+    """One version's answer to one request, or its failure to give one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -64,18 +70,25 @@ class PredictionRecord(BaseModel):
     model: str
     version: int
     variant: str
-    """Why this version was asked: "champion", and what a rollout or an experiment adds."""
+    """Why this version was asked: `airloop.prediction_log.variants`."""
     predicted_at: datetime
     prediction_time: datetime
     """What was known then is what the features are."""
-    probability: float
+    probability: float | None
+    """None for a version that gave no usable answer."""
     latency_seconds: float
-    """From the request's last byte to the answer."""
+    """From the request's last byte to the answer; of a shadow's copy, to the end of the attempt."""
     entities: dict[str, str | int]
     request: dict[str, Any]
     features: dict[str, Any]
     """The values that the model was given; null where there was none."""
     missing_features: list[str]
+    error: str | None = None
+    """Why there is no answer: `airloop.prediction_log.variants`."""
+    model_seconds: float | None = None
+    """What the model server took."""
+    unit: str | None = None
+    """What was drawn by, hashed: an experiment gives the same unit the same version every time."""
 
     def row(self, writer: str, sequence: int) -> dict[str, Any]:
         """The record as a row of the table."""
@@ -83,22 +96,3 @@ class PredictionRecord(BaseModel):
         for name in ("entities", "request", "features"):
             found[name] = json.dumps(self.model_dump(mode="json")[name], sort_keys=True)
         return {"writer": writer, "sequence": sequence, **found}
-
-
-def line_of(writer: str, sequence: int, record: PredictionRecord) -> bytes:
-    """The record as a line of a spool's file."""
-    return b'{"writer":"%s","sequence":%d,"record":%s}\n' % (
-        writer.encode(),
-        sequence,
-        record.model_dump_json().encode(),
-    )
-
-
-def row_of(line: bytes) -> dict[str, Any] | None:
-    """The row in a line; None for one that is torn or damaged."""
-    try:
-        document = json.loads(line)
-        record = PredictionRecord.model_validate(document["record"])
-        return record.row(str(document["writer"]), int(document["sequence"]))
-    except (ValueError, KeyError, TypeError, ValidationError):
-        return None

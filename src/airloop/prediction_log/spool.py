@@ -1,7 +1,7 @@
-"""A gateway's durable spool: files of prediction records that outlive the process.
+"""A gateway's durable spool: files of records that outlive the process.
 
 Belongs here: writing records so that a killed process loses none that it answered, and finding what is
-written. Does not belong here: the table that they go to (`land`).
+written. Does not belong here: what a record is (`logs`), or the table that it goes to (`land`).
 
 A record is in a file before its prediction is answered: what a process has handed to the operating system
 survives its `kill -9`. The disk is asked to keep it once a second; only a machine that loses power within
@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from airloop.prediction_log.record import PredictionRecord, line_of
+from pydantic import BaseModel
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ SUFFIX: Final = ".jsonl"
 
 @dataclass
 class _Batch:
-    records: Sequence[PredictionRecord]
+    records: Sequence[BaseModel]
     written: threading.Event = field(default_factory=threading.Event)
 
 
@@ -64,15 +64,18 @@ class Spool:
         self._thread = threading.Thread(target=self._run, name="prediction-spool", daemon=True)
         self._thread.start()
 
-    def append(self, records: Sequence[PredictionRecord]) -> bool:
-        """Keep `records`; whether they are in a file by now. Never raises, and never waits long."""
+    def append(self, records: Sequence[BaseModel], *, wait: bool = True) -> bool:
+        """Keep `records`; whether they are in a file by now. Never raises, and never waits long.
+
+        Without `wait` it does not wait at all.
+        """
         batch = _Batch(records)
         try:
             self._waiting.put_nowait(batch)
         except queue.Full:
             self.lost += len(records)
             return False
-        return batch.written.wait(PATIENCE_SECONDS)
+        return batch.written.wait(PATIENCE_SECONDS if wait else 0)
 
     def close(self) -> None:
         """Write what waits, once more if the disk fails, and end."""
@@ -108,7 +111,7 @@ class Spool:
                 break
             except OSError as error:
                 if not failed:
-                    log.error("predictions cannot be written to %s: %s", self._folder, error)
+                    log.error("records cannot be written to %s: %s", self._folder, error)
                 failed = True
                 # A part may be in the file: what follows goes to another, and counts on from the same number.
                 self._end_segment()
@@ -154,13 +157,22 @@ class Spool:
             try:
                 os.fdatasync(self._descriptor)
             except OSError as error:
-                log.error("predictions in %s may not be on the disk yet: %s", self._folder, error)
+                log.error("records in %s may not be on the disk yet: %s", self._folder, error)
             self._synced_at = time.monotonic()
 
     def _end_segment(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def line_of(writer: str, sequence: int, record: BaseModel) -> bytes:
+    """The record as a line of a spool's file."""
+    return b'{"writer":"%s","sequence":%d,"record":%s}\n' % (
+        writer.encode(),
+        sequence,
+        record.model_dump_json().encode(),
+    )
 
 
 @dataclass(frozen=True)

@@ -412,6 +412,16 @@ USE_CASE = define(
             ),
         ),
     ),
-    rollout=Rollout(replayed_requests=64, max_absolute_difference=1e-5, load_timeout_seconds=120),
+    rollout=Rollout(
+        replayed_requests=64,
+        max_absolute_difference=1e-5,
+        load_timeout_seconds=120,
+        # Short, and going on where nobody asks: on a laptop there is little traffic to look at.
+        bake=timedelta(minutes=2),
+        watch=timedelta(minutes=10),
+        when_quiet="go_on",
+        # One flight, one answer, whoever asks.
+        sticky_by=("carrier", "origin", "dest", "scheduled_departure"),
+    ),
     erasure=Erasure(subject="tail_number", models="retrain"),
 )

@@ -411,6 +411,26 @@ class Gates(SpecPart):
     """Generous, for it is measured where training runs, beside whatever else runs there."""
 
 
+class Guardrails(SpecPart):
+    """What traffic must not suffer from a candidate, however good its predictions are."""
+
+    max_error_rate: float = Field(0.001, ge=0, lt=1)
+    """Share of requests without a usable answer; more is forgiven only where the champion fails too."""
+    max_latency_ratio: float = Field(1.5, ge=1)
+    """99th percentile of the model server's time, beside the champion's in the same minutes."""
+    latency_slack_seconds: float = Field(0.01, ge=0)
+    """Slower than the champion by less than this is not slow."""
+    max_population_stability_index: float = Field(0.25, gt=0)
+    """How far the distribution of its predictions may be from the champion's. Above 0.25 is by convention a
+    major shift (Siddiqi, Credit Risk Scorecards, 2006)."""
+    max_missing_rate_excess: float = Field(0.05, ge=0, le=1)
+    """How much larger the share of predictions that lack a feature may be than the champion's."""
+    max_log_loss_excess: float = Field(0.0, ge=0)
+    """How much worse than the champion it may be on the same requests, once labels are in."""
+    min_labels: int = Field(200, ge=2)
+    """Labels before quality is judged."""
+
+
 class Rollout(SpecPart):
     """How a registered candidate becomes the champion."""
 
@@ -418,6 +438,38 @@ class Rollout(SpecPart):
     """Recorded requests that the model server must answer as training predicted."""
     max_absolute_difference: float = Field(gt=0)
     load_timeout_seconds: float = Field(gt=0)
+    max_memory_mebibytes: float = Field(2048.0, gt=0)
+    """What a model server may need with the candidate alone."""
+    max_single_row_p99_milliseconds: float = Field(100.0, gt=0)
+    """Of a model server with the candidate alone, one request at a time."""
+    canary_percent: tuple[int, ...] = (5, 25, 50)
+    """The share of clients that each canary step gives to the candidate."""
+    bake: timedelta = timedelta(minutes=10)
+    """How long the shadow and each canary step last at least."""
+    watch: timedelta = timedelta(minutes=30)
+    """How long a new champion is held against the one before, and given up for it."""
+    look_every: timedelta = timedelta(seconds=30)
+    longest_hold: timedelta = timedelta(hours=24)
+    """A stage that can still decide nothing then is taken for a failure."""
+    min_requests: int = Field(200, ge=1)
+    """Answers of the candidate before a stage may end well."""
+    when_quiet: Literal["go_on", "hold"] = "hold"
+    """What a stage does when its time is over and there were fewer: what little traffic there is risks
+    little, or nothing goes on unseen."""
+    candidate_timeout_seconds: float = Field(0.25, gt=0)
+    """Then the champion answers a canary's client; a copy for a shadow may take ten times as long."""
+    sticky_by: tuple[Identifier, ...] = ()
+    """Request fields; requests that agree in them get the same version. Entities and event by default."""
+    approval: bool = False
+    """Whether a person must approve before a candidate becomes the champion."""
+    guardrails: Guardrails = Guardrails()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        percent = list(self.canary_percent)
+        if percent != sorted(set(percent)) or any(not 0 < step < 100 for step in percent):
+            raise ValueError(f"canary_percent must rise between 0 and 100, found {percent}")
+        return self
 
 
 class Retention(SpecPart):
@@ -635,6 +687,9 @@ class UseCase(SpecPart):
             is_hour = hour_of != column and hour_of in inputs and inputs[hour_of].type == "local_time"
             if not is_hour and (column not in inputs or inputs[column].type != "string"):
                 yield f"gates.baseline: {column!r} is neither a string input nor the hour of a local_time one"
+        for name in self.rollout.sticky_by:
+            if name not in fields:
+                yield f"rollout.sticky_by: {name!r} is not a request field"
         for behaviour in self.gates.behaviours:
             for name in (*behaviour.changes, *behaviour.only):
                 if name not in inputs or inputs[name].type == "string":

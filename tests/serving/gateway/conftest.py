@@ -58,8 +58,15 @@ def gateway_app(settings: Settings, *, predict_timeout: float = 5.0, **options: 
     """The gateway as its process puts it together, over the small store."""
     features = OnlineFeatures(functools.partial(open_small_store, settings))
     server = ModelServer.of(settings)
-    access = Access(settings.gateway_keys)
-    return create_app([USE_CASE], features, server, predict_timeout=predict_timeout, access=access, **options)
+    return create_app(
+        [USE_CASE],
+        features,
+        server,
+        predict_timeout=predict_timeout,
+        access=Access(settings.gateway_keys),
+        models_dir=settings.models_dir,
+        **options,
+    )
 
 
 def serve_champion(settings: Settings, version: int) -> None:

@@ -76,7 +76,9 @@ def test_a_gateway_started_before_anything_exists_picks_it_up_without_a_restart(
             assert answer.status_code == 200
             assert answer.json()["model"]["version"] == 1
     lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
-    (line,) = lines
+    # Attempts that failed are kept as well: no model server, then no champion on it.
+    assert [line["error"] for line in lines] == ["down", "down", None]
+    line = lines[-1]
     assert line["request_id"] == answer.json()["request_id"]
     assert {USE_CASE.label.name: line["probability"]} == answer.json()["prediction"]
     assert line["request"]["carrier"] == "DL"

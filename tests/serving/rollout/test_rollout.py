@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,6 @@ from serving import infra_check as infra_check_job
 from serving import model_server_client
 from serving import promote as promote_job
 from serving.abandon import abandon
-from serving.infra_check import infra_check
 from serving.model_config import read_models
 from serving.model_server_client import AVAILABLE, CHAMPION, PREVIOUS, ModelServer, ModelServerDown
 from serving.promote import promote
@@ -35,6 +35,8 @@ from tests.serving.rollout.stack import (
 )
 
 Candidate = Callable[..., int]
+# Without a server of its own for each, which takes seconds; test_stage.py has that.
+infra_check = partial(infra_check_job.infra_check, apart=False)
 
 
 class Killed(BaseException):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,15 @@ from airloop.settings import Settings, environment_of
 from airloop.signed_models import download_verified, sign_run
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
+from serving import infra_check as infra_check_job
 from serving.abandon import abandon
-from serving.infra_check import infra_check
 from serving.model_config import read_models
 from serving.model_server_client import CHAMPION, ModelServer
 from serving.promote import promote
 from tests.serving.rollout.stack import register
 
 Candidate = Callable[..., int]
+infra_check = partial(infra_check_job.infra_check, apart=False)
 
 
 def artifacts_of(settings: Settings, spec: UseCase, version: int) -> Path:

@@ -1,0 +1,128 @@
+"""A stage of a rollout as an Airflow task: a look, a wait without a worker, a look, until it is decided.
+
+Belongs here: what a look's decision means for the task, and who hears of it. Does not belong here: how it is
+decided (the job `serving.stage`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from airflow.providers.standard.exceptions import HITLRejectException
+from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from airloop.use_cases.spec import UseCase
+from airloop_airflow.alerts import Alert, alert_on_failure, send
+from airloop_airflow.jobs import JobOperator
+
+RUNBOOK = "docs/runbooks/candidate_rolled_back.md"
+_TITLES = {
+    "go_on": "passed",
+    "roll_back": "rolled back",
+    "superseded": "superseded",
+}
+
+
+class CandidateRolledBack(AirflowFailException):
+    """A rollout gave its candidate up, in good order; clients are answered by the version before."""
+
+
+class StageOperator(JobOperator):
+    """Looks at one stage of a rollout until its job decides.
+
+    Between looks the task is deferred: the triggerer waits, no worker does, and a scheduler that is started
+    again goes on waiting. A stage that goes on is a success; one that rolls back fails without another try,
+    for a rollout that ended so is nothing that a retry mends; one that another rollout supersedes is skipped,
+    and what follows it too. Each of these decisions goes to Slack as a notice.
+    """
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """The first look."""
+        return self._look(context, first=True)
+
+    def look(self, context: Any, event: Any = None) -> dict[str, Any]:
+        """A later look, when the wait is over."""
+        return self._look(context, first=False)
+
+    def _look(self, context: Any, *, first: bool) -> dict[str, Any]:
+        self.flags = {**self.flags, "first": "true" if first else "false"}
+        decided = self.run_job(context)
+        assert isinstance(decided, dict)
+        if decided["decision"] == "hold":
+            self.defer(
+                trigger=DateTimeTrigger(moment=datetime.fromisoformat(decided["look_again_at"])),
+                method_name=self.look.__name__,
+            )
+        send(_alert(context, decided))
+        if decided["decision"] == "roll_back":
+            raise CandidateRolledBack(_text(decided))
+        if decided["decision"] == "superseded":
+            raise AirflowSkipException(_text(decided))
+        return decided
+
+
+def page_unless_rolled_back(context: Any) -> None:
+    """Failure callback of a stage: a rollback was told as what it is, and who said no knows; the rest wakes
+    somebody."""
+    if not isinstance(context.get("exception"), CandidateRolledBack | HITLRejectException):
+        alert_on_failure(context)
+
+
+def stage_task(
+    use_case: UseCase,
+    stage: str,
+    flags: Mapping[str, Any],
+    *,
+    timeout: timedelta = timedelta(minutes=10),
+    **kwargs: Any,
+) -> StageOperator:
+    """The task of `stage`; `timeout` is of each look."""
+    return StageOperator(
+        task_id=stage,
+        module="serving.stage",
+        use_case=use_case.name,
+        flags={**flags, "stage": stage},
+        execution_timeout=timeout,
+        has_report=True,
+        on_failure_callback=page_unless_rolled_back,
+        **kwargs,
+    )
+
+
+def stages_of(use_case: UseCase) -> Sequence[str]:
+    """The stages before a candidate becomes the champion, in order."""
+    return ("shadow", *(f"canary_{percent}" for percent in use_case.rollout.canary_percent))
+
+
+def _alert(context: Any, decided: Mapping[str, Any]) -> Alert:
+    instance = context["ti"]
+    checks = [
+        f"{check['name']} {check['value']:.4g} (champion {_number(check['champion'])}, "
+        f"allowed {_number(check['threshold'])}, on {check['requests']})"
+        for check in decided["checks"]
+        if check["value"] is not None
+    ]
+    return Alert(
+        severity="notice",
+        title=f"{instance.dag_id}: version {decided['version']} {_TITLES[decided['decision']]} "
+        f"in {decided['stage']}",
+        owner=context["dag"].owner,
+        dag_id=instance.dag_id,
+        run_id=instance.run_id,
+        detail=f"{_text(decided)}. {'; '.join(checks)}",
+        runbook=RUNBOOK,
+    )
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4g}"
+
+
+def _text(decided: Mapping[str, Any]) -> str:
+    return (
+        f"Version {decided['version']} in {decided['stage']} beside version {decided['champion']}: "
+        f"{decided['reason']}"
+    )

@@ -1,0 +1,220 @@
+"""Whether a candidate may go on: what traffic suffers from it, beside the champion in the same minutes.
+
+Belongs here: the guardrails and the quality rule, pure functions of what the prediction log says. Does not
+belong here: reading the log (`serving.observations`), or acting on the outcome (`serving.stage`).
+
+Each rule compares bounds, not points: a candidate is not given up for what chance does to two hundred
+requests. Errors that are the model server's own (`down`) count for nobody.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from scipy.stats import binom, chi2, norm
+
+from airloop.references import RolloutCheck
+from airloop.use_cases.spec import Guardrails
+from serving.sequential_test import confidence_sequence
+
+CHANCE: Final = 0.001
+"""How likely each guardrail may be to be breached by chance at one look; a rollout has tens of looks."""
+BINS: Final = 10
+"""Of the stability index: tenths of the champion's predictions."""
+_LOG_FLOOR: Final = 1e-7
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What one version did with its requests."""
+
+    errors: int
+    """Requests without a usable answer, but for those where the model server was not there."""
+    seconds: np.ndarray
+    """The model server's time of each answer, [answers]."""
+    probabilities: np.ndarray
+    """[answers]"""
+    lacking: int
+    """Answers that were made without some feature."""
+
+    @property
+    def answers(self) -> int:
+        """Usable answers."""
+        return len(self.probabilities)
+
+    @property
+    def requests(self) -> int:
+        """Answers and errors."""
+        return self.answers + self.errors
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Requests that both versions answered and whose outcome is known."""
+
+    label: np.ndarray
+    champion: np.ndarray
+    candidate: np.ndarray
+
+
+def checks_of(
+    rules: Guardrails, champion: Arm, candidate: Arm, labelled: Labelled
+) -> tuple[RolloutCheck, ...]:
+    """Every rule's finding."""
+    return tuple(_checks(rules, champion, candidate, labelled))
+
+
+def _checks(rules: Guardrails, champion: Arm, candidate: Arm, labelled: Labelled) -> Iterator[RolloutCheck]:
+    yield _error_rate(rules, champion, candidate)
+    yield _latency(rules, champion, candidate)
+    yield _prediction_shift(rules, champion, candidate)
+    yield _missing_features(rules, champion, candidate)
+    yield _quality(rules, labelled)
+
+
+def _error_rate(rules: Guardrails, champion: Arm, candidate: Arm) -> RolloutCheck:
+    """An exact binomial test: are so many errors credible at the rate that is allowed?"""
+    value = candidate.errors / candidate.requests if candidate.requests else None
+    beside = champion.errors / champion.requests if champion.requests else None
+    allowed = max(rules.max_error_rate, beside or 0.0)
+    chance = float(binom.sf(candidate.errors - 1, candidate.requests, allowed)) if candidate.errors else 1.0
+    return RolloutCheck(
+        name="error_rate",
+        value=value,
+        champion=beside,
+        threshold=allowed,
+        requests=candidate.requests,
+        outcome=_outcome(candidate.requests > 0, chance < CHANCE),
+        detail=f"{candidate.errors} of {candidate.requests} requests without a usable answer",
+    )
+
+
+def _latency(rules: Guardrails, champion: Arm, candidate: Arm) -> RolloutCheck:
+    """The lower bound of the candidate's 99th percentile against what the champion's allows."""
+    value, low = _percentile(candidate.seconds, 0.99)
+    beside, _ = _percentile(champion.seconds, 0.99)
+    known = value is not None and beside is not None
+    allowed = (
+        max(beside * rules.max_latency_ratio, beside + rules.latency_slack_seconds)
+        if beside is not None
+        else None
+    )
+    return RolloutCheck(
+        name="latency_p99_seconds",
+        value=value,
+        champion=beside,
+        threshold=allowed,
+        low=low,
+        requests=candidate.answers,
+        outcome=_outcome(known, known and low is not None and allowed is not None and low > allowed),
+        detail="99th percentile of the model server's time",
+    )
+
+
+def _prediction_shift(rules: Guardrails, champion: Arm, candidate: Arm) -> RolloutCheck:
+    """The population stability index, less what chance alone makes of so few predictions.
+
+    Between two samples of one distribution it is distributed as chi-squared with one degree of freedom less
+    than bins, times (1/n + 1/m) (Yurdakul, Statistical Properties of Population Stability Index, 2018).
+    """
+    n, m = champion.answers, candidate.answers
+    known = min(n, m) >= 5 * BINS
+    value = stability_index(champion.probabilities, candidate.probabilities) if known else None
+    allowed = rules.max_population_stability_index
+    if known:
+        allowed += float(chi2.ppf(1 - CHANCE, BINS - 1)) * (1 / n + 1 / m)
+    return RolloutCheck(
+        name="prediction_shift",
+        value=value,
+        champion=0.0 if known else None,
+        threshold=allowed,
+        requests=m,
+        outcome=_outcome(known, value is not None and value > allowed),
+        detail="population stability index of its predictions against the champion's"
+        + (
+            f"; means {candidate.probabilities.mean():.4f} and {champion.probabilities.mean():.4f}"
+            if known
+            else ""
+        ),
+    )
+
+
+def stability_index(before: np.ndarray, after: np.ndarray, bins: int = BINS) -> float:
+    """The population stability index between two samples, over `bins` equal parts of `before`.
+
+    Half a count is added to each bin, so that an empty one is not infinitely far.
+    """
+    edges = np.unique(np.quantile(before, np.linspace(0, 1, bins + 1)[1:-1]))
+    shares = []
+    for sample in (before, after):
+        counts = np.bincount(np.searchsorted(edges, sample, side="left"), minlength=len(edges) + 1) + 0.5
+        shares.append(counts / counts.sum())
+    return float(np.sum((shares[1] - shares[0]) * np.log(shares[1] / shares[0])))
+
+
+def _missing_features(rules: Guardrails, champion: Arm, candidate: Arm) -> RolloutCheck:
+    """The lower bound of the difference of two proportions (Wald's interval)."""
+    known = champion.answers > 0 and candidate.answers > 0
+    value = candidate.lacking / candidate.answers if candidate.answers else None
+    beside = champion.lacking / champion.answers if champion.answers else None
+    low = None
+    if value is not None and beside is not None:
+        spread = math.sqrt(value * (1 - value) / candidate.answers + beside * (1 - beside) / champion.answers)
+        low = value - beside - float(norm.ppf(1 - CHANCE)) * spread
+    return RolloutCheck(
+        name="missing_feature_rate",
+        value=value,
+        champion=beside,
+        threshold=(beside or 0.0) + rules.max_missing_rate_excess,
+        low=None if low is None or beside is None else beside + low,
+        requests=candidate.answers,
+        outcome=_outcome(known, low is not None and low > rules.max_missing_rate_excess),
+        detail="share of predictions that lack a feature",
+    )
+
+
+def _quality(rules: Guardrails, labelled: Labelled) -> RolloutCheck:
+    """A confidence sequence of the difference of log losses on the same requests."""
+    count = len(labelled.label)
+    losses = log_losses(labelled.champion, labelled.label)
+    found = confidence_sequence(log_losses(labelled.candidate, labelled.label) - losses)
+    known = count >= rules.min_labels
+    return RolloutCheck(
+        name="log_loss_excess",
+        value=found.mean if count >= 2 else None,
+        champion=float(losses.mean()) if count else None,
+        threshold=rules.max_log_loss_excess,
+        low=found.low if count >= 2 else None,
+        high=found.high if count >= 2 else None,
+        requests=count,
+        outcome=_outcome(known, known and found.low > rules.max_log_loss_excess),
+        detail=f"log loss less the champion's, on {count} requests whose outcome is known "
+        f"({rules.min_labels} needed)",
+    )
+
+
+def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The log loss of each prediction, [n]."""
+    p = np.clip(probabilities, _LOG_FLOOR, 1 - _LOG_FLOOR)
+    losses: np.ndarray = -(labels * np.log(p) + (1 - labels) * np.log1p(-p))
+    return losses
+
+
+def _percentile(values: np.ndarray, share: float) -> tuple[float | None, float | None]:
+    """The percentile and its lower bound, an order statistic (Conover, Practical Nonparametric Statistics,
+    3.2)."""
+    if not len(values):
+        return None, None
+    ordered = np.sort(values)
+    place = int(binom.ppf(CHANCE, len(ordered), share)) - 1
+    return float(np.quantile(ordered, share)), float(ordered[max(place, 0)]) if place >= 0 else 0.0
+
+
+def _outcome(known: bool, breached: bool) -> Literal["passed", "breached", "unknown"]:
+    if not known:
+        return "unknown"
+    return "breached" if breached else "passed"

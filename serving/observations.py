@@ -1,0 +1,127 @@
+"""What the prediction log says of two versions: who answered what, how fast, and what became of it.
+
+Belongs here: reading the log's tables. Does not belong here: what follows from it (`serving.analysis`).
+
+The spool is landed first, so that the tables have all that gateways wrote until a moment ago.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyiceberg.catalog import Catalog
+from pyiceberg.expressions import And, EqualTo, GreaterThanOrEqual, LessThan
+
+from airloop.lakehouse.catalog import open_catalog
+from airloop.prediction_log import outcome, variants
+from airloop.prediction_log.land import land, table_of
+from airloop.prediction_log.logs import OUTCOMES, PREDICTIONS, Log
+from airloop.settings import Settings
+from airloop.use_cases.spec import UseCase
+from serving.analysis import Arm, Labelled
+
+_COLUMNS: Final = (
+    *("request_id", "instance", "version", "variant", "predicted_at", "probability", "error"),
+    *("model_seconds", "missing_features"),
+)
+_OUTCOME_COLUMNS: Final = ("request_id", "instance", "label", "received_at", "writer", "sequence")
+_CLIENTS: Final = (
+    variants.CHAMPION,
+    variants.CANARY,
+    variants.FALLBACK,
+    variants.CONTROL,
+    variants.TREATMENT,
+)
+NOT_KNOWN: Final = 0
+"""The version of an attempt at the champion that failed: it did not say who it was."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A stretch of the log of one use case, with the labels that are known of it."""
+
+    rows: pa.Table
+    """Attempts; `label` is null where the outcome is not known."""
+
+    def since(self, moment: datetime) -> Observed:
+        """The later part, from `moment` on."""
+        return Observed(self.rows.filter(pc.greater_equal(self.rows["predicted_at"], pa.scalar(moment))))
+
+    @property
+    def requests(self) -> int:
+        """Answers that clients got."""
+        answered = self.rows.filter(pc.is_null(self.rows["error"]))
+        return int(pc.sum(pc.is_in(answered["variant"], pa.array(_CLIENTS))).as_py() or 0)
+
+    def arm(self, *versions: int) -> Arm:
+        """What these versions did, all of them together, shadows' copies included."""
+        rows = self.rows.filter(pc.is_in(self.rows["version"], pa.array(versions, pa.int64())))
+        failed = pc.is_valid(rows["error"])
+        own = pc.and_(failed, pc.not_equal(rows["error"], variants.DOWN))
+        answers = rows.filter(pc.invert(failed))
+        return Arm(
+            errors=int(pc.sum(pc.fill_null(own, False)).as_py() or 0),
+            seconds=_floats(answers["model_seconds"]),
+            probabilities=_floats(answers["probability"]),
+            lacking=int(pc.sum(answers["lacks"]).as_py() or 0),
+        )
+
+    def pairs(self, champion: int, candidate: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Both versions' probabilities for requests that both answered, and the labels, NaN if unknown."""
+        keys = ["request_id", "instance"]
+        first = self._answers(champion).select([*keys, "probability", "label"])
+        second = self._answers(candidate).select([*keys, "probability"]).rename_columns([*keys, "candidate"])
+        joined = first.join(second, keys, join_type="inner").sort_by([(key, "ascending") for key in keys])
+        return _floats(joined["probability"]), _floats(joined["candidate"]), _floats(joined["label"])
+
+    def labelled(self, champion: int, candidate: int) -> Labelled:
+        """Of those, the requests whose outcome is known."""
+        before, after, labels = self.pairs(champion, candidate)
+        known = np.isfinite(labels)
+        return Labelled(label=labels[known], champion=before[known], candidate=after[known])
+
+    def _answers(self, version: int) -> pa.Table:
+        rows = self.rows
+        return rows.filter(
+            pc.and_(pc.equal(rows["version"], pa.scalar(version, pa.int64())), pc.is_null(rows["error"]))
+        )
+
+
+def observe(settings: Settings, spec: UseCase, since: datetime, until: datetime) -> Observed:
+    """What gateways did for `spec` from `since` to before `until`, after landing what they wrote."""
+    land(settings, OUTCOMES)
+    land(settings, PREDICTIONS)
+    catalog = open_catalog(settings)
+    rows = _read(catalog, PREDICTIONS, spec, since, until, _COLUMNS)
+    told = _read(catalog, OUTCOMES, spec, since, until, _OUTCOME_COLUMNS)
+    # Joins take no lists.
+    lacks = pc.greater(pc.fill_null(pc.list_value_length(rows["missing_features"]), 0), 0)
+    rows = rows.drop_columns("missing_features").append_column("lacks", lacks)
+    joined = rows.join(outcome.latest(told), ["request_id", "instance"], join_type="left outer")
+    return Observed(joined)
+
+
+def _read(
+    catalog: Catalog, kept: Log, spec: UseCase, since: datetime, until: datetime, columns: tuple[str, ...]
+) -> pa.Table:
+    wanted = And(
+        EqualTo("use_case", spec.name),
+        And(GreaterThanOrEqual(kept.day, since.isoformat()), LessThan(kept.day, until.isoformat())),
+    )
+    found = table_of(catalog, kept).scan(row_filter=wanted, selected_fields=columns).to_arrow()
+    # Texts come as small or large ones, and joins tell these apart.
+    fields = [
+        field.with_type(pa.large_string()) if pa.types.is_string(field.type) else field
+        for field in found.schema
+    ]
+    return found.cast(pa.schema(fields))
+
+
+def _floats(values: pa.ChunkedArray) -> np.ndarray:
+    found: np.ndarray = values.to_numpy().astype(np.float64)
+    return found

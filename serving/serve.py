@@ -1,0 +1,80 @@
+"""Having the model server serve what the rollout's config says.
+
+Belongs here: changes of what is loaded and labelled, each safe to repeat. Does not belong here: where a
+version comes from (`serving.rollout`). Importing this imports no MLflow: going back must be quick.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from airloop.errors import RolloutError
+from serving.model_config import ServedModel, config_message
+from serving.model_server_client import AVAILABLE, END, ModelServer, ModelServerLate, ModelServerRefused
+
+log = logging.getLogger(__name__)
+
+RELOAD_TIMEOUT_SECONDS: Final = 60.0
+_SETTLE_SECONDS: Final = 2.0
+_POLL_SECONDS: Final = 0.1
+
+
+def serve(server: ModelServer, models: Mapping[str, ServedModel], *, timeout: float) -> None:
+    """Make the model server serve `models`: their versions first, then the labels of what is available.
+
+    A label keeps answering throughout: it is left out of the first step only where its version is not
+    available yet, as on a server that has just started. Raises what `ModelServer.reload` raises.
+    """
+    ready = {name: _labelled_where_available(server, model) for name, model in models.items()}
+    server.reload(config_message(ready), timeout=timeout)
+    if any(ready[name].labels != models[name].labels for name in models):
+        final = {name: _labelled_where_available(server, model) for name, model in models.items()}
+        for name, model in final.items():
+            for label in set(models[name].labels) - set(model.labels):
+                log.warning("label %s of model %s is not set: its version is not available", label, name)
+        server.reload(config_message(final), timeout=timeout)
+
+
+def load_version(
+    server: ModelServer, models: Mapping[str, ServedModel], name: str, version: int, *, timeout: float
+) -> None:
+    """Serve `models` and wait until `version` of model `name` is available, for `timeout` seconds at most.
+
+    Raises `RolloutError` when it cannot be loaded, or not in time.
+    """
+    deadline = time.monotonic() + timeout
+    refusal = ""
+    try:
+        serve(server, models, timeout=timeout)
+    except (ModelServerRefused, ModelServerLate) as error:
+        # The version's state tells whether it is about this one: a new model that does not load is refused.
+        refusal = str(error)
+    settled = time.monotonic() + _SETTLE_SECONDS
+    while True:
+        found = server.states(name).get(version)
+        if found is not None and found.state == AVAILABLE:
+            return
+        # Just after a reload, an END may be that of an earlier attempt.
+        failed = found is not None and found.state == END and time.monotonic() > settled
+        if failed or time.monotonic() > deadline:
+            reason = (found.error if found is not None else "") or refusal
+            state = found.state if found is not None else "unknown to the model server"
+            raise RolloutError(
+                expected=f"version {version} of model {name} AVAILABLE within {timeout:g} s",
+                found=f"{state}{': ' + reason if reason else ''}",
+                next_step="read the model server's log; the champion keeps serving. Train a new candidate",
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _labelled_where_available(server: ModelServer, model: ServedModel) -> ServedModel:
+    states = server.states(model.name) if model.labels else {}
+    labels = {
+        label: version
+        for label, version in model.labels.items()
+        if version in states and states[version].state == AVAILABLE
+    }
+    return ServedModel(model.name, model.base_path, model.versions, labels)
