@@ -36,7 +36,7 @@ def withdraw(settings: Settings, spec: UseCase, version: int) -> None:
         if routing.shadow == version or (routing.rollout and routing.rollout.version == version):
             ended |= {"shadow": None}
         if routing.split and routing.split.version == version:
-            ended |= {"split": None}
+            ended |= {"split": None, "experiment": None}
         if routing.rollout and routing.rollout.version == version:
             ended |= {"rollout": None}
         if ended:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 import numpy as np
 from scipy.stats import binom, chi2, norm
@@ -59,6 +59,11 @@ class Labelled:
     label: np.ndarray
     champion: np.ndarray
     candidate: np.ndarray
+
+    @classmethod
+    def none(cls) -> Self:
+        """No such requests."""
+        return cls(np.array([]), np.array([]), np.array([]))
 
 
 def checks_of(

@@ -27,7 +27,7 @@ from serving.analysis import Arm, Labelled
 
 _COLUMNS: Final = (
     *("request_id", "instance", "version", "variant", "predicted_at", "probability", "error"),
-    *("model_seconds", "missing_features"),
+    *("model_seconds", "missing_features", "unit"),
 )
 _OUTCOME_COLUMNS: Final = ("request_id", "instance", "label", "received_at", "writer", "sequence")
 _CLIENTS: Final = (

@@ -78,11 +78,7 @@ def promote(
             who=who,
         )
         write_models(settings, promoted)
-        with changing_routing(settings, name) as routing:
-            if (routing.split is not None and routing.split.experiment is None) or routing.shadow is not None:
-                kept_split = routing.split if routing.split and routing.split.experiment else None
-                ended = {"shadow": None, "split": kept_split, "changed_by": run_id()}
-                write_routing(settings, name, routing.model_copy(update=ended))
+        _end_canary(settings, name)
         _set_aliases(settings, name, version)
         kept = promoted[name].without_superseded()
         if kept != promoted[name]:
@@ -92,6 +88,15 @@ def promote(
         _remove_superseded_folders(kept, version)
     log.info("version %d of model %s is the champion", version, name)
     return LiveModel(name=name, version=version, previous_version=kept.previous)
+
+
+def _end_canary(settings: Settings, name: str) -> None:
+    """No copies and no share any more: whoever has the rollout says what the new champion is watched by."""
+    with changing_routing(settings, name) as routing:
+        canary = routing.split is not None and routing.split.experiment is None
+        if canary or routing.shadow is not None:
+            ended = {"shadow": None, "changed_by": run_id(), **({"split": None} if canary else {})}
+            write_routing(settings, name, routing.model_copy(update=ended))
 
 
 def _facts(settings: Settings, name: str, version: int) -> dict[str, str]:

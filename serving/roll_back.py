@@ -87,7 +87,8 @@ def _withdraw_candidate(settings: Settings, spec: UseCase, run: str) -> int | No
         if routing.rollout is None:
             return None
         split = routing.split if routing.split and routing.split.experiment else None
-        write_routing(settings, spec.model_name, Routing(split=split, changed_by=run))
+        kept = Routing(split=split, experiment=routing.experiment, changed_by=run)
+        write_routing(settings, spec.model_name, kept)
         return routing.rollout.version if routing.rollout.name != WATCH else None
 
 

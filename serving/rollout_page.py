@@ -59,6 +59,26 @@ on the same requests the two differ by {{ number(stage.disagreement) }} on avera
 {% endfor %}
 </table>
 {% endif %}
+{% if stage.experiment %}
+<h3>{{ stage.experiment.name }}: version {{ stage.experiment.champion }} (A) and version
+{{ stage.experiment.version }} (B)</h3>
+<p>{{ "{:,}".format(stage.experiment.control_units) }} and
+{{ "{:,}".format(stage.experiment.treatment_units) }} units, drawn to give B a share of
+{{ number(stage.experiment.share) }}: <span class="{{ 'breached' if stage.experiment.sample_ratio_mismatch
+else 'passed' }}">sample ratio {{ "mismatch, no result" if stage.experiment.sample_ratio_mismatch
+else "as drawn" }}</span> (p {{ number(stage.experiment.sample_ratio_p_value) }})</p>
+<table>
+<tr><th>mean over units</th><th class="number">A</th><th class="number">B</th><th class="number">B less A</th>
+<th class="number">95% interval</th><th class="number">units with it</th></tr>
+{% for measure in stage.experiment.measures %}
+<tr><td>{{ measure.name.replace("_", " ") }}</td><td class="number">{{ number(measure.control) }}</td>
+<td class="number">{{ number(measure.treatment) }}</td><td class="number">{{ number(measure.effect) }}</td>
+<td class="number">{{ number(measure.low) }} to {{ number(measure.high) }}</td>
+<td class="number">{{ "{:,}".format(measure.control_units) }} and
+{{ "{:,}".format(measure.treatment_units) }}</td></tr>
+{% endfor %}
+</table>
+{% endif %}
 {% endfor %}
 <p class="quiet">A rule is breached when the bound, or without one the candidate's value, is above what is
 allowed. The method of each: <code>serving/analysis.py</code>.</p>

@@ -63,6 +63,19 @@ class Stage(_Part):
     """When its run last looked: one that does not look any more has no claim."""
 
 
+class Experiment(_Part):
+    """Two versions side by side, until a time that was fixed before."""
+
+    name: str
+    run: str
+    """The Airflow run, which owns it."""
+    version: int
+    """B; A is the champion."""
+    champion: int
+    since: datetime
+    until: datetime
+
+
 class Routing(_Part):
     """What versions other than the champion get; nothing, by default."""
 
@@ -70,6 +83,8 @@ class Routing(_Part):
     """A version that gets a copy of what the champion answers."""
     split: Split | None = None
     rollout: Stage | None = None
+    experiment: Experiment | None = None
+    """What the split is for, if it is not a canary's."""
     changed_by: str = ""
     """The Airflow run that wrote this."""
 

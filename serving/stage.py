@@ -189,18 +189,22 @@ def _enter(
             rollout_since=state.rollout_since if state is not None else now,
             looked_at=now,
         )
-        experiment = routing.split if routing.split and routing.split.experiment else None
+        experiments = routing.split if routing.split and routing.split.experiment else None
         split = (
             # One salt for all steps: whoever was answered by the candidate goes on being.
             Split(version=version, share=int(canary[1]) / 100, salt=f"{spec.name} rollout of {version}")
             if canary
-            else experiment
+            else experiments
         )
         write_routing(
             settings,
             spec.model_name,
             Routing(
-                shadow=beside if stage == WATCH else version, split=split, rollout=entered, changed_by=run
+                shadow=beside if stage == WATCH else version,
+                split=split,
+                rollout=entered,
+                experiment=routing.experiment,
+                changed_by=run,
             ),
         )
     return entered

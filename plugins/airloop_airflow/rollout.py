@@ -80,11 +80,26 @@ def stage_task(
     **kwargs: Any,
 ) -> StageOperator:
     """The task of `stage`; `timeout` is of each look."""
+    return looking_task(
+        use_case, stage, "serving.stage", {**flags, "stage": stage}, timeout=timeout, **kwargs
+    )
+
+
+def looking_task(
+    use_case: UseCase,
+    task_id: str,
+    module: str,
+    flags: Mapping[str, Any],
+    *,
+    timeout: timedelta = timedelta(minutes=10),
+    **kwargs: Any,
+) -> StageOperator:
+    """The task that looks with `module`, a job that decides as a stage's does, until it is decided."""
     return StageOperator(
-        task_id=stage,
-        module="serving.stage",
+        task_id=task_id,
+        module=module,
         use_case=use_case.name,
-        flags={**flags, "stage": stage},
+        flags=flags,
         execution_timeout=timeout,
         has_report=True,
         on_failure_callback=page_unless_rolled_back,

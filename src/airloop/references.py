@@ -385,12 +385,46 @@ class RolloutCheck(Reference):
     detail: str
 
 
+class ExperimentMeasure(Reference):
+    """One measure of an A/B test's two versions; None where too few units have it."""
+
+    name: str
+    control: float | None
+    """Mean over units."""
+    treatment: float | None
+    effect: float | None
+    """Treatment less control."""
+    low: float | None
+    """Of the 95% interval of the effect."""
+    high: float | None
+    control_units: int
+    treatment_units: int
+
+
+class ExperimentResult(Reference):
+    """What an A/B test found at its end."""
+
+    name: str
+    champion: int
+    """Version A."""
+    version: int
+    """Version B."""
+    share: float
+    control_units: int
+    treatment_units: int
+    sample_ratio_p_value: float | None
+    sample_ratio_mismatch: bool
+    """The split is not as it was drawn: the rest is not to be trusted."""
+    measures: tuple[ExperimentMeasure, ...]
+
+
 class StageDecision(Reference):
     """What a look at a rollout's stage decided, with its numbers."""
 
     name: str
     version: int
     stage: str
+    """A rollout's, or `experiment`."""
     decision: Literal["go_on", "hold", "roll_back", "superseded"]
     reason: str
     champion: int | None
@@ -406,6 +440,8 @@ class StageDecision(Reference):
     checks: tuple[RolloutCheck, ...] = ()
     disagreement: float | None = None
     """Mean absolute difference between the two on the same requests."""
+    experiment: ExperimentResult | None = None
+    """For an experiment that ended."""
     page_uri: str | None = None
     """The rollout's report."""
 

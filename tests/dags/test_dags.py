@@ -12,7 +12,7 @@ import pytest
 from airloop.use_cases.catalogue import all_use_cases
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-KINDS = ("features", "training", "rollout", "rollback", "override", "push")
+KINDS = ("features", "training", "rollout", "rollback", "override", "push", "experiment")
 PLATFORM = {
     "stream_ingest": "ingest",
     "maintenance": "maintenance",
@@ -88,6 +88,7 @@ def _follows(dag, first: str, second: str) -> bool:
             ],
         ),
         ("override", ["override", "register"]),
+        ("experiment", ["infra_check", "experiment", "abandon"]),
     ],
 )
 def test_tasks_run_in_order(dags, kind, order):
@@ -203,7 +204,7 @@ def _inlets(dag) -> set[str]:
 def test_the_dags_meet_through_assets(dags):
     for spec in all_use_cases():
         features, training, rollout, rollback, override, push = (
-            dags[f"{spec.name}_{kind}"] for kind in KINDS
+            dags[f"{spec.name}_{kind}"] for kind in KINDS[:6]
         )
         assert not _outlets(push, "push"), "nothing is trained on what was not audited"
         prefix = f"airloop://{spec.name}"
@@ -233,6 +234,7 @@ def test_the_dags_meet_through_assets(dags):
         ("training", {"tune": True, "trials": 3, "minutes": None}, {"tune": "yes", "trials": 0}),
         ("training", {"cross_validate": True}, {"cross_validate": None}),
         ("rollout", {"version": 3}, {"version": 0}),
+        ("experiment", {"name": "wider", "version": 4, "share": 0.1}, {"name": "W i", "share": 1}),
         ("rollout", {"action": "rollback", "bake_minutes": 0.5}, {"version": "newest", "action": "forwards"}),
     ],
 )
@@ -283,7 +285,7 @@ def _first_run(dag):
 
 def test_what_is_started_in_an_emergency_is_switched_on(dags):
     by_hand = {dag.dag_id for dag in dags.values() if dag.timetable.__class__.__name__ == "NullTimetable"}
-    kinds = ("rollback", "override")
+    kinds = ("rollback", "override", "experiment")
     assert by_hand == {"erasure", *(f"{spec.name}_{kind}" for spec in all_use_cases() for kind in kinds)}
     for dag_id in by_hand | {"maintenance", "predictions"}:
         assert dags[dag_id].is_paused_upon_creation is False

@@ -76,8 +76,8 @@ def test_a_gateway_started_before_anything_exists_picks_it_up_without_a_restart(
             assert answer.status_code == 200
             assert answer.json()["model"]["version"] == 1
     lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
-    # Attempts that failed are kept as well: no model server, then no champion on it.
-    assert [line["error"] for line in lines] == ["down", "down", None]
+    # Attempts that failed are kept as well: no model server, then no such label on it.
+    assert [line["error"] for line in lines] == ["down", "refused", None]
     line = lines[-1]
     assert line["request_id"] == answer.json()["request_id"]
     assert {USE_CASE.label.name: line["probability"]} == answer.json()["prediction"]

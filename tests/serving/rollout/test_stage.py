@@ -20,6 +20,7 @@ from airloop.references import StageDecision
 from airloop.serving_history import serving_history
 from airloop.settings import Settings
 from airloop.use_cases.spec import UseCase
+from serving import experiment as experiment_job
 from serving.infra_check import infra_check
 from serving.model_server_client import AVAILABLE, CHAMPION, ModelServer
 from serving.promote import promote
@@ -95,6 +96,38 @@ class Traffic:
         if told:
             with closing(Spool(self._settings.outcome_spool_dir)) as spool:
                 spool.append(told)
+
+    def units(self, at: datetime, champion: int, version: int, *, units: int = 300) -> None:
+        """An experiment's: each unit asks once, and its outcome is known."""
+        rows, told = [], []
+        for number in range(units):
+            self._count += 1
+            truth, treated = float(self._random.beta(2, 6)), self._random.uniform() < 0.5
+            variant = variants.TREATMENT if treated else variants.CONTROL
+            rows.append(
+                self._record(
+                    *(at, version if treated else champion, variant, 0.004),
+                    probability=truth,
+                    unit=f"unit {number}",
+                )
+            )
+            told.append(
+                OutcomeRecord(
+                    request_id=str(self._count),
+                    instance=0,
+                    use_case=self._spec.name,
+                    label=float(self._random.uniform() < truth),
+                    observed_at=at,
+                    received_at=at,
+                    caller="web",
+                )
+            )
+        for folder, kept in (
+            (self._settings.prediction_spool_dir, rows),
+            (self._settings.outcome_spool_dir, told),
+        ):
+            with closing(Spool(folder)) as spool:
+                spool.append(kept)
 
     def _record(
         self, at: datetime, version: int, variant: str, seconds: float, **answer: object
@@ -324,6 +357,48 @@ def test_an_experiment_keeps_its_split_and_the_canary_waits(
     assert found.decision == "hold"
     assert "experiment" in found.reason
     assert read_routing(settings, spec.model_name).split == experiment
+
+
+def test_an_experiment_runs_to_its_horizon_and_its_version_leaves(
+    settings: Settings,
+    spec: UseCase,
+    pair: tuple[int, int],
+    server: ModelServer,
+    traffic: Traffic,
+    run: Callable[[str], None],
+) -> None:
+    champion, version = pair
+    name = spec.model_name
+
+    def experiment(minutes: float, **how: bool) -> StageDecision:
+        now, horizon = START + minutes * MINUTE, 5 * MINUTE
+        return experiment_job.look(
+            settings, spec, version, name="ab", share=0.5, horizon=horizon, now=now, **how
+        )
+
+    assert experiment(0).decision == "hold"
+    split = read_routing(settings, name).split
+    assert split is not None
+    assert (split.version, split.experiment) == (version, "ab")
+    # A canary of whatever version waits for it, and so does another experiment.
+    run("run 2")
+    with pytest.raises(RolloutError, match=r"the experiment ab by rollout/run 1"):
+        experiment(1)
+    run("run 1")
+    traffic.units(START + MINUTE, champion, version)
+    held = experiment(4.9, first=False)
+    assert (held.decision, held.look_again_at, held.experiment) == ("hold", START + 5 * MINUTE, None)
+    ended = experiment(5, first=False)
+    assert ended.decision == "go_on"
+    assert ended.experiment is not None
+    assert ended.experiment.control_units + ended.experiment.treatment_units == 300
+    assert not ended.experiment.sample_ratio_mismatch
+    assert "log loss" in ended.reason
+    assert read_routing(settings, name) == Routing(changed_by="rollout/run 1")
+    assert loaded(server, spec) == {champion}
+    page = (report_folder(settings, spec, "rollout/run 1") / "index.html").read_text("utf-8")
+    assert "as drawn" in page
+    assert [r["what"]["decision"] for r in records(settings) if r["kind"] == "experiment"] == ["go_on"]
 
 
 def test_going_back_by_hand_ends_the_rollout_that_is_under_way(
