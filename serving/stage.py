@@ -17,6 +17,7 @@ import argparse
 import logging
 import re
 import sys
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -115,8 +116,9 @@ def look(
         bake=wait,
         state=loaded.state if loaded is not None else "not loaded",
     )
+    seconds = None
     if decided.decision == "roll_back":
-        _give_up(settings, spec, version, stage, decided.reason)
+        seconds = _give_up(settings, spec, version, stage, decided.reason)
     elif decided.decision == "go_on" and stage == WATCH:
         withdraw(settings, spec, version)
     return _decided(
@@ -131,6 +133,7 @@ def look(
         requests=observed.since(state.since).requests,
         checks=checks,
         disagreement=disagreement,
+        seconds_to_roll_back=seconds,
         again=_next_look(spec, state, wait, now) if decided.decision == "hold" else None,
     )
 
@@ -236,16 +239,22 @@ def _judged(
 
 def _give_up(
     settings: Settings, spec: UseCase, version: int, stage: str, reason: str, *, tag: bool = True
-) -> None:
-    """Take the traffic from `version`, then unload it; in the watch stage the one before serves again."""
+) -> float:
+    """Take the traffic from `version`, then unload it; in the watch stage the one before serves again.
+
+    Returns the seconds until it had no traffic.
+    """
+    begun = time.monotonic()
     withdraw(settings, spec, version)
     model = served_model(settings, read_models(settings), spec.model_name)
     if stage == WATCH and version == model.champion and model.previous is not None:
         promote(settings, spec, model.previous, reason=reason, who=run_id(), giving_up=True)
+    seconds = round(time.monotonic() - begun, 3)
     log.info("version %d of model %s has no traffic any more: %s", version, spec.model_name, reason)
     if tag:
         registry.tag_version(settings, spec.model_name, version, registry.ROLLED_BACK, reason[:5000])
     unload(settings, spec, version)
+    return seconds
 
 
 def _next_look(spec: UseCase, state: Stage, bake: timedelta, now: datetime) -> datetime:
@@ -267,6 +276,7 @@ def _decided(
     requests: int = 0,
     checks: tuple[RolloutCheck, ...] = (),
     disagreement: float | None = None,
+    seconds_to_roll_back: float | None = None,
     again: datetime | None = None,
 ) -> StageDecision:
     """The decision, put on record: in the log, in the report, and, unless it is to wait, in the audit log."""
@@ -283,6 +293,7 @@ def _decided(
         requests=requests,
         checks=checks,
         disagreement=disagreement,
+        seconds_to_roll_back=seconds_to_roll_back,
     )
     log.info("%s: %s, for %s", stage, decided.decision, decided.reason)
     for check in checks:

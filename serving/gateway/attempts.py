@@ -29,7 +29,7 @@ from serving.model_server_client import (
 
 log = logging.getLogger(__name__)
 
-MOST_COPIES: Final = 8
+MOST_COPIES: Final = 4
 """Copies for shadows under way at once; more are left out, and counted. A slow shadow must not take the model
 server from the champion."""
 _NOT_THERE: Final = ("NOT_FOUND", "FAILED_PRECONDITION")

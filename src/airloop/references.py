@@ -440,6 +440,8 @@ class StageDecision(Reference):
     checks: tuple[RolloutCheck, ...] = ()
     disagreement: float | None = None
     """Mean absolute difference between the two on the same requests."""
+    seconds_to_roll_back: float | None = None
+    """For a candidate that was given up: from the decision until it had no traffic."""
     experiment: ExperimentResult | None = None
     """For an experiment that ended."""
     page_uri: str | None = None
