@@ -133,6 +133,8 @@ class _Connection:
         self._writer: asyncio.StreamWriter | None = None
 
     async def post(self, path: str, body: str) -> tuple[int, dict[str, object]]:
+        if self._reader is not None and self._reader.at_eof():
+            self.close()
         if self._reader is None or self._writer is None:
             self._reader, self._writer = await asyncio.open_connection(self._host, self._port)
         content = body.encode()

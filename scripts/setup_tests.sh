@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What the tests need beside the product: PostgreSQL and Redis (Debian's packages, not started as services) and
-# Kafka's broker. Each is fetched once.
+# What the tests need beside the product: PostgreSQL, Redis and nginx (Debian's packages, not started as services)
+# and Kafka's broker. Each is fetched once.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -13,6 +13,7 @@ as_root() {
 missing=()
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing+=(postgresql)
 command -v redis-server >/dev/null || missing+=(redis-server)
+[ -x /usr/sbin/nginx ] || command -v nginx >/dev/null || missing+=(nginx-light)
 if [ ${#missing[@]} -gt 0 ]; then
   command -v apt-get >/dev/null || {
     echo "set-up: expected ${missing[*]}, found none and no apt-get. Next: install them yourself." >&2

@@ -135,7 +135,7 @@ def infra_check(
         models = read_models(settings)
         models[name] = served_model(settings, models, name).with_version(version)
         load_version(server, models, name, version, timeout=spec.rollout.load_timeout_seconds)
-        difference = _replayed(spec, server, version, columns, recorded)
+        difference = replayed(spec, server, version, columns, recorded)
         write_models(settings, models)
     log.info("version %d of model %s answers as training predicted", version, name)
     return checked.model_copy(update={"largest_difference": max(difference, checked.largest_difference)})
@@ -149,7 +149,7 @@ def _checked_apart(
     recorded: Sequence[float],
 ) -> InfraChecked:
     version = checked.version
-    difference = _replayed(spec, scratch.client, version, columns, recorded)
+    difference = replayed(spec, scratch.client, version, columns, recorded)
     p99 = _single_row_p99(spec, scratch.client, version, columns)
     memory = scratch.memory_mebibytes()
     limits = spec.rollout
@@ -174,13 +174,17 @@ def _checked_apart(
     )
 
 
-def _replayed(
+def replayed(
     spec: UseCase,
     server: ModelServer,
     version: int,
     columns: Mapping[str, Sequence[InputValue]],
     recorded: Sequence[float],
 ) -> float:
+    """Ask `version` its recorded requests; the largest difference from what training computed.
+
+    Raises `RolloutError` when it is above the spec's, or the version does not answer.
+    """
     try:
         answer = server.predict(spec, columns, version=version, timeout=REPLAY_TIMEOUT_SECONDS)
     except ModelServerRefused as refusal:

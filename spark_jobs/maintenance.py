@@ -27,7 +27,7 @@ from airloop.use_cases.catalogue import all_use_cases, use_case
 from airloop.use_cases.spec import Retention, UseCase
 from spark_jobs.arguments import job_parser
 from spark_jobs.session import open_session
-from spark_jobs.tables import CLEAN, FEATURES, RAW, TRAINING, despite_conflicts
+from spark_jobs.tables import CLEAN, FEATURES, RAW, SCORING, TRAINING, despite_conflicts
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ OWN_BRANCHES = ("audit_", "build_")
 """Starts of the names of the branches that jobs write aside on."""
 MANY_MANIFESTS = 50
 """From here on a scan spends longer on finding its files than it would on a rewrite of the manifests."""
+_SHARED = (f"{RAW}.quarantine", "serving.predictions", "serving.outcomes")
 SMALL_FILES = 5
 """Files of one partition that are worth being made one."""
 
@@ -42,11 +43,11 @@ SMALL_FILES = 5
 def tables_of(spec: UseCase) -> list[str]:
     """The tables of `spec`; those that an earlier use case of the catalogue has too are left to it.
 
-    The quarantine belongs to the first one.
+    The quarantine, and the logs of the gateways, belong to the first one.
     """
     seen: set[str] = set()
     for other in all_use_cases():
-        own = [name for name in (*_declared(other), f"{RAW}.quarantine") if name not in seen]
+        own = [name for name in (*_declared(other), *_SHARED) if name not in seen]
         if other.name == spec.name:
             return own
         seen.update(own)
@@ -57,7 +58,8 @@ def _declared(spec: UseCase) -> list[str]:
     names = [f"{RAW}.{feed.name}" for feed in spec.feeds]
     names += [f"{CLEAN}.{table.name}" for table in spec.clean_tables]
     names += [f"{FEATURES}.{table.name}" for table in spec.feature_tables]
-    return list(dict.fromkeys([*names, f"{TRAINING}.{spec.name}"]))
+    names += [f"{TRAINING}.{spec.name}", f"{SCORING}.{spec.name}", f"{SCORING}.{spec.name}_requests"]
+    return list(dict.fromkeys(names))
 
 
 def maintain(

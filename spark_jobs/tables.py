@@ -24,7 +24,7 @@ from airloop.references import TableSnapshot
 from spark_jobs.schema_evolution import evolve
 
 T = TypeVar("T")
-RAW, CLEAN, FEATURES, TRAINING = "raw", "clean", "features", "training"
+RAW, CLEAN, FEATURES, TRAINING, SCORING = "raw", "clean", "features", "training", "scoring"
 BRANCH_DAYS = 30
 """How long snapshot expiry leaves a branch for inspection."""
 ATTEMPTS = 30

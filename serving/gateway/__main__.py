@@ -81,6 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             ssl_certfile=settings.gateway_certificate,
             ssl_keyfile=settings.gateway_private_key,
             timeout_graceful_shutdown=10,
+            # Longer than a proxy in front keeps its connections, so that it uses none that is being closed.
+            timeout_keep_alive=75,
         )
     return 0
 

@@ -577,6 +577,40 @@ class AuditEntry(Reference):
     hash: str
 
 
+class ScoringSet(Reference):
+    """What a batch scoring asks the champion."""
+
+    table: str
+    snapshot_id: int
+    rows: int
+    start: str
+    end: str
+
+
+class Scored(Reference):
+    """What the champion said of the events of an interval."""
+
+    table: str
+    version: int
+    rows: int
+    mean_probability: float | None
+
+
+class Drilled(Reference):
+    """The version to go back to, which loads and answers."""
+
+    name: str
+    version: int
+    why: str
+    """Why it is that one."""
+    loaded: bool
+    """Whether the model server holds it: then going back is a matter of a label."""
+    requests_replayed: int
+    largest_difference: float
+    seconds: float
+    """From the registry to its answers."""
+
+
 class LandedPredictions(Reference):
     """Records that were taken from the gateways' spool into their table."""
 

@@ -12,7 +12,7 @@ import pytest
 from airloop.use_cases.catalogue import all_use_cases
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-KINDS = ("features", "training", "rollout", "rollback", "override", "push", "experiment")
+KINDS = ("features", "training", "rollout", "rollback", "override", "push", "experiment", "scoring", "drill")
 PLATFORM = {
     "stream_ingest": "ingest",
     "maintenance": "maintenance",
@@ -89,6 +89,7 @@ def _follows(dag, first: str, second: str) -> bool:
         ),
         ("override", ["override", "register"]),
         ("experiment", ["infra_check", "experiment", "abandon"]),
+        ("scoring", ["resolve_interval", "scoring_set", "score"]),
     ],
 )
 def test_tasks_run_in_order(dags, kind, order):
@@ -294,7 +295,7 @@ def test_what_is_started_in_an_emergency_is_switched_on(dags):
 def test_switching_a_dag_on_starts_no_run_for_a_time_already_past(dags):
     """Such a run would compete with the one that a person is about to trigger."""
     scheduled = [run for dag in dags.values() if (run := _first_run(dag)) is not None]
-    assert len(scheduled) == 4 * len(all_use_cases()) + len({"stream_ingest", "maintenance", "predictions"})
+    assert len(scheduled) == 6 * len(all_use_cases()) + len({"stream_ingest", "maintenance", "predictions"})
     for run in scheduled:
         assert run.run_after > datetime.now(UTC)
 

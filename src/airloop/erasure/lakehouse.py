@@ -40,6 +40,7 @@ from airloop.use_cases.spec import Erasure
 
 QUARANTINE: Final = "raw.quarantine"
 TRAINING: Final = "training"
+SCORING: Final = "scoring"
 PASSES: Final = 5
 """How often a table is erased from again because another writer brought the subject back meanwhile."""
 
@@ -51,7 +52,7 @@ def columns_of(table: Table, erasure: Erasure) -> Columns:
     texts = [erasure.texts.get(name)]
     if name == QUARANTINE:
         texts += ["payload", "reason"]
-    if table.name()[0] == TRAINING:
+    if table.name()[0] in (TRAINING, SCORING):
         texts.append("request")
     if name == PREDICTIONS:
         texts += ["entities", "request", "features"]

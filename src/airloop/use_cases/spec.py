@@ -505,6 +505,10 @@ class Schedules(SpecPart):
     push: Cron = "5 * * * *"
     """Hourly, a few minutes after the hour, when its last records are there."""
     training: Cron = "0 0 * * 1"
+    scoring: Cron = "0 3 * * *"
+    """After the day's features; batch scores of the day before."""
+    drill: Cron = "0 5 * * 1"
+    """Weekly: the version to go back to loads and answers."""
     rollout: Cron = "0 6 * * *"
     """The rollout also starts whenever a candidate is registered; the schedule catches what was missed."""
 
