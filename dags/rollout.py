@@ -131,7 +131,15 @@ def build(use_case: UseCase) -> DAG:
         # This leaf fails with them: a run that abandoned its candidate in good order is still a failed run.
         live = EmptyOperator(task_id="live", outlets=[assets.live_model(use_case)])
         watch = stage_task(use_case, "watch", staged)
-        abandon = job_task(use_case, "abandon", "serving.abandon", asked, trigger_rule=TriggerRule.ONE_FAILED)
+        # The version that was checked, for by now another may be the challenger.
+        checked = "{{ (ti.xcom_pull(task_ids='infra_check') or {}).get('version') or params.version or '' }}"
+        abandon = job_task(
+            use_case,
+            "abandon",
+            "serving.abandon",
+            {"version": checked},
+            trigger_rule=TriggerRule.ONE_FAILED,
+        )
         last = stages[-1]
         if use_case.rollout.approval:
             last = ApprovalOperator(

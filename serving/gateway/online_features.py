@@ -82,8 +82,9 @@ class OnlineFeatures:
             log.exception("reading online features failed")
             raise FeatureStoreDown(f"{type(error).__name__} while reading online features") from error
         stored: list[dict[str, StoredFeature]] = [{} for _ in requests]
+        wanted = frozenset(use_case.features)
         for name, vector in zip(answer.metadata.feature_names.val, answer.results, strict=True):
-            if name in use_case.features:
+            if name in wanted:
                 for row, value, event_time in zip(
                     stored, vector.values, vector.event_timestamps, strict=True
                 ):
