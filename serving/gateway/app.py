@@ -194,15 +194,13 @@ def _add_use_case(
     app: FastAPI, use_case: UseCase, predictor: Predictor, access: Access, explanations: Explanations
 ) -> None:
     # Plain functions: FastAPI runs them in its thread pool, and both stores are waited for in them.
-    def predict(
-        request: Request, body: Annotated[bytes, Depends(body_reader(BODY_LIMIT_BYTES))]
-    ) -> PredictionAnswer:
-        return predictor.predict(use_case, body, caller_of(request.scope))
+    def predict(request: Request, body: Annotated[bytes, Depends(body_reader(BODY_LIMIT_BYTES))]) -> Response:
+        return _as_json(predictor.predict(use_case, body, caller_of(request.scope)))
 
     def predict_batch(
         request: Request, body: Annotated[bytes, Depends(body_reader(BATCH_BODY_LIMIT_BYTES))]
-    ) -> BatchAnswer:
-        return predictor.predict_batch(use_case, body, caller_of(request.scope))
+    ) -> Response:
+        return _as_json(predictor.predict_batch(use_case, body, caller_of(request.scope)))
 
     def explain(
         request: Request, body: Annotated[bytes, Depends(body_reader(BODY_LIMIT_BYTES))]
@@ -295,6 +293,11 @@ def _add_use_case(
         dependencies=[requires(access, Role.OPERATE)],
         responses=_REFUSALS,
     )
+
+
+def _as_json(answer: BaseModel) -> Response:
+    """The answer as it is: FastAPI would validate a model again that was just made."""
+    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 def _add_feedback(

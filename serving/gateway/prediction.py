@@ -284,12 +284,12 @@ class Predictor:
                 zip(question.requests, question.features, probability, strict=True)
             )
         ]
+        lines = [record.model_dump_json() for record in records]
         if self._spool is not None:
-            self._spool.append(records, wait=wait)
-        for record in records:
+            self._spool.append(lines, wait=wait)
+        for record, line in zip(records, lines, strict=True):
             self._metrics.count(record)
-            if prediction_log.isEnabledFor(logging.INFO):
-                prediction_log.info(record.model_dump_json())
+            prediction_log.info(line)
 
     def routing(self, use_case: UseCase) -> Routing:
         """What versions beside the champion get."""

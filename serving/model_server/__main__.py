@@ -5,6 +5,7 @@ Belongs here: the process (flags, signals, exit status). Does not belong here: s
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import sys
@@ -39,6 +40,9 @@ def main() -> int:
 
         server = ModelServer(settings)
         server.start()
+        # What is there by now stays: looking through it for garbage would hold up a request now and then.
+        gc.collect()
+        gc.freeze()
     except ServingError as error:
         print(f"model server: {error.message}", file=sys.stderr)
         return 1

@@ -39,7 +39,7 @@ SUFFIX: Final = ".jsonl"
 
 @dataclass
 class _Batch:
-    records: Sequence[BaseModel]
+    records: Sequence[BaseModel | str]
     written: threading.Event = field(default_factory=threading.Event)
 
 
@@ -64,8 +64,8 @@ class Spool:
         self._thread = threading.Thread(target=self._run, name="prediction-spool", daemon=True)
         self._thread.start()
 
-    def append(self, records: Sequence[BaseModel], *, wait: bool = True) -> bool:
-        """Keep `records`; whether they are in a file by now. Never raises, and never waits long.
+    def append(self, records: Sequence[BaseModel | str], *, wait: bool = True) -> bool:
+        """Keep `records`, or their JSON; whether they are in a file by now. Never raises, never waits long.
 
         Without `wait` it does not wait at all.
         """
@@ -166,12 +166,13 @@ class Spool:
             self._descriptor = None
 
 
-def line_of(writer: str, sequence: int, record: BaseModel) -> bytes:
-    """The record as a line of a spool's file."""
+def line_of(writer: str, sequence: int, record: BaseModel | str) -> bytes:
+    """The record, or its JSON, as a line of a spool's file."""
+    text = record if isinstance(record, str) else record.model_dump_json()
     return b'{"writer":"%s","sequence":%d,"record":%s}\n' % (
         writer.encode(),
         sequence,
-        record.model_dump_json().encode(),
+        text.encode(),
     )
 
 
