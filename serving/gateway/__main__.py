@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             spool=spool,
             outcomes=outcomes,
         )
-        # What is imported by now stays: looking through it again and again for garbage costs a request tens of
+        # What is imported by now stays: looking through it for garbage now and then costs a request tens of
         # milliseconds now and then.
         gc.collect()
         gc.freeze()
