@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 _LOOPBACK: Final = "127.0.0.1"
 _POLL_SECONDS: Final = 0.1
 _STOP_SECONDS: Final = 20.0
+_NICENESS: Final = 10
 
 
 class ScratchServer:
@@ -80,6 +81,8 @@ def scratch_server(settings: Settings, name: str, version: int, *, timeout: floa
                 stdout=stream,
                 stderr=subprocess.STDOUT,
             )
+        # It may stand beside what serves, which must not be slower for it.
+        os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)
         try:
             with ModelServer(f"{_LOOPBACK}:{port}") as client:
                 _wait_until_available(process, client, name, version, timeout, output)

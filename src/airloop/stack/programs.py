@@ -45,6 +45,8 @@ def programs(settings: Settings) -> tuple[Program, ...]:
     host = settings.host
     mlflow_dir = settings.state_dir / "mlflow"
     serving = settings.repository / "serving"
+    # What clients wait for comes before parsing and before the jobs, which the scheduler's processes start.
+    background = ("nice", "-n", "10")
     return (
         Program(
             "mlflow",
@@ -87,9 +89,13 @@ def programs(settings: Settings) -> tuple[Program, ...]:
             needs_airflow_database=True,
         ),
         Program(
-            "airflow-scheduler", (airflow, "scheduler", "--skip-serve-logs"), needs_airflow_database=True
+            "airflow-scheduler",
+            (*background, airflow, "scheduler", "--skip-serve-logs"),
+            needs_airflow_database=True,
         ),
-        Program("airflow-dag-processor", (airflow, "dag-processor"), needs_airflow_database=True),
+        Program(
+            "airflow-dag-processor", (*background, airflow, "dag-processor"), needs_airflow_database=True
+        ),
         Program(
             "airflow-triggerer", (airflow, "triggerer", "--skip-serve-logs"), needs_airflow_database=True
         ),
