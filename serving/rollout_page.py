@@ -38,7 +38,7 @@ td.number,th.number{text-align:right;font-variant-numeric:tabular-nums;white-spa
 <h2>{{ stage.stage }} <span class="decision {{ stage.decision }}">{{ words[stage.decision] }}</span></h2>
 <p>{{ stage.reason }}<br>
 <span class="quiet">{{ "{:,}".format(stage.requests) }} requests of clients
-{% if stage.since %}from {{ stage.since.strftime("%Y-%m-%d %H:%M:%S") }}{% endif %}
+{% if stage.since %}from {{ stage.since.strftime("%Y-%m-%d %H:%M:%S") }}{% endif +%}
 to {{ stage.until.strftime("%Y-%m-%d %H:%M:%S") }} UTC{% if stage.disagreement is not none %};
 on the same requests the two differ by {{ number(stage.disagreement) }} on average{% endif %}</span></p>
 {% if stage.checks %}
