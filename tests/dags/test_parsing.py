@@ -33,7 +33,17 @@ def test_dags_parse_with_only_the_airflow_group(tmp_path):
         assert probe.returncode != 0, f"{name} is in the airflow group"
     done = _parse(airflow_only, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
-    kinds = ("features", "training", "rollout", "rollback", "override", "push")
+    kinds = (
+        "features",
+        "training",
+        "rollout",
+        "rollback",
+        "override",
+        "push",
+        "experiment",
+        "scoring",
+        "drill",
+    )
     wanted = {f"{spec.name}_{kind}" for spec in all_use_cases() for kind in kinds}
     wanted |= {"stream_ingest", "maintenance", "erasure", "predictions"}
     assert set(done.stdout.split()[-len(wanted) :]) == wanted
