@@ -154,7 +154,7 @@ def _enter(
                 expected=f"version {version} of model {spec.model_name} loaded beside another champion, and "
                 "traffic that nothing else splits",
                 found=problem,
-                next_step="wait for it to end, or end it: the rollout's action rollback",
+                next_step="wait for it to end; an experiment ends early when its task is marked as failed",
             )
         assert model.champion is not None
         running = Experiment(

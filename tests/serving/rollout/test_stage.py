@@ -80,17 +80,7 @@ class Traffic:
                 rows.append(self._record(at, champion, variants.CHAMPION, 0.004, probability=truth))
                 rows.append(self._record(at, candidate, variants.SHADOW, seconds, **mine))
             if labels:
-                told.append(
-                    OutcomeRecord(
-                        request_id=str(self._count),
-                        instance=0,
-                        use_case=self._spec.name,
-                        label=float(self._random.uniform() < truth),
-                        observed_at=at,
-                        received_at=at,
-                        caller="web",
-                    )
-                )
+                told.append(self._outcome(at, truth))
         with closing(Spool(self._settings.prediction_spool_dir)) as spool:
             spool.append(rows)
         if told:
@@ -111,23 +101,25 @@ class Traffic:
                     unit=f"unit {number}",
                 )
             )
-            told.append(
-                OutcomeRecord(
-                    request_id=str(self._count),
-                    instance=0,
-                    use_case=self._spec.name,
-                    label=float(self._random.uniform() < truth),
-                    observed_at=at,
-                    received_at=at,
-                    caller="web",
-                )
-            )
+            told.append(self._outcome(at, truth))
         for folder, kept in (
             (self._settings.prediction_spool_dir, rows),
             (self._settings.outcome_spool_dir, told),
         ):
             with closing(Spool(folder)) as spool:
                 spool.append(kept)
+
+    def _outcome(self, at: datetime, truth: float) -> OutcomeRecord:
+        """What became of the last request, drawn by its probability."""
+        return OutcomeRecord(
+            request_id=str(self._count),
+            instance=0,
+            use_case=self._spec.name,
+            label=float(self._random.uniform() < truth),
+            observed_at=at,
+            received_at=at,
+            caller="web",
+        )
 
     def _record(
         self, at: datetime, version: int, variant: str, seconds: float, **answer: object
