@@ -24,7 +24,7 @@ others by the champion, the same unit always by the same. Started by hand:
 | `abandon` | only after a failure: unloads the version | |
 
 The horizon is fixed before, and the difference is computed once, at the end. Canaries wait for it. To end it
-early, mark the task `experiment` as failed: `abandon` then ends it. Ended so, it has no result.
+early, trigger the rollout with the action `rollback`. Ended so, it has no result.
 
 How to: `docs/how-to/compare-two-versions.md`. Runbook: `docs/runbooks/experiment_failed.md`.
 """

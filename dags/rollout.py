@@ -39,7 +39,7 @@ and at quality as labels come in. It waits in between without a worker. Its repo
 Slack and the audit log. The first version of a model has nothing beside it and is promoted at once.
 
 To go back: `airflow dags trigger {dag_id} --conf '{"action": "rollback", "reason": "..."}'`. It ends the
-rollout that is under way, or else gives the traffic to the version before, or to `version`.
+experiment or the rollout that is under way, or else gives the traffic to the version before, or to `version`.
 
 Runbooks: `docs/runbooks/rollout_failed.md`, `docs/runbooks/candidate_rolled_back.md`.
 """

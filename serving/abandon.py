@@ -22,26 +22,11 @@ from airloop.use_cases.spec import UseCase
 from serving.model_config import exclusive, read_models, served_model, write_models
 from serving.model_server_client import ModelServer
 from serving.rollout import candidate_version, rollout_parser, version_folder
-from serving.routing import changing_routing, write_routing
+from serving.routing import withdraw
 from serving.serve import RELOAD_TIMEOUT_SECONDS, serve
 from serving.staged import explanation_file
 
 log = logging.getLogger(__name__)
-
-
-def withdraw(settings: Settings, spec: UseCase, version: int) -> None:
-    """Take all traffic from `version` but what it has as the champion, from the next request on."""
-    with changing_routing(settings, spec.model_name) as routing:
-        ended: dict[str, object] = {}
-        if routing.shadow == version or (routing.rollout and routing.rollout.version == version):
-            ended |= {"shadow": None}
-        if routing.split and routing.split.version == version:
-            ended |= {"split": None, "experiment": None}
-        if routing.rollout and routing.rollout.version == version:
-            ended |= {"rollout": None}
-        if ended:
-            ended["changed_by"] = run_id()
-            write_routing(settings, spec.model_name, routing.model_copy(update=ended))
 
 
 def unload(settings: Settings, spec: UseCase, version: int) -> int | None:
@@ -67,7 +52,7 @@ def abandon(settings: Settings, spec: UseCase, version: int | None) -> Abandoned
     Raises `RegistryError` when no version is given and the registry names none.
     """
     version = candidate_version(settings, spec, version)
-    withdraw(settings, spec, version)
+    withdraw(settings, spec.model_name, version, run=run_id())
     champion = unload(settings, spec, version)
     return Abandoned(name=spec.model_name, version=version, live_version=champion)
 

@@ -18,22 +18,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from airloop.airflow_run import run_id
-from airloop.audit_log import append_record
 from airloop.errors import RolloutError
 from airloop.jobs import run_job
 from airloop.references import ExperimentResult, StageDecision
 from airloop.settings import Settings
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
-from serving.abandon import unload, withdraw
+from serving.abandon import unload
 from serving.analysis import Labelled, checks_of
 from serving.decision import shown
+from serving.decision_record import put_on_record
 from serving.experiment_result import result_of
 from serving.model_config import read_models, served_model
 from serving.observations import NOT_KNOWN, Observed, observe
 from serving.rollout import rollout_parser
-from serving.rollout_page import write_report
-from serving.routing import Experiment, Split, changing_routing, write_routing
+from serving.routing import Experiment, Split, changing_routing, withdraw, write_routing
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +81,7 @@ def look(
             **common,
         )
     result = None if breached else _result(observed, running, share)
-    withdraw(settings, spec, version)
+    withdraw(settings, spec.model_name, version, run=run_id())
     unload(settings, spec, version)
     if breached:
         reason = "ended early and without a result: " + "; ".join(map(shown, breached))
@@ -154,7 +153,7 @@ def _enter(
                 expected=f"version {version} of model {spec.model_name} loaded beside another champion, and "
                 "traffic that nothing else splits",
                 found=problem,
-                next_step="wait for it to end; an experiment ends early when its task is marked as failed",
+                next_step="wait for it to end, or end it: the rollout's action rollback",
             )
         assert model.champion is not None
         running = Experiment(
@@ -200,16 +199,7 @@ def _decided(
             **found,
         }
     )
-    log.info("%s: %s, for %s", STAGE, decision, reason)
-    if decision != "hold":
-        append_record(
-            settings,
-            kind=RECORD,
-            key=f"{spec.name} {run_id()} {version} {decision}",
-            who=run_id(),
-            what={"use_case": spec.name, **decided.model_dump(mode="json", exclude={"page_uri"})},
-        )
-    return decided.model_copy(update={"page_uri": write_report(settings, spec, run_id(), decided)})
+    return put_on_record(settings, spec, decided, RECORD)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

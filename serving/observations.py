@@ -19,6 +19,7 @@ from pyiceberg.expressions import And, EqualTo, GreaterThanOrEqual, LessThan
 
 from airloop.lakehouse.catalog import open_catalog
 from airloop.prediction_log import outcome, variants
+from airloop.prediction_log.labels import known_labels
 from airloop.prediction_log.land import land, table_of
 from airloop.prediction_log.logs import OUTCOMES, PREDICTIONS, Log
 from airloop.settings import Settings
@@ -27,7 +28,7 @@ from serving.analysis import Arm, Labelled
 
 _COLUMNS: Final = (
     *("request_id", "instance", "version", "variant", "predicted_at", "probability", "error"),
-    *("model_seconds", "missing_features", "unit"),
+    *("model_seconds", "missing_features", "unit", "event", "prediction_time"),
 )
 _OUTCOME_COLUMNS: Final = ("request_id", "instance", "label", "received_at", "writer", "sequence")
 _CLIENTS: Final = (
@@ -103,7 +104,18 @@ def observe(settings: Settings, spec: UseCase, since: datetime, until: datetime)
     lacks = pc.greater(pc.fill_null(pc.list_value_length(rows["missing_features"]), 0), 0)
     rows = rows.drop_columns("missing_features").append_column("lacks", lacks)
     joined = rows.join(outcome.latest(told), ["request_id", "instance"], join_type="left outer")
-    return Observed(joined)
+    return Observed(_with_known(catalog, spec, joined))
+
+
+def _with_known(catalog: Catalog, spec: UseCase, rows: pa.Table) -> pa.Table:
+    """`rows` with the lakehouse's label where nobody told one."""
+    times = pc.min_max(rows["prediction_time"]).as_py()
+    if times["min"] is None:
+        return rows
+    known = known_labels(catalog, spec, times["min"], times["max"]).rename_columns(["event", "known"])
+    joined = rows.join(known, "event", join_type="left outer")
+    label = pc.coalesce(joined["label"], joined["known"])
+    return joined.drop_columns(["label", "known"]).append_column("label", label)
 
 
 def _read(

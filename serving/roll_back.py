@@ -3,9 +3,9 @@
 Belongs here: what that was, and the order of undoing it. Does not belong here: giving a candidate up by the
 rules (`stage`).
 
-A candidate in its rollout loses its traffic. Without one, the champion gives way to the one before it, or to
-the version that is named. Traffic first: what needs the registry comes after clients are answered by the
-good version again, and so does its slow import.
+An experiment's version B, or else a candidate in its rollout, loses its traffic. Without either, the champion
+gives way to the one before it, or to the version that is named. Traffic first: what needs the registry comes
+after clients are answered by the good version again, and so does its slow import.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
 from serving.model_config import exclusive, read_models, served_model
 from serving.model_server_client import AVAILABLE, ModelServer
-from serving.routing import WATCH, Routing, changing_routing, write_routing
+from serving.routing import WATCH, read_routing, withdraw
 from serving.serve import RELOAD_TIMEOUT_SECONDS, serve
 
 log = logging.getLogger(__name__)
@@ -71,6 +71,8 @@ def roll_back(
     if given_up is not None:
         _put_on_record(settings, spec, given_up, target, reason, who, run)
         unload(settings, spec, given_up)
+    if withdrawn not in (None, given_up):
+        unload(settings, spec, withdrawn)
     return WentBack(
         name=name,
         version=target,
@@ -82,14 +84,14 @@ def roll_back(
 
 
 def _withdraw_candidate(settings: Settings, spec: UseCase, run: str) -> int | None:
-    """End the rollout that is under way; its candidate, unless that is the champion already."""
-    with changing_routing(settings, spec.model_name) as routing:
-        if routing.rollout is None:
-            return None
-        split = routing.split if routing.split and routing.split.experiment else None
-        kept = Routing(split=split, experiment=routing.experiment, changed_by=run)
-        write_routing(settings, spec.model_name, kept)
-        return routing.rollout.version if routing.rollout.name != WATCH else None
+    """End the experiment or else the rollout that is under way; its version, unless that is the champion."""
+    routing = read_routing(settings, spec.model_name)
+    under_way = routing.experiment or routing.rollout
+    if under_way is None:
+        return None
+    withdraw(settings, spec.model_name, under_way.version, run=run)
+    watched = routing.experiment is None and routing.rollout is not None and routing.rollout.name == WATCH
+    return None if watched else under_way.version
 
 
 def _relabel(settings: Settings, spec: UseCase, target: int) -> bool:

@@ -123,6 +123,23 @@ def changing_routing(settings: Settings, model: str) -> Iterator[Routing]:
         yield read_routing(settings, model)
 
 
+def withdraw(settings: Settings, model: str, version: int, *, run: str) -> None:
+    """Take all traffic from `version` but what it has as the champion, from the next request on.
+
+    A rollout or an experiment of it is over then; what other versions get stays.
+    """
+    with changing_routing(settings, model) as routing:
+        ended: dict[str, object] = {}
+        if routing.shadow == version or (routing.rollout and routing.rollout.version == version):
+            ended |= {"shadow": None}
+        if routing.split and routing.split.version == version:
+            ended |= {"split": None, "experiment": None}
+        if routing.rollout and routing.rollout.version == version:
+            ended |= {"rollout": None}
+        if ended:
+            write_routing(settings, model, routing.model_copy(update={**ended, "changed_by": run}))
+
+
 def draw(salt: str, unit: str) -> float:
     """Where `unit` falls between 0 and 1: the same place every time, and evenly spread over units.
 

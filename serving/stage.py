@@ -26,23 +26,22 @@ import numpy as np
 
 from airloop import registry
 from airloop.airflow_run import run_id
-from airloop.audit_log import append_record
 from airloop.errors import RolloutError
 from airloop.jobs import run_job
 from airloop.references import RolloutCheck, StageDecision
 from airloop.settings import Settings
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
-from serving.abandon import unload, withdraw
+from serving.abandon import unload
 from serving.analysis import checks_of
-from serving.decision import Decided, decide, shown
+from serving.decision import Decided, decide
+from serving.decision_record import put_on_record
 from serving.model_config import read_models, served_model
 from serving.model_server_client import ModelServer
 from serving.observations import NOT_KNOWN, Observed, observe
 from serving.promote import promote
 from serving.rollout import rollout_parser
-from serving.rollout_page import write_report
-from serving.routing import SHADOW, WATCH, Routing, Split, Stage, changing_routing, write_routing
+from serving.routing import SHADOW, WATCH, Routing, Split, Stage, changing_routing, withdraw, write_routing
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +119,7 @@ def look(
     if decided.decision == "roll_back":
         seconds = _give_up(settings, spec, version, stage, decided.reason)
     elif decided.decision == "go_on" and stage == WATCH:
-        withdraw(settings, spec, version)
+        withdraw(settings, spec.model_name, version, run=run_id())
     return _decided(
         settings,
         spec,
@@ -245,7 +244,7 @@ def _give_up(
     Returns the seconds until it had no traffic.
     """
     begun = time.monotonic()
-    withdraw(settings, spec, version)
+    withdraw(settings, spec.model_name, version, run=run_id())
     model = served_model(settings, read_models(settings), spec.model_name)
     if stage == WATCH and version == model.champion and model.previous is not None:
         promote(settings, spec, model.previous, reason=reason, who=run_id(), giving_up=True)
@@ -279,7 +278,7 @@ def _decided(
     seconds_to_roll_back: float | None = None,
     again: datetime | None = None,
 ) -> StageDecision:
-    """The decision, put on record: in the log, in the report, and, unless it is to wait, in the audit log."""
+    """The decision, put on record."""
     decision = StageDecision(
         name=spec.model_name,
         version=version,
@@ -295,20 +294,7 @@ def _decided(
         disagreement=disagreement,
         seconds_to_roll_back=seconds_to_roll_back,
     )
-    log.info("%s: %s, for %s", stage, decided.decision, decided.reason)
-    for check in checks:
-        log.info("  %s: %s", check.outcome, shown(check))
-    run = run_id()
-    if decision.decision != "hold":
-        append_record(
-            settings,
-            kind=DECISION,
-            key=f"{spec.name} {run} {version} {stage} {decision.decision}",
-            who=run,
-            what={"use_case": spec.name, **decision.model_dump(mode="json", exclude={"page_uri"})},
-        )
-    page = write_report(settings, spec, run, decision)
-    return decision.model_copy(update={"page_uri": page})
+    return put_on_record(settings, spec, decision, DECISION)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Features: rows of the feature tables for an interval, computed from published clean data.
+"""Features: rows of the feature tables for an interval, computed from published clean data; and its labels.
 
 Belongs here: reading enough history, running the transform, replacing the interval. Does not belong here:
 the transform itself, or Feast (`feature_repo`), which reads these tables.
@@ -24,32 +24,21 @@ from airloop.settings import Settings
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import FeatureTable, UseCase
 from spark_jobs.arguments import interval_of, job_parser
+from spark_jobs.history import EVENT_TIMESTAMP, clean_history
+from spark_jobs.labels import build_labels
 from spark_jobs.session import open_session
 from spark_jobs.tables import (
     CLEAN,
     FEATURES,
     ensure_table,
     fast_forward,
-    read_table,
     snapshot_of,
-    within,
     write_aside,
 )
 
-EVENT_TIMESTAMP = "event_timestamp"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MOST_ROUNDS = 5
 SPARK_TYPES = {"string": "string", "long": "bigint", "double": "double", "timestamp": "timestamp"}
-
-
-def clean_history(spark: SparkSession, spec: UseCase, interval: Interval) -> dict[str, DataFrame]:
-    """Published clean rows of `interval` and of the spec's lookback before it, by table."""
-    reach = Interval(interval.start - spec.lookback, interval.end)
-    frames = {}
-    for table in spec.clean_tables:
-        frame = read_table(spark, f"{CLEAN}.{table.name}")
-        frames[table.name] = frame.where(within(table.event_time, reach)) if table.event_time else frame
-    return frames
 
 
 def conform(rows: DataFrame, table: FeatureTable) -> DataFrame:
@@ -92,7 +81,8 @@ def affected(spark: SparkSession, spec: UseCase, interval: Interval) -> Interval
 
 
 def build_features(spark: SparkSession, spec: UseCase, interval: Interval) -> Published:
-    """Replace the rows of `interval`, and of later days that look back on it, in every feature table.
+    """Replace the rows of `interval`, and of later days that look back on it, in every feature table; and the
+    labels that mature in those days.
 
     Where another run publishes clean data meanwhile (a backfill of another day), the features are computed
     again: otherwise the later of two commits could bring back values from before the other's data.
@@ -119,6 +109,7 @@ def _replace(spark: SparkSession, spec: UseCase, interval: Interval, key: str) -
         branch = f"build_{key}"
         write_aside(spark, rows, name, EVENT_TIMESTAMP, interval, branch, signature(spec.name, interval))
         snapshots.append(fast_forward(spark, name, branch))
+    snapshots.append(build_labels(spark, spec, interval, f"build_{key}"))
     return Published(snapshots=tuple(snapshots))
 
 

@@ -27,7 +27,7 @@ from airloop.use_cases.catalogue import all_use_cases, use_case
 from airloop.use_cases.spec import Retention, UseCase
 from spark_jobs.arguments import job_parser
 from spark_jobs.session import open_session
-from spark_jobs.tables import CLEAN, FEATURES, RAW, SCORING, TRAINING, despite_conflicts
+from spark_jobs.tables import CLEAN, FEATURES, LABELS, RAW, SCORING, TRAINING, despite_conflicts
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,8 @@ def _declared(spec: UseCase) -> list[str]:
     names = [f"{RAW}.{feed.name}" for feed in spec.feeds]
     names += [f"{CLEAN}.{table.name}" for table in spec.clean_tables]
     names += [f"{FEATURES}.{table.name}" for table in spec.feature_tables]
-    names += [f"{TRAINING}.{spec.name}", f"{SCORING}.{spec.name}", f"{SCORING}.{spec.name}_requests"]
+    names += [f"{layer}.{spec.name}" for layer in (TRAINING, LABELS, SCORING)]
+    names.append(f"{SCORING}.{spec.name}_requests")
     return list(dict.fromkeys(names))
 
 

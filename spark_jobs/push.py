@@ -35,7 +35,8 @@ from feature_repo.store import open_store
 from feature_repo.views import push_source_of
 from spark_jobs.arguments import job_parser
 from spark_jobs.clean import raw_records
-from spark_jobs.features import EVENT_TIMESTAMP, conform
+from spark_jobs.features import conform
+from spark_jobs.history import EVENT_TIMESTAMP
 from spark_jobs.session import open_session
 from spark_jobs.tables import CLEAN, first_of_each, read_table, within
 

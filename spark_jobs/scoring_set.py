@@ -28,10 +28,11 @@ from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import LOCAL_SUFFIX, UseCase
 from feature_repo.store import open_store
 from spark_jobs.arguments import interval_of, job_parser
-from spark_jobs.features import EVENT_TIMESTAMP
+from spark_jobs.history import EVENT_TIMESTAMP
+from spark_jobs.request_columns import request_column
 from spark_jobs.session import open_session
 from spark_jobs.tables import CLEAN, SCORING, ensure_table, fast_forward, read_table, within, write_aside
-from spark_jobs.training_set import join_features, model_columns, request_column
+from spark_jobs.training_set import join_features, model_columns
 
 
 def events(spark: SparkSession, spec: UseCase, interval: Interval) -> DataFrame:

@@ -25,6 +25,7 @@ from spark_jobs.schema_evolution import evolve
 
 T = TypeVar("T")
 RAW, CLEAN, FEATURES, TRAINING, SCORING = "raw", "clean", "features", "training", "scoring"
+LABELS = "labels"
 BRANCH_DAYS = 30
 """How long snapshot expiry leaves a branch for inspection."""
 ATTEMPTS = 30

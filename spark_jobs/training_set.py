@@ -32,7 +32,8 @@ from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import LOCAL_SUFFIX, ModelInput, OnDemandView, TrainingPolicy, UseCase
 from feature_repo.store import open_store
 from spark_jobs.arguments import job_parser
-from spark_jobs.features import EVENT_TIMESTAMP, clean_history
+from spark_jobs.history import EVENT_TIMESTAMP, clean_history
+from spark_jobs.request_columns import request_column
 from spark_jobs.session import open_session
 from spark_jobs.tables import (
     CLEAN,
@@ -84,25 +85,6 @@ def _model_column(item: ModelInput) -> Column:
         # The session is in UTC, so a wall-clock time cast as if it were UTC counts wall-clock seconds.
         return F.coalesce(F.col(f"{source}{LOCAL_SUFFIX}").cast("timestamp").cast("long"), F.lit(0))
     return F.coalesce(F.col(source).cast("long"), F.lit(0))
-
-
-def request_column(spec: UseCase) -> Column:
-    """The request that a client would have sent, as JSON: datetimes with the offset of their place."""
-    fields = []
-    for field in spec.request:
-        value = F.col(field.name)
-        if field.type == "datetime":
-            local = F.col(f"{field.name}{LOCAL_SUFFIX}").cast("timestamp")
-            minutes = ((local.cast("long") - value.cast("long")) / 60).cast("int")
-            offset = F.format_string(
-                "%s%02d:%02d",
-                F.when(minutes < 0, "-").otherwise("+"),
-                (F.abs(minutes) / 60).cast("int"),
-                F.abs(minutes) % 60,
-            )
-            value = F.concat(F.date_format(local, "yyyy-MM-dd'T'HH:mm:ss"), offset)
-        fields.append(value.alias(field.name))
-    return F.to_json(F.struct(*fields))
 
 
 def split_column(spans: dict[str, Interval]) -> Column:

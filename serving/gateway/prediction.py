@@ -23,6 +23,7 @@ from airloop.prediction_request import (
     PredictionRequest,
     RequestError,
     assemble_inputs,
+    event_of,
     features_in_force,
     missing_features,
     parse_batch,
@@ -279,6 +280,7 @@ class Predictor:
                 error=attempt.error,
                 model_seconds=round(attempt.seconds, 6),
                 unit=question.unit,
+                event=event_of(use_case, request),
             )
             for number, (request, features, found) in enumerate(
                 zip(question.requests, question.features, probability, strict=True)

@@ -7,6 +7,7 @@ not belong here: HTTP, the feature store or the model server.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -43,6 +44,9 @@ MISSING: Final[Mapping[str, InputValue]] = {"string": "", "double": math.nan, "i
 
 BATCH_FIELD: Final = "instances"
 """The field of a batch's body that holds its requests."""
+
+EVENT_DIGITS: Final = 32
+"""Hexadecimal digits of an event's name."""
 
 _MOST_PROBLEMS: Final = 20  # an answer must not be many times as long as the request
 _DATE_THEN_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d")
@@ -154,6 +158,20 @@ def parse_request(use_case: UseCase, body: bytes | str) -> PredictionRequest:
         entities={key: value for key in use_case.entities if (value := fields[key]) is not None},
         prediction_time=event_time.astimezone(UTC) - use_case.prediction_lead,
     )
+
+
+def event_of(use_case: UseCase, request: PredictionRequest) -> str:
+    """What names the event that `request` is about: the same for every request about it.
+
+    A hash of `UseCase.event_fields`, instants as seconds since the epoch. Spark makes the same of a table's
+    rows (`spark_jobs.labels`), so that predictions and labels join.
+    """
+    values = (request.fields[field.name] for field in use_case.event_fields)
+    texts = (
+        str(int(value.timestamp())) if isinstance(value, datetime) else "" if value is None else str(value)
+        for value in values
+    )
+    return hashlib.sha256("\x1f".join(texts).encode()).hexdigest()[:EVENT_DIGITS]
 
 
 def parse_batch(use_case: UseCase, body: bytes | str, most: int) -> tuple[PredictionRequest, ...]:

@@ -28,7 +28,8 @@ from airloop.sources.nycflights import NycFlightsReplay
 from airloop.use_cases.spec import Feed, UseCase
 from spark_jobs.audit import audit
 from spark_jobs.clean import clean, raw_records
-from spark_jobs.features import build_features, clean_history, conform
+from spark_jobs.features import build_features, conform
+from spark_jobs.history import clean_history
 from spark_jobs.ingest import ingest
 from spark_jobs.tables import CLEAN, FEATURES, RAW
 from tests.streams.in_session import session_for

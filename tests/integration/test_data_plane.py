@@ -22,7 +22,7 @@ from feature_repo.store import open_store
 from spark_jobs import training_set
 from spark_jobs.audit import audit
 from spark_jobs.clean import branch_of, clean
-from spark_jobs.features import clean_history
+from spark_jobs.history import clean_history
 from spark_jobs.ingest import ingest
 from spark_jobs.tables import snapshot_of
 from spark_jobs.transforms import flight_delay

@@ -123,7 +123,9 @@ RUNS: dict[str, tuple[dict[str, Any], Reference]] = {
     ),
     "serving.infra_check": (
         {"version": ""},
-        InfraChecked(name="flight_delay", version=7, champion=6, requests_replayed=20, largest_difference=0.0),
+        InfraChecked(
+            name="flight_delay", version=7, champion=6, requests_replayed=20, largest_difference=0.0
+        ),
     ),
     "serving.promote": ({"version": 7}, LiveModel(name="flight_delay", version=7, previous_version=6)),
     "serving.abandon": ({"version": "7"}, Abandoned(name="flight_delay", version=7, live_version=6)),

@@ -41,6 +41,7 @@ from airloop.use_cases.spec import Erasure
 QUARANTINE: Final = "raw.quarantine"
 TRAINING: Final = "training"
 SCORING: Final = "scoring"
+LABELS: Final = "labels"
 PASSES: Final = 5
 """How often a table is erased from again because another writer brought the subject back meanwhile."""
 
@@ -52,7 +53,7 @@ def columns_of(table: Table, erasure: Erasure) -> Columns:
     texts = [erasure.texts.get(name)]
     if name == QUARANTINE:
         texts += ["payload", "reason"]
-    if table.name()[0] in (TRAINING, SCORING):
+    if table.name()[0] in (TRAINING, SCORING, LABELS):
         texts.append("request")
     if name == PREDICTIONS:
         texts += ["entities", "request", "features"]

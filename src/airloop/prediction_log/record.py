@@ -48,6 +48,7 @@ ARROW_SCHEMA: Final = pa.schema(
         pa.field("error", pa.string()),
         pa.field("model_seconds", pa.float64()),
         pa.field("unit", pa.string()),
+        pa.field("event", pa.string()),
     ]
 )
 """Entities, request and features are JSON objects: they differ by use case, and the table is one for all.
@@ -89,6 +90,8 @@ class PredictionRecord(BaseModel):
     """What the model server took."""
     unit: str | None = None
     """What was drawn by, hashed: an experiment gives the same unit the same version every time."""
+    event: str | None = None
+    """What it is about (`airloop.prediction_request.event_of`), for its label; older records lack it."""
 
     def row(self, writer: str, sequence: int) -> dict[str, Any]:
         """The record as a row of the table."""

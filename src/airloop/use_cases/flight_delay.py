@@ -248,6 +248,7 @@ USE_CASE = define(
             example="2013-11-05T20:55:00-08:00",
         ),
     ),
+    event_key=("origin", "dest", "carrier", "scheduled_departure"),
     inputs=(
         *(ModelInput(name=name, type="string", request_field=name) for name in ("origin", "dest", "carrier")),
         ModelInput(name="scheduled_departure_local", type="local_time", request_field="scheduled_departure"),

@@ -549,6 +549,9 @@ class UseCase(SpecPart):
     """Clean table with a row per event to predict: it has the request fields, datetimes also as `_local`.
     Without it no sample request can be made from live data."""
     request: tuple[RequestField, ...]
+    event_key: tuple[Identifier, ...] = ()
+    """Request fields that tell one event from every other, for joining a prediction to its label once that
+    is known; the required fields by default."""
     inputs: tuple[ModelInput, ...]
     elapsed: tuple[Elapsed, ...] = ()
     label: Label
@@ -568,6 +571,15 @@ class UseCase(SpecPart):
     def entities(self) -> tuple[str, ...]:
         """The join keys of all feature tables, each once, in order of appearance."""
         return tuple(dict.fromkeys(key for table in self.feature_tables for key in table.entities))
+
+    @property
+    def event_fields(self) -> tuple[RequestField, ...]:
+        """The request fields that tell one event from every other, in the request's order."""
+        return tuple(
+            field
+            for field in self.request
+            if (field.name in self.event_key if self.event_key else field.required and field.type != "number")
+        )
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -691,6 +703,9 @@ class UseCase(SpecPart):
             is_hour = hour_of != column and hour_of in inputs and inputs[hour_of].type == "local_time"
             if not is_hour and (column not in inputs or inputs[column].type != "string"):
                 yield f"gates.baseline: {column!r} is neither a string input nor the hour of a local_time one"
+        for name in self.event_key:
+            if name not in fields or fields[name].type == "number":
+                yield f"event_key: {name!r} is not a request field, or a number, whose texts differ"
         for name in self.rollout.sticky_by:
             if name not in fields:
                 yield f"rollout.sticky_by: {name!r} is not a request field"

@@ -415,6 +415,43 @@ def test_going_back_by_hand_ends_the_rollout_that_is_under_way(
     assert "rollback" in kinds
 
 
+def test_going_back_by_hand_ends_an_experiment_before_anything_else(
+    settings: Settings,
+    spec: UseCase,
+    pair: tuple[int, int],
+    candidate: Candidate,
+    server: ModelServer,
+    run: Callable[[str], None],
+) -> None:
+    champion, version = pair
+
+    def experiment(first: bool) -> StageDecision:
+        return experiment_job.look(
+            *(settings, spec, version),
+            name="ab",
+            share=0.5,
+            horizon=5 * MINUTE,
+            now=START,
+            first=first,
+        )
+
+    experiment(True)
+    run("run 2")
+    newer = candidate(-1.0)
+    infra_check(settings, spec, newer, apart=False)
+    at(settings, spec, newer, "shadow", 0)
+    back = roll_back(settings, spec, version=None, reason="ticket 13", who="ada", run="rollout/by hand")
+    assert (back.version, back.given_up, back.was_candidate) == (champion, version, True)
+    routing = read_routing(settings, spec.model_name)
+    assert (routing.split, routing.experiment, routing.shadow) == (None, None, newer)
+    assert loaded(server, spec) == {champion, newer}
+    run("run 1")
+    assert experiment(False).decision == "superseded"
+    back = roll_back(settings, spec, version=None, reason="ticket 13", who="ada", run="rollout/by hand")
+    assert (back.version, back.given_up) == (champion, newer)
+    assert loaded(server, spec) == {champion}
+
+
 def test_going_back_by_hand_gives_the_traffic_to_the_version_before(
     settings: Settings, spec: UseCase, pair: tuple[int, int], server: ModelServer
 ) -> None:
