@@ -105,6 +105,7 @@ def measure(settings: Settings, spec: UseCase, seconds: float, folder: Path) -> 
         *("--model_name", spec.model_name, "--model_base_path", str(folder / spec.model_name)),
         *("--enable_batching", f"--batching_parameters_file={serving / 'batching.config'}"),
         "--grpc_max_threads=64",
+        *("--tensorflow_intra_op_parallelism=1", "--tensorflow_inter_op_parallelism=1"),
     )
     plain = ("benchmarks.plain_endpoint", str(folder / spec.model_name / "1"), str(plain_port))
     values = {name: [None if item != item else item for item in found] for name, found in row.items()}

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
-import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
@@ -20,10 +19,12 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from serving.model_server.batching import Arrays, BatchScheduler, Queue
 from serving.model_server.errors import Code, ServingError
 from serving.model_server.metrics import Metrics
+from serving.model_server.saved_model import Function, load_functions
+from serving.model_server.settings import AUTOMATIC, Parallelism
 from serving.model_server.signatures import Signature, read_signature
 from serving.model_server.tensor_types import Array
 
-_TAGS: Final = {"serve"}
+_TAGS: Final = frozenset({"serve"})
 # TensorFlow in Python puts the trace of the graph's construction before the fault; clients of TensorFlow
 # Serving see the fault alone, and the paths of the machine that trained the model are not for them.
 _GRAPH_TRACE: Final = re.compile(r"\A.*?<stack traces unavailable>\n", re.DOTALL)
@@ -41,8 +42,7 @@ class Servable:
         name: str,
         version: int,
         signature_defs: Mapping[str, meta_graph_pb2.SignatureDef],
-        functions: Mapping[str, Callable[..., Mapping[str, Any]]],
-        owner: object,
+        functions: Mapping[str, Function],
         metrics: Metrics,
         batches: BatchScheduler | None = None,
     ) -> None:
@@ -58,8 +58,6 @@ class Servable:
         self._batches = batches
         self._queues: dict[object, Queue] = {}
         self._functions = functions
-        # The functions refer to the model's variables weakly: they live only while the loaded model does.
-        self._owner = owner
 
     def predict(
         self,
@@ -96,35 +94,37 @@ class Servable:
 
     def _run(self, signature: Signature, inputs: Arrays, selected: Sequence[str]) -> dict[str, Array]:
         try:
-            outputs = self._functions[signature.name](
-                **{
-                    alias: tf.constant(array, dtype=signature.inputs[alias].dtype)
-                    for alias, array in inputs.items()
-                }
-            )
-            return {alias: _array(outputs[alias]) for alias in selected}
+            outputs = self._functions[signature.name](inputs)
+            return {alias: outputs[alias] for alias in selected}
         except (tf.errors.OpError, ValueError, TypeError) as error:
             _raise_as_serving_error(error)
 
 
 def load_servable(
-    name: str, version: int, path: Path, *, metrics: Metrics, batches: BatchScheduler | None = None
+    name: str,
+    version: int,
+    path: Path,
+    *,
+    metrics: Metrics,
+    batches: BatchScheduler | None = None,
+    parallelism: Parallelism = AUTOMATIC,
 ) -> Servable:
     """Load the SavedModel in the folder `path`; its requests are run by `batches`, if given, else at once.
 
     Raises ServingError when it is not there, is corrupt, or has no graph for serving.
     """
-    definitions = _signature_defs(path)
+    _require_graph(path)
     try:
-        loaded = tf.saved_model.load(str(path), tags=sorted(_TAGS))
-        return Servable(name, version, definitions, dict(loaded.signatures), loaded, metrics, batches)
+        definitions, functions = load_functions(path, _TAGS, parallelism)
+        return Servable(name, version, definitions, functions, metrics, batches)
     except ServingError:
         raise
     except Exception as error:
         _raise_as_serving_error(error)
 
 
-def _signature_defs(path: Path) -> dict[str, meta_graph_pb2.SignatureDef]:
+def _require_graph(path: Path) -> None:
+    """Raises ServingError, in the words of TensorFlow Serving, where there is nothing to load."""
     try:
         content = (path / "saved_model.pb").read_bytes()
     except OSError as error:
@@ -140,10 +140,9 @@ def _signature_defs(path: Path) -> dict[str, meta_graph_pb2.SignatureDef]:
         raise ServingError(
             Code.DATA_LOSS, f"Can't parse {path / 'saved_model.pb'} as binary proto"
         ) from error
-    for graph in saved_model.meta_graphs:
-        if set(graph.meta_info_def.tags) == _TAGS:
-            return dict(graph.signature_def)
     found = [sorted(graph.meta_info_def.tags) for graph in saved_model.meta_graphs]
+    if sorted(_TAGS) in found:
+        return
     raise ServingError(
         Code.NOT_FOUND,
         f"Could not find meta graph def matching supplied tags: {{ serve }} in {path}; found {found}",
@@ -154,14 +153,6 @@ def _rows(inputs: Arrays) -> int | None:
     """How many rows all of `inputs` have; None where they do not have one number of them, or none at all."""
     sizes = {array.shape[0] if array.shape else 0 for array in inputs.values()}
     return sizes.pop() or None if len(sizes) == 1 else None
-
-
-def _array(tensor: Any) -> Array:
-    value = tensor.numpy()
-    if isinstance(value, np.ndarray):
-        return value
-    # NumPy would turn a lone byte string into its own string type, which drops trailing zero bytes.
-    return np.array(value, dtype=object if isinstance(value, bytes) else None)
 
 
 def _raise_as_serving_error(error: Exception) -> NoReturn:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 import grpc
-import tensorflow as tf
 import uvicorn
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
@@ -78,7 +77,6 @@ class ModelServer:
         """
         try:
             models = self._configured()
-            _set_parallelism(self._settings)
             self._take_ports()
             self._load_first(models)
             self._answer()
@@ -110,7 +108,14 @@ class ModelServer:
         self._rest_threads.shutdown(wait=False, cancel_futures=True)
 
     def _load(self, name: str, version: int, path: Path) -> Servable:
-        servable = load_servable(name, version, path, metrics=self.metrics, batches=self._batches)
+        servable = load_servable(
+            name,
+            version,
+            path,
+            metrics=self.metrics,
+            batches=self._batches,
+            parallelism=self._settings.parallelism,
+        )
         if self._settings.warm_up:
             warm_up(servable, path, self._settings.warm_up_iterations)
         return servable
@@ -221,22 +226,3 @@ class ModelServer:
             models = read_config_file(self._settings.model_config_file)
             if models is not None:
                 self.manager.reload(models)
-
-
-def _set_parallelism(settings: Settings) -> None:
-    threading_config = tf.config.threading
-    for wanted, current, change in (
-        (
-            settings.intra_op_parallelism,
-            threading_config.get_intra_op_parallelism_threads(),
-            threading_config.set_intra_op_parallelism_threads,
-        ),
-        (
-            settings.inter_op_parallelism,
-            threading_config.get_inter_op_parallelism_threads(),
-            threading_config.set_inter_op_parallelism_threads,
-        ),
-    ):
-        # TensorFlow refuses any change, even to the same number, once it has run something.
-        if wanted and wanted != current:
-            change(wanted)

@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, NamedTuple
 
 from serving.model_server.errors import ServingError
 from serving.model_server.option_files import Batching, Tls, read_batching, read_prometheus_path, read_tls
@@ -19,6 +20,17 @@ from serving.model_server.option_files import Batching, Tls, read_batching, read
 def _threads() -> int:
     # TensorFlow Serving's own default, for each of its two interfaces.
     return 4 * (os.cpu_count() or 1)
+
+
+class Parallelism(NamedTuple):
+    """Threads of TensorFlow's; 0 for as many as there are cores."""
+
+    intra_op: int = 0
+    inter_op: int = 0
+    """With 1, a batch is run by the thread that has it, which spares handing over: right for small models."""
+
+
+AUTOMATIC: Final = Parallelism()
 
 
 @dataclass(frozen=True)
@@ -38,8 +50,7 @@ class Settings:
     load_retry_interval_seconds: float = 60.0
     grpc_threads: int = 8
     rest_threads: int = 8
-    intra_op_parallelism: int = 0
-    inter_op_parallelism: int = 0
+    parallelism: Parallelism = AUTOMATIC
     shutdown_grace_seconds: float = 30.0
     batching: Batching | None = None
     """How requests are run together; each by itself if None."""
@@ -84,8 +95,7 @@ def parse_settings(arguments: Sequence[str]) -> Settings:
         load_retry_interval_seconds=flags.load_retry_interval_micros / 1e6,
         grpc_threads=flags.grpc_max_threads,
         rest_threads=flags.rest_api_num_threads,
-        intra_op_parallelism=flags.tensorflow_intra_op_parallelism,
-        inter_op_parallelism=flags.tensorflow_inter_op_parallelism,
+        parallelism=Parallelism(flags.tensorflow_intra_op_parallelism, flags.tensorflow_inter_op_parallelism),
         shutdown_grace_seconds=flags.shutdown_grace_seconds,
         batching=batching,
         prometheus_path=prometheus_path,

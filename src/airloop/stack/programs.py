@@ -71,6 +71,8 @@ def programs(settings: Settings) -> tuple[Program, ...]:
                 f"--monitoring_config_file={serving / 'monitoring.config'}",
                 # A thread waits for each request of a batch.
                 "--grpc_max_threads=64",
+                # A small model runs on the thread that has its batch; handing over would cost more than it.
+                *("--tensorflow_intra_op_parallelism=1", "--tensorflow_inter_op_parallelism=1"),
             ),
             "model_server_rest_port",
             f"http://{host}:{settings.model_server_rest_port}/v1/models/none",

@@ -34,7 +34,7 @@ class Loader:
         if self.failures:
             self.failures -= 1
             raise ServingError(Code.DATA_LOSS, "damaged")
-        return Servable(name, version, {}, {}, object(), Metrics())
+        return Servable(name, version, {}, {}, Metrics())
 
 
 @pytest.fixture
