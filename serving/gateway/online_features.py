@@ -20,7 +20,6 @@ from typing import Final
 from feast import FeatureService, FeatureStore
 from feast.errors import FeastObjectNotFoundException
 from feast.on_demand_feature_view import OnDemandFeatureView
-from feast.protos.feast.types.Value_pb2 import Value
 from feast.type_map import feast_value_type_to_python_type
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -83,12 +82,17 @@ class OnlineFeatures:
             raise FeatureStoreDown(f"{type(error).__name__} while reading online features") from error
         stored: list[dict[str, StoredFeature]] = [{} for _ in requests]
         wanted = frozenset(use_case.features)
+        # The features of a view have one time in common.
+        moments: dict[tuple[int, int], datetime | None] = {}
         for name, vector in zip(answer.metadata.feature_names.val, answer.results, strict=True):
             if name in wanted:
                 for row, value, event_time in zip(
                     stored, vector.values, vector.event_timestamps, strict=True
                 ):
-                    row[name] = _stored(value, event_time)
+                    key = (event_time.seconds, event_time.nanos)
+                    if key not in moments:
+                        moments[key] = _moment(event_time)
+                    row[name] = StoredFeature(feast_value_type_to_python_type(value), moments[key])
         return stored
 
     def on_demand(
@@ -163,10 +167,6 @@ def _stored_features(use_case: UseCase, service: FeatureService) -> list[str]:
     ]
 
 
-def _stored(value: Value, event_time: Timestamp) -> StoredFeature:
+def _moment(event_time: Timestamp) -> datetime | None:
     # Feast gives an entity that it does not have the time zero; nothing is as old as that.
-    known = bool(event_time.seconds or event_time.nanos)
-    return StoredFeature(
-        value=feast_value_type_to_python_type(value),
-        event_time=event_time.ToDatetime(UTC) if known else None,
-    )
+    return event_time.ToDatetime(UTC) if event_time.seconds or event_time.nanos else None
