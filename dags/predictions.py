@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from airflow.sdk import DAG
 
+from airloop.connections import PREDICTION_LOG
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow.jobs import job_task
@@ -15,7 +16,8 @@ DOC = """
 ### Predictions
 
 Takes every prediction that the gateways wrote to their spool into the Iceberg table `serving.predictions`,
-each exactly once. Nothing that serves waits for it; until it has run, the records lie in the spool.
+each exactly once. Nothing that serves waits for it; until it has run, the records lie in the spool, or, where
+the connection `airloop_prediction_log` is defined, in Kafka.
 
 | task | what it does | when it fails |
 |---|---|---|
@@ -35,7 +37,14 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
         is_paused_upon_creation=False,
         **dag_arguments(use_cases[0], "predictions"),
     ) as dag:
-        job_task(None, "land", "airloop.prediction_log.land", {}, timeout=timedelta(minutes=30))
+        job_task(
+            None,
+            "land",
+            "airloop.prediction_log.land",
+            {},
+            timeout=timedelta(minutes=30),
+            optional_connections=[PREDICTION_LOG],
+        )
     return dag
 
 

@@ -20,8 +20,9 @@ from pyiceberg.expressions import And, EqualTo, GreaterThanOrEqual, LessThan
 from airloop.lakehouse.catalog import open_catalog
 from airloop.prediction_log import outcome, variants
 from airloop.prediction_log.labels import known_labels
-from airloop.prediction_log.land import land, table_of
+from airloop.prediction_log.land import land
 from airloop.prediction_log.logs import OUTCOMES, PREDICTIONS, Log
+from airloop.prediction_log.tables import table_of
 from airloop.settings import Settings
 from airloop.use_cases.spec import UseCase
 from serving.analysis import Arm, Labelled

@@ -50,7 +50,8 @@ class JobOperator(BaseOperator):
 
     `connections` are Airflow connections that the job needs: they reach its process in the environment, never
     its command line or log. Where one is not defined, the task is skipped with `skip_without_connections`,
-    else it fails. `has_report` puts a button on the task that opens the report which the job wrote.
+    else it fails; `optional_connections` are given where they are defined. `has_report` puts a button on the
+    task that opens the report which the job wrote.
 
     `each` names a list in the result document, for another job to be mapped over: it is returned in the
     document's place, whose fields are then XComs of their own. `mapped_job_task` makes that other job's task,
@@ -67,6 +68,7 @@ class JobOperator(BaseOperator):
         use_case: str | None,
         flags: Mapping[str, Any],
         connections: Sequence[str] = (),
+        optional_connections: Sequence[str] = (),
         skip_without_connections: bool = False,
         has_report: bool = False,
         each: str | None = None,
@@ -79,6 +81,7 @@ class JobOperator(BaseOperator):
         self.use_case = use_case
         self.flags = dict(flags)
         self.connections = tuple(connections)
+        self.optional_connections = tuple(optional_connections)
         self.skip_without_connections = skip_without_connections
         self.each = each
         self.mapped_flag = mapped_flag
@@ -160,10 +163,12 @@ class JobOperator(BaseOperator):
     def _connections(self) -> dict[str, str]:
         """The job's connections as environment variables, in Airflow's own JSON form."""
         found = {}
-        for connection_id in self.connections:
+        for connection_id in (*self.connections, *self.optional_connections):
             try:
                 found[variable_of(connection_id)] = BaseHook.get_connection(connection_id).as_json()
             except AirflowNotFoundException:
+                if connection_id in self.optional_connections:
+                    continue
                 if self.skip_without_connections:
                     raise AirflowSkipException(
                         f"There is no connection {connection_id}, so this is switched off here; add the "

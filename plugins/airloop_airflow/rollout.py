@@ -14,6 +14,7 @@ from airflow.providers.standard.exceptions import HITLRejectException
 from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from airloop.connections import PREDICTION_LOG
 from airloop.use_cases.spec import UseCase
 from airloop_airflow.alerts import Alert, alert_on_failure, send
 from airloop_airflow.jobs import JobOperator
@@ -102,6 +103,7 @@ def looking_task(
         flags=flags,
         execution_timeout=timeout,
         has_report=True,
+        optional_connections=[PREDICTION_LOG],
         on_failure_callback=page_unless_rolled_back,
         **kwargs,
     )

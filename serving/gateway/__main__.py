@@ -6,20 +6,25 @@ Belongs here: flags, logging, and what is put together. Does not belong here: an
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import gc
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 
 import uvicorn
 from feast import FeatureStore
 
+from airloop.connections import PREDICTION_LOG, find_connection
 from airloop.dotted import load
 from airloop.errors import EXIT_PERMANENT, AirloopError
+from airloop.prediction_log.forward import Forwarder
+from airloop.prediction_log.logs import OUTCOMES, PREDICTIONS, Log
 from airloop.prediction_log.spool import Spool
 from airloop.settings import Settings, load_settings
+from airloop.sources.kafka_connection import client_options
 from airloop.use_cases.catalogue import all_use_cases
 from serving.gateway.access import Access
 from serving.gateway.app import create_app
@@ -53,15 +58,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         use_cases = all_use_cases()
         access = Access(settings.gateway_keys)
         model_server = ModelServer.of(settings)
+        connection = find_connection(PREDICTION_LOG)
+        kafka = client_options(connection) if connection is not None else None
     except AirloopError as error:
         logging.getLogger(__name__).error("%s: %s", type(error).__name__, error)
         return EXIT_PERMANENT
     features = OnlineFeatures(functools.partial(_open_store, flags.store, settings))
-    with (
-        model_server,
-        closing(Spool(settings.prediction_spool_dir)) as spool,
-        closing(Spool(settings.outcome_spool_dir)) as outcomes,
-    ):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(model_server)
+        spool, outcomes = (_spool(stack, kept, settings, kafka) for kept in (PREDICTIONS, OUTCOMES))
         app = create_app(
             use_cases,
             features,
@@ -90,6 +95,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             timeout_keep_alive=75,
         )
     return 0
+
+
+def _spool(
+    stack: contextlib.ExitStack, kept: Log, settings: Settings, kafka: Mapping[str, str] | None
+) -> Spool:
+    """The spool of a log, and what sends it to Kafka if that is configured; both end with `stack`."""
+    spool = Spool(kept.folder(settings))
+    if kafka is not None:
+        # Entered before the spool, so that it ends after it and has its last records.
+        stack.enter_context(closing(Forwarder(kept.folder(settings), spool.writer, kept.table, kafka)))
+    stack.enter_context(closing(spool))
+    return spool
 
 
 def _open_store(path: str, settings: Settings) -> FeatureStore:

@@ -22,6 +22,9 @@ VARIABLE_PREFIX = "AIRFLOW_CONN_"
 PSEUDONYM_KEY = "airloop_pseudonym_key"
 """The connection with the key that personal columns are hashed with (see `airloop.pseudonyms`)."""
 
+PREDICTION_LOG = "airloop_prediction_log"
+"""The connection to the Kafka that gateways send their logs to; without it logs land from the spool."""
+
 
 class Connection(BaseModel):
     """One connection; its secret never shows in a text form of it."""

@@ -20,45 +20,36 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
-from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
-from pyiceberg.transforms import DayTransform
 
+from airloop.connections import PREDICTION_LOG, find_connection
 from airloop.jobs import run_job
 from airloop.lakehouse.catalog import open_catalog
 from airloop.lakehouse.replace import despite_conflicts
+from airloop.prediction_log.land_kafka import land_from_kafka
 from airloop.prediction_log.logs import OUTCOMES, PREDICTIONS, Log
 from airloop.prediction_log.spool import Segment, landing_alone, segments_of
+from airloop.prediction_log.tables import LANDED, table_of
 from airloop.references import LandedPredictions
 from airloop.settings import Settings
 
 log = logging.getLogger(__name__)
 
 ROWS_AT_ONCE: Final = 50_000
-LANDED: Final = "airloop.predictions.landed"
-"""Property of the table: JSON, by writer the last sequence that was taken. Only writers that have files in
-the spool are kept; one without has nothing that could be taken twice."""
 
 
-def table_of(catalog: Catalog, log_kept: Log) -> Table:
-    """The log's table, by day; made if there is none, and given the columns that an older one lacks."""
-    catalog.create_namespace_if_not_exists(log_kept.table.split(".")[0])
-    table = catalog.create_table_if_not_exists(log_kept.table, schema=log_kept.schema)
-    if table.spec().is_unpartitioned():
-        with table.update_spec() as update:
-            update.add_field(log_kept.day, DayTransform(), f"{log_kept.day.removesuffix('_at')}_day")
-    fields = {field.name: field for field in table.schema().fields}
-    optional = [item.name for item in log_kept.schema if item.nullable]
-    if any(name not in fields or fields[name].required for name in optional):
-        with table.update_schema() as schema:
-            schema.union_by_name(log_kept.schema)
-            for name in optional:
-                if name in fields and fields[name].required:
-                    schema.make_column_optional(name)
-    return table
+def land(settings: Settings, kept: Log = PREDICTIONS, *, accept_loss: bool = False) -> LandedPredictions:
+    """Take what gateways wrote into the log's table, from Kafka if it is configured, else from their spool.
+
+    Safe to repeat and to kill, one at a time. `accept_loss` and what is raised: see `land_from_kafka`.
+    """
+    connection = find_connection(PREDICTION_LOG)
+    if connection is not None:
+        return land_from_kafka(settings, kept, connection, accept_loss=accept_loss)
+    return land_spool(settings, kept)
 
 
-def land(settings: Settings, kept: Log = PREDICTIONS) -> LandedPredictions:
+def land_spool(settings: Settings, kept: Log) -> LandedPredictions:
     """Take what the log's spool has into its table; safe to repeat and to kill, one at a time."""
     folder = kept.folder(settings)
     with landing_alone(folder):
@@ -120,10 +111,10 @@ def _append(table: Table, kept: Log, rows: Sequence[dict[str, Any]], landed: Map
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; see `airloop.jobs.run_job` for the exit status and the result file."""
 
-    def work(_: argparse.Namespace, settings: Settings) -> LandedPredictions:
+    def work(arguments: argparse.Namespace, settings: Settings) -> LandedPredictions:
         # A prediction is written before its outcome can be told: in this order none lands alone.
-        outcomes = land(settings, OUTCOMES)
-        landed = land(settings)
+        outcomes = land(settings, OUTCOMES, accept_loss=arguments.accept_loss)
+        landed = land(settings, accept_loss=arguments.accept_loss)
         return landed.model_copy(
             update={
                 "outcomes": outcomes.rows,
@@ -132,7 +123,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             }
         )
 
-    return run_job(argparse.ArgumentParser(description="Land predictions and outcomes."), work, argv)
+    parser = argparse.ArgumentParser(description="Land predictions and outcomes.")
+    parser.add_argument(
+        "--accept-loss", action="store_true", help="go on with what Kafka has where messages are gone"
+    )
+    return run_job(parser, work, argv)
 
 
 if __name__ == "__main__":
