@@ -27,7 +27,7 @@ and by hand. Each step replaces its interval, so a run can be stopped and repeat
 | `clean` | `raw` to `clean`, on an audit branch | |
 | `audit` | Great Expectations on that branch; its Report button | `main` is untouched; see which and rows |
 | `publish` | the audited rows become part of `main` | |
-| `features` | feature tables for the interval and later days that look back on it; labels that mature then | |
+| `features` | feature tables for the interval and later days that look back on it; labels that mature | |
 | `materialise` | Feast `apply`, then the interval into the online store | |
 | `changed` | goes on only if days that were published before have other rows now | |
 | `mark_stale` | marks the training sets and models that were made of the old rows | MLflow is down |

@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
+from tensorflow.python.util import deprecation
 
 from serving.model_server.settings import Parallelism
 from serving.model_server.tensor_types import Array
@@ -40,7 +41,8 @@ def load_functions(
         intra_op_parallelism_threads=parallelism.intra_op, inter_op_parallelism_threads=parallelism.inter_op
     )
     graph = tf.Graph()
-    with graph.as_default():
+    # That it is TensorFlow 1's way is decided (see above), and nothing for the log of every load.
+    with graph.as_default(), deprecation.silence():
         session = tf.compat.v1.Session(graph=graph, config=config)
         declared = tf.compat.v1.saved_model.load(session, sorted(tags), str(path)).signature_def
     definitions = dict(declared)

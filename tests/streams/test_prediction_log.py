@@ -198,6 +198,7 @@ def test_landings_at_once_take_each_record_once(
         writer = f"writer {number % 3}"
         producer.produce(TOPIC, line_of(writer, number // 3 + 1, record(number)), writer)
     producer.flush(30)
+    open_catalog(settings)
     with ThreadPoolExecutor(4) as pool:
         landings = [pool.submit(land_from_kafka, settings, PREDICTIONS, connection) for _ in range(4)]
         assert sum(landing.result(120).rows for landing in landings) == 300

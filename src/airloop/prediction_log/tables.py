@@ -11,6 +11,7 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 from pyiceberg.transforms import DayTransform
 
+from airloop.lakehouse.replace import despite_conflicts
 from airloop.prediction_log.logs import Log
 
 LANDED: Final = "airloop.predictions.landed"
@@ -18,19 +19,32 @@ LANDED: Final = "airloop.predictions.landed"
 the spool are kept; one without has nothing that could be taken twice."""
 
 
-def table_of(catalog: Catalog, log_kept: Log) -> Table:
+NO_RETRIES: Final = ("commit.retry.num-retries", "0")
+"""PyIceberg would append again what lost to another commit, without looking at what that one was: of two
+landings of the same records both would count."""
+
+
+def table_of(catalog: Catalog, kept: Log) -> Table:
     """The log's table, by day; made if there is none, and given the columns that an older one lacks."""
-    catalog.create_namespace_if_not_exists(log_kept.table.split(".")[0])
-    table = catalog.create_table_if_not_exists(log_kept.table, schema=log_kept.schema)
+    catalog.create_namespace_if_not_exists(kept.table.split(".")[0])
+    table = catalog.create_table_if_not_exists(kept.table, schema=kept.schema)
+    despite_conflicts(table, lambda: _conform(table, kept))
+    return table
+
+
+def _conform(table: Table, kept: Log) -> None:
+    name, value = NO_RETRIES
+    if table.properties.get(name) != value:
+        with table.transaction() as transaction:
+            transaction.set_properties({name: value})
     if table.spec().is_unpartitioned():
         with table.update_spec() as update:
-            update.add_field(log_kept.day, DayTransform(), f"{log_kept.day.removesuffix('_at')}_day")
+            update.add_field(kept.day, DayTransform(), f"{kept.day.removesuffix('_at')}_day")
     fields = {field.name: field for field in table.schema().fields}
-    optional = [item.name for item in log_kept.schema if item.nullable]
+    optional = [item.name for item in kept.schema if item.nullable]
     if any(name not in fields or fields[name].required for name in optional):
         with table.update_schema() as schema:
-            schema.union_by_name(log_kept.schema)
+            schema.union_by_name(kept.schema)
             for name in optional:
                 if name in fields and fields[name].required:
                     schema.make_column_optional(name)
-    return table
