@@ -37,7 +37,7 @@ from serving.routing import Experiment, Split, changing_routing, withdraw, write
 log = logging.getLogger(__name__)
 
 STAGE: Final = "experiment"
-HARM: Final = ("error_rate", "latency_p99_seconds")
+HARM: Final = ("error_rate", "latency_p50_seconds", "latency_p99_seconds")
 RECORD: Final = "experiment"
 """Kind of an audit record: an experiment ended."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from airloop.prediction_log import variants
 from airloop.prediction_request import InputValue
 from airloop.use_cases.spec import UseCase
 from serving.gateway.circuit import Circuit, CircuitOpen
+from serving.gateway.pace import Pace
 from serving.model_server_client import (
     ModelServer,
     ModelServerDown,
@@ -29,9 +29,6 @@ from serving.model_server_client import (
 
 log = logging.getLogger(__name__)
 
-MOST_COPIES: Final = 4
-"""Copies for shadows under way at once; more are left out, and counted. A slow shadow must not take the model
-server from the champion."""
 _NOT_THERE: Final = ("NOT_FOUND", "FAILED_PRECONDITION")
 """What the model server says of a version that is not loaded (any more, or yet)."""
 
@@ -69,7 +66,7 @@ class Versions:
         self._candidates: dict[tuple[str, int], Circuit] = {}
         self._inputs: dict[tuple[str, int | str], frozenset[str]] = {}
         self._met: set[tuple[str, int]] = set()
-        self._copies = threading.BoundedSemaphore(MOST_COPIES)
+        self._paces: dict[tuple[str, int], Pace] = {}
 
     def champion(self, use_case: UseCase, label: str, columns: Columns, trace: Trace) -> Attempt:
         """The answer of the version behind `label`.
@@ -78,7 +75,11 @@ class Versions:
         """
         begun = time.perf_counter()
         found = self._circuit.call(lambda: self._answer(use_case, label, columns, trace, self._timeout))
-        return Attempt(found.version, found.probability, None, time.perf_counter() - begun)
+        seconds = time.perf_counter() - begun
+        for (model, _), pace in tuple(self._paces.items()):
+            if model == use_case.model_name:
+                pace.champion_took(seconds)
+        return Attempt(found.version, found.probability, None, seconds)
 
     def candidate(self, use_case: UseCase, version: int, columns: Columns, trace: Trace) -> Attempt | None:
         """What came of asking `version`, within the time that the spec gives it; None if it was not asked."""
@@ -103,13 +104,14 @@ class Versions:
         """
         self._meet(use_case, version)
         circuit = self._circuit_of(use_case, version)
-        if circuit.is_open or not self._copies.acquire(blocking=False):
+        pace = self._paces.setdefault((use_case.model_name, version), Pace())
+        if circuit.is_open or not pace.begin():
             return False
         begun = time.perf_counter()
 
         def finished(found: Prediction | Exception) -> None:
-            self._copies.release()
             seconds = time.perf_counter() - begun
+            pace.end(seconds)
             circuit.count(found if isinstance(found, ModelServerLate | ModelServerDown) else None)
             try:
                 if isinstance(found, Exception):

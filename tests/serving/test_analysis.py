@@ -64,6 +64,11 @@ def test_a_slow_candidate_is_found_and_a_busy_minute_is_both_versions() -> None:
     assert outcomes(arm(random, 300), arm(random, 300, slower=10))["latency_p99_seconds"] == "breached"
     busy = outcomes(arm(random, 300, slower=10), arm(random, 300, slower=10))
     assert busy["latency_p99_seconds"] == "passed"
+    # One that slows the champion's worst answers down as much as its own.
+    both = Arm(0, np.r_[np.full(270, 0.02), np.full(30, 0.5)], random.beta(2, 6, 300), 0)
+    slow = Arm(0, np.r_[np.full(270, 0.06), np.full(30, 0.5)], random.beta(2, 6, 300), 0)
+    found = outcomes(both, slow)
+    assert (found["latency_p50_seconds"], found["latency_p99_seconds"]) == ("breached", "passed")
     # Twice as slow, but by a few milliseconds.
     quick = Arm(0, np.full(300, 0.002), random.beta(2, 6, 300), 0)
     other = Arm(0, np.full(300, 0.004), random.beta(2, 6, 300), 0)

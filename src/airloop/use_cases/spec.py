@@ -417,7 +417,7 @@ class Guardrails(SpecPart):
     max_error_rate: float = Field(0.001, ge=0, lt=1)
     """Share of requests without a usable answer; more is forgiven only where the champion fails too."""
     max_latency_ratio: float = Field(1.5, ge=1)
-    """99th percentile of the model server's time, beside the champion's in the same minutes."""
+    """Median and 99th percentile of the model server's time, beside the champion's in the same minutes."""
     latency_slack_seconds: float = Field(0.01, ge=0)
     """Slower than the champion by less than this is not slow."""
     max_population_stability_index: float = Field(0.25, gt=0)
