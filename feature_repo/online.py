@@ -22,11 +22,19 @@ REGISTRY_CACHE_SECONDS = 30
 
 
 def open_online_store(settings: Settings) -> FeatureStore:
-    """The deployment's feature store, for online reads."""
-    return FeatureStore(config=repo_config(settings))
+    """The deployment's feature store, for online reads.
+
+    Its copy of the registry is read again only when it is told to (`refresh_registry`): by itself, Feast does
+    it within whatever read comes then, and every other read waits.
+    """
+    return FeatureStore(config=repo_config(settings, registry_cache_seconds=0))
 
 
-def repo_config(settings: Settings, offline_store: FeastConfigBaseModel | None = None) -> RepoConfig:
+def repo_config(
+    settings: Settings,
+    offline_store: FeastConfigBaseModel | None = None,
+    registry_cache_seconds: int = REGISTRY_CACHE_SECONDS,
+) -> RepoConfig:
     """Feast's configuration: a SQL registry, Redis online where the settings name one, else SQLite.
 
     The registry is SQL because Feast's file registry is rewritten in place without a lock.
@@ -38,7 +46,7 @@ def repo_config(settings: Settings, offline_store: FeastConfigBaseModel | None =
         registry=SqlRegistryConfig(
             registry_type="sql",
             path=f"sqlite:///{settings.feast_dir / 'registry.db'}",
-            cache_ttl_seconds=REGISTRY_CACHE_SECONDS,
+            cache_ttl_seconds=registry_cache_seconds,
         ),
         online_store=_online_store(settings),
         entity_key_serialization_version=3,

@@ -77,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             spool=spool,
             outcomes=outcomes,
         )
+        # Before anybody is let in: a gateway that is started under load would refuse its first hundreds.
+        app.state.warm_up()
         # What is imported by now stays: looking through it for garbage now and then costs a request tens of
         # milliseconds now and then.
         gc.collect()

@@ -122,7 +122,8 @@ def create_app(
     `predict_timeout` is the most seconds that the model server may take; of more requests than
     `most_in_flight` under way at a time, those that came last are refused. `access` knows the API keys;
     `models_dir` has what is routed where, and what explanations compare with; `spool` keeps each prediction
-    and `outcomes` what becomes of them, if given.
+    and `outcomes` what becomes of them, if given. `app.state.warm_up()` makes what the first requests of all
+    use cases would wait for.
     """
     metrics = Metrics()
     if spool is not None:
@@ -140,6 +141,12 @@ def create_app(
     )
     explanations = Explanations(models_dir, model_server)
     app = FastAPI(title="Airloop gateway", version="1", description=DESCRIPTION, redoc_url=None)
+
+    def warm_up() -> None:
+        for use_case in use_cases:
+            predictor.warm_up(use_case)
+
+    app.state.warm_up = warm_up
 
     async def shed(scope: Scope, receive: Receive, send: Send) -> None:
         answer = problems.answer_problem(Request(scope), problems.overloaded(most_in_flight))

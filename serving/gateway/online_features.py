@@ -13,7 +13,8 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Final
 
@@ -53,6 +54,7 @@ class OnlineFeatures:
         self._store: FeatureStore | None = None
         self._opening = threading.Lock()
         self._reading = threading.Lock()
+        self._refreshing = threading.Lock()
         self._services: dict[str, tuple[FeatureService | None, float]] = {}
         self._views: dict[str, tuple[OnDemandFeatureView, float]] = {}
 
@@ -118,36 +120,61 @@ class OnlineFeatures:
         return found
 
     def _on_demand_view(self, name: str) -> OnDemandFeatureView:
-        found, read_at = self._views.get(name, (None, 0.0))
+        found, read_at = self._views.get(name, (None, -_KNOWN_SECONDS))
         if found is None or time.monotonic() - read_at > _KNOWN_SECONDS:
-            try:
-                found = self._opened().get_on_demand_feature_view(name)
-            except Exception as error:
-                log.exception("reading the feature registry failed")
-                if found is None:
-                    raise FeatureStoreDown(f"{type(error).__name__} while reading the registry") from error
-            self._views[name] = (found, time.monotonic())
+            with self._refresh(known=found is not None) as mine:
+                if mine:
+                    try:
+                        found = self._opened().get_on_demand_feature_view(name)
+                    except Exception as error:
+                        log.exception("reading the feature registry failed")
+                        if found is None:
+                            raise FeatureStoreDown(
+                                f"{type(error).__name__} while reading the registry"
+                            ) from error
+                    self._views[name] = (found, time.monotonic())
+        assert found is not None
         return found
 
     def service(self, name: str) -> FeatureService:
         """The feature service `name`; the registry is read again when it is unknown, or was read long ago."""
         found, read_at = self._services.get(name, (None, -_KNOWN_SECONDS))
         if time.monotonic() - read_at > (_KNOWN_SECONDS if found is not None else _UNKNOWN_SECONDS):
-            try:
-                store = self._opened()
-                store.refresh_registry()
-                found = store.get_feature_service(name)
-            except FeastObjectNotFoundException:
-                found = None
-            except Exception as error:
-                log.exception("reading the feature registry failed")
-                # What was known a moment ago serves better than an error.
-                if found is None:
-                    raise FeatureStoreDown(f"{type(error).__name__} while reading the registry") from error
-            self._services[name] = (found, time.monotonic())
+            with self._refresh(known=found is not None) as mine:
+                if mine:
+                    found = self._read_service(name, found)
         if found is None:
             raise NoFeatureService(name)
         return found
+
+    def _read_service(self, name: str, known: FeatureService | None) -> FeatureService | None:
+        try:
+            store = self._opened()
+            store.refresh_registry()
+            found = store.get_feature_service(name)
+        except FeastObjectNotFoundException:
+            found = None
+        except Exception as error:
+            log.exception("reading the feature registry failed")
+            # What was known a moment ago serves better than an error.
+            if known is None:
+                raise FeatureStoreDown(f"{type(error).__name__} while reading the registry") from error
+            found = known
+        self._services[name] = (found, time.monotonic())
+        return found
+
+    @contextmanager
+    def _refresh(self, *, known: bool) -> Iterator[bool]:
+        """Whether this thread is to read the registry. While one does, others go on with what is known.
+
+        Each for itself, all would stand still for as long.
+        """
+        mine = self._refreshing.acquire(blocking=not known)
+        try:
+            yield mine
+        finally:
+            if mine:
+                self._refreshing.release()
 
     def _opened(self) -> FeatureStore:
         with self._opening:

@@ -6,6 +6,7 @@ Belongs here: the order of those, and which failure becomes which answer. Does n
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ from airloop.prediction_request import (
     RequestError,
     assemble_inputs,
     event_of,
+    example_body,
     features_in_force,
     missing_features,
     parse_batch,
@@ -48,6 +50,7 @@ from serving.routing import LiveRouting, Routing
 MOST_INSTANCES: Final = 256
 """Requests of a batch."""
 _T = TypeVar("_T")
+log: Final = logging.getLogger(__name__)
 # One JSON object per line and prediction, under a name of its own so that it can be sent elsewhere.
 prediction_log: Final = logging.getLogger("airloop.predictions")
 
@@ -166,6 +169,16 @@ class Predictor:
             variant=made.variant,
             predictions=made.instances,
         )
+
+    def warm_up(self, use_case: UseCase) -> None:
+        """Predict the spec's example once, for nobody: the first request costs seconds (imports, the feature
+        registry, connections). What is lacking is no matter here."""
+        body = json.dumps(example_body(use_case)).encode()
+        try:
+            _, columns = self.question(use_case, body)
+            self._versions.champion(use_case, CHAMPION, columns, ())
+        except Exception as error:
+            log.info("%s is not warmed up: %s", use_case.name, error)
 
     def question(self, use_case: UseCase, body: bytes) -> tuple[PredictionRequest, Columns]:
         """The request in a body and the champion's inputs for it, one row; raises `Problem`."""
