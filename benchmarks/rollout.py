@@ -7,7 +7,7 @@ signed (`benchmarks.candidates`), and rolled out by the DAG through Airflow's sc
 (`benchmarks.steady_load`) asks the gateway at a steady rate and tells outcomes. For each: the stage where it
 stopped, what was decided, seconds from the decision until it had no traffic, requests, and failed ones (any
 status but 200). With `--kill`, the gateway, the model server and the scheduler are killed (`kill -9`) in
-the middle of three more rollouts of good candidates; requests fail while what answers them is dead, which is
+the middle of three more rollouts of good candidates (or those that it names); requests fail while what answers them is dead, which is
 said apart.
 
 Ends with one line of JSON. Exits with 1 when a bad candidate became the champion or stayed loaded, the good
@@ -63,6 +63,8 @@ EXPECTED: Final = {
 """The stage where each is to stop, and how; a stage before it would do too."""
 KILLED: Final = ("gateway", "model-server", "airflow-scheduler")
 RUN_SECONDS: Final = 1800
+LOAD_SECONDS: Final = 24 * 3600
+"""More than all rollouts take; the load ends when it is told to."""
 WARM_UP_SECONDS: Final = 5.0
 
 
@@ -97,7 +99,7 @@ def load(settings: Settings, spec: UseCase, rate: float, folder: Path) -> Iterat
         bodies=bodies,
         answers=answers,
         requests_per_second=rate,
-        seconds=RUN_SECONDS,
+        seconds=LOAD_SECONDS,
     )
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.steady_load", load.model_dump_json()], cwd=settings.repository
@@ -125,6 +127,11 @@ def read(answers: Path, since: float) -> list[dict[str, Any]]:
     """The answers to requests that were sent after `since`."""
     found = (json.loads(line) for line in answers.read_text("utf-8").splitlines() if line.endswith("}"))
     return [item for item in found if item["at"] >= since]
+
+
+def answers_until(answers: Path, moment: float) -> bool:
+    """Whether requests were still sent at `moment`."""
+    return bool(read(answers, moment))
 
 
 def roll_out(
@@ -155,6 +162,8 @@ def roll_out(
             struck = True
         time.sleep(1)
     ended = time.time()
+    if not answers_until(answers, ended - 5):
+        raise RuntimeError("the load has ended before the rollout: its figures would be of nothing")
     found = _outcome(settings, spec, f"{dag}/{run_id}", {t.task_id: t.state for t in api.tasks(dag, run_id)})
     seen = read(answers, begun)
     taken = np.array([item["seconds"] for item in seen if item["status"] == 200]) * 1000
@@ -253,7 +262,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--requests-per-second", type=float, default=100.0)
     parser.add_argument("--bake-minutes", type=float, default=0.75)
     parser.add_argument("--only", nargs="*", choices=sorted(EXPECTED), help="these candidates alone")
-    parser.add_argument("--kill", action="store_true", help="kill what serves in three more rollouts")
+    parser.add_argument(
+        "--kill",
+        nargs="*",
+        choices=KILLED,
+        default=(),
+        help="kill these, or all three, each in a rollout of another good candidate",
+    )
     arguments = parser.parse_args(argv)
     settings, spec = load_settings(), use_case(arguments.use_case)
     console = Console(soft_wrap=True, width=160)
@@ -269,7 +284,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if champion is None:
             raise SystemExit(f"expected a champion of {spec.name}; found none. Next: make run.")
         versions = {name: register(settings, spec, champion, name, Path(scratch)) for name in names}
-        kills = KILLED if arguments.kill else ()
+        kills = KILLED if arguments.kill == [] else arguments.kill
         more = {kill: register(settings, spec, champion, "good", Path(scratch)) for kill in kills}
         console.print(f"registered: {versions} {more}")
         api.unpause(f"{spec.name}_rollout")
