@@ -6,9 +6,9 @@ Needs the local stack with a champion (`make run`). Each candidate is made from 
 signed (`benchmarks.candidates`), and rolled out by the DAG through Airflow's scheduler, while another process
 (`benchmarks.steady_load`) asks the gateway at a steady rate and tells outcomes. For each: the stage where it
 stopped, what was decided, seconds from the decision until it had no traffic, requests, and failed ones (any
-status but 200). With `--kill`, the gateway, the model server and the scheduler are killed (`kill -9`) in
-the middle of three more rollouts of good candidates (or those that it names); requests fail while what answers them is dead, which is
-said apart.
+status but 200). With `--kill`, the gateway, the model server and the scheduler (or those that
+it names) are killed (`kill -9`) in the middle of rollouts of other good candidates; requests fail while what
+answers them is dead, which is said apart.
 
 Ends with one line of JSON. Exits with 1 when a bad candidate became the champion or stayed loaded, the good
 one did not, or a request failed in a rollout in which nothing was killed.
