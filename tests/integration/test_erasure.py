@@ -183,7 +183,7 @@ def test_a_dry_run_finds_every_layer_and_changes_nothing(spec: UseCase, settings
     names = {"raw.flights", "raw.movements", "raw.planes", "raw.quarantine"}
     names |= {"clean.flights", "clean.movements", "clean.planes"}
     names |= {"features.tail_history", "features.tail_schedule"}
-    assert set(found) == {*names, "training.flight_delay"}
+    assert set(found) == {*names, "labels.flight_delay", "training.flight_delay"}
     for name in ("raw.flights", "features.tail_history"):
         rows = open_catalog(settings).load_table(name).scan().to_arrow()
         assert found[name].rows["main"] == pc.sum(pc.equal(rows["tail_number"], TAIL)).as_py() > 0
