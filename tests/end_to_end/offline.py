@@ -22,9 +22,10 @@ from airloop.intervals import Interval
 from airloop.settings import load_settings
 from airloop.use_cases.catalogue import use_case
 from feature_repo.store import open_store
+from spark_jobs.request_columns import request_column
 from spark_jobs.session import open_session
 from spark_jobs.tables import within
-from spark_jobs.training_set import join_features, model_columns, request_column
+from spark_jobs.training_set import join_features, model_columns
 
 as_of, version = datetime.fromisoformat(sys.argv[1]), int(sys.argv[2])
 settings, spec = load_settings(), use_case("flight_delay")
