@@ -390,7 +390,8 @@ def test_a_table_that_two_use_cases_share_is_maintained_once(
     assert len(own) == len(set(own))
     assert "serving.predictions" in own
     assert tables_of(other) == [
-        *("features.other_features", "training.other", "scoring.other", "scoring.other_requests")
+        *("features.other_features", "training.other", "labels.other"),
+        *("scoring.other", "scoring.other_requests"),
     ]
 
 
