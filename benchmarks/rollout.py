@@ -129,11 +129,6 @@ def read(answers: Path, since: float) -> list[dict[str, Any]]:
     return [item for item in found if item["at"] >= since]
 
 
-def answers_until(answers: Path, moment: float) -> bool:
-    """Whether requests were still sent at `moment`."""
-    return bool(read(answers, moment))
-
-
 def roll_out(
     settings: Settings,
     spec: UseCase,
@@ -162,10 +157,10 @@ def roll_out(
             struck = True
         time.sleep(1)
     ended = time.time()
-    if not answers_until(answers, ended - 5):
+    seen = read(answers, begun)
+    if not any(item["at"] >= ended - 5 for item in seen):
         raise RuntimeError("the load has ended before the rollout: its figures would be of nothing")
     found = _outcome(settings, spec, f"{dag}/{run_id}", {t.task_id: t.state for t in api.tasks(dag, run_id)})
-    seen = read(answers, begun)
     taken = np.array([item["seconds"] for item in seen if item["status"] == 200]) * 1000
     return Rolled(
         candidate=name,
