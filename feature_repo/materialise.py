@@ -31,7 +31,7 @@ def span_to_write(table: FeatureTable, interval: Interval) -> Interval:
     """What of `interval` the online store needs: values past their time to live at its end would not count.
 
     Nothing outside `interval` is read, so a day costs a day. An older value never replaces a newer one: the
-    online stores see to that (`feature_repo.newest_wins`; Feast's Redis store does it itself).
+    online stores see to that (`feature_repo.newest_wins_sqlite`, `feature_repo.newest_wins_redis`).
     """
     return Interval(max(interval.start, interval.end - table.time_to_live), interval.end)
 

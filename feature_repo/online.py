@@ -15,7 +15,7 @@ from feast.infra.registry.sql import SqlRegistryConfig
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 
 from airloop.settings import Settings
-from feature_repo.newest_wins import NewestWinsSqliteOnlineStoreConfig
+from feature_repo.newest_wins_sqlite import NewestWinsSqliteOnlineStoreConfig
 
 PROJECT = "airloop"
 REGISTRY_CACHE_SECONDS = 30
@@ -58,6 +58,6 @@ def _online_store(settings: Settings) -> FeastConfigBaseModel:
     if settings.redis_connection is None:
         return NewestWinsSqliteOnlineStoreConfig(path=str(settings.feast_dir / "online.db"))
     # Only here: who keeps online values in SQLite needs no Redis client.
-    from feast.infra.online_stores.redis import RedisOnlineStoreConfig
+    from feature_repo.newest_wins_redis import NewestWinsRedisOnlineStoreConfig
 
-    return RedisOnlineStoreConfig(type="redis", connection_string=settings.redis_connection)
+    return NewestWinsRedisOnlineStoreConfig(connection_string=settings.redis_connection)

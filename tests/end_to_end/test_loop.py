@@ -71,7 +71,8 @@ def _run(settings: Settings) -> tuple[str, dict[str, Any]]:
 def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     state: Path = tmp_path_factory.mktemp("e2e")
     (state / "jars").symlink_to(REPOSITORY / ".airloop" / "jars")
-    settings = Settings(state_dir=state, **_free_ports())
+    # Other tests run on the same processors; jobs that gave way to them would take hours.
+    settings = Settings(state_dir=state, job_niceness=0, **_free_ports())
     try:
         output, summary = _run(settings)
         yield Loop(settings, output, summary)

@@ -46,7 +46,7 @@ def programs(settings: Settings) -> tuple[Program, ...]:
     mlflow_dir = settings.state_dir / "mlflow"
     serving = settings.repository / "serving"
     # What clients wait for comes before parsing and before the jobs, which the scheduler's processes start.
-    background = ("nice", "-n", "10")
+    background = ("nice", "-n", str(settings.job_niceness))
     return (
         Program(
             "mlflow",

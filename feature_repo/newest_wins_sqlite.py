@@ -1,6 +1,6 @@
 """An SQLite online store in which the newest value of an entity stays, whatever order values are written in.
 
-Belongs here: that rule, which Feast's Redis store has and its SQLite store has not. Does not belong here:
+Belongs here: that rule for SQLite (`feature_repo.newest_wins_redis` has it for Redis). Does not belong here:
 when what is written.
 
 With it, materialising may be repeated, run twice at once, and go back in time beside pushes of this hour's
@@ -32,8 +32,8 @@ Row = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 class NewestWinsSqliteOnlineStoreConfig(SqliteOnlineStoreConfig):
     """Configuration of `NewestWinsSqliteOnlineStore`, which Feast finds by this class' name."""
 
-    type: Literal["feature_repo.newest_wins.NewestWinsSqliteOnlineStore"] = (  # type: ignore[assignment]
-        "feature_repo.newest_wins.NewestWinsSqliteOnlineStore"
+    type: Literal["feature_repo.newest_wins_sqlite.NewestWinsSqliteOnlineStore"] = (  # type: ignore[assignment]
+        "feature_repo.newest_wins_sqlite.NewestWinsSqliteOnlineStore"
     )
 
 
