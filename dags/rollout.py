@@ -27,7 +27,7 @@ changes nothing.
 | `infra_check` | signature; on a server of its own: requests, latency, memory | the candidate is unloaded |
 | `shadow` | copies of all traffic; no client sees an answer | rolled back, see its report |
 | `canary_<n>` | <n>% of the clients | rolled back, see its report |
-| `approve` | where the spec asks for it: a person says yes | the candidate is unloaded |
+| `stand_by`, `approve`, `confirm` | where the spec asks: only copies till a person says yes | unloaded |
 | `promote` | label, audit record, alias `champion` | the candidate is unloaded; the champion keeps serving |
 | `live` | announces the live model | |
 | `watch` | the version before gets copies; the new one must hold | the version before serves again |
@@ -142,22 +142,32 @@ def build(use_case: UseCase) -> DAG:
         )
         last = stages[-1]
         if use_case.rollout.approval:
-            last = ApprovalOperator(
+            # While a person takes their time nobody looks, so no client may depend on the candidate; what it
+            # did meanwhile is looked at before it is promoted.
+            stand_by, confirm = (
+                stage_task(use_case, "shadow", {**staged, "bake-seconds": 0}, task_id=task_id)
+                for task_id in ("stand_by", "confirm")
+            )
+            approve = ApprovalOperator(
                 task_id="approve",
                 subject=f"{use_case.name}: make version {{{{ ti.xcom_pull('infra_check')['version'] }}}} "
                 "the champion?",
                 body="{{ ti.xcom_pull('" + stages[-1].task_id + "')['reason'] }}",
                 fail_on_reject=True,
+                # People take days. The default for tasks would be taken for theirs.
+                execution_timeout=None,
                 retries=0,
                 on_failure_callback=page_unless_rolled_back,
             )
-            chain(stages[-1], last)
+            chain(stages[-1], stand_by, approve, confirm)
+            stages += [stand_by, approve, confirm]
+            last = confirm
         chain(action(), [infra_check, roll_back])
-        chain(infra_check, compared, [stages[0], nothing_beside])
         chain(*stages)
+        chain(infra_check, compared, [stages[0], nothing_beside])
         # Of these two one succeeds: a candidate that was superseded in a stage is not promoted either.
         chain([nothing_beside, last], promote, [live, watch])
-        chain([infra_check, *stages, promote, *([last] if use_case.rollout.approval else [])], abandon)
+        chain([infra_check, *stages, promote], abandon)
     return dag
 
 

@@ -24,6 +24,8 @@ from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import RepoConfig
 from feast.utils import make_tzaware
 from google.protobuf.timestamp_pb2 import Timestamp
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 WRITE_IF_UNCHANGED: Final = """
 local there = redis.call('HGET', KEYS[1], ARGV[1]) or ''
@@ -51,6 +53,15 @@ class NewestWinsRedisOnlineStoreConfig(RedisOnlineStoreConfig):
 
 class NewestWinsRedisOnlineStore(RedisOnlineStore):
     """See the module."""
+
+    def _get_client(self, online_store_config: RedisOnlineStoreConfig) -> Any:
+        opened = self._client is not None
+        client = super()._get_client(online_store_config)
+        if not opened:
+            # Once more at once, for a connection that was closed while nobody used it: with redis-py's own
+            # waits, several timeouts would be made of one.
+            client.set_retry(Retry(NoBackoff(), 1))
+        return client
 
     @property
     def async_supported(self) -> SupportedAsyncMethods:

@@ -19,6 +19,9 @@ from feature_repo.newest_wins_sqlite import NewestWinsSqliteOnlineStoreConfig
 
 PROJECT = "airloop"
 REGISTRY_CACHE_SECONDS = 30
+REQUEST_TIMEOUT_SECONDS = 1.0
+"""A client waits for the gateway: longer than this, a store that does not answer counts as down."""
+JOB_TIMEOUT_SECONDS = 60.0
 
 
 def open_online_store(settings: Settings) -> FeatureStore:
@@ -27,16 +30,20 @@ def open_online_store(settings: Settings) -> FeatureStore:
     Its copy of the registry is read again only when it is told to (`refresh_registry`): by itself, Feast does
     it within whatever read comes then, and every other read waits.
     """
-    return FeatureStore(config=repo_config(settings, registry_cache_seconds=0))
+    return FeatureStore(
+        config=repo_config(settings, registry_cache_seconds=0, timeout_seconds=REQUEST_TIMEOUT_SECONDS)
+    )
 
 
 def repo_config(
     settings: Settings,
     offline_store: FeastConfigBaseModel | None = None,
     registry_cache_seconds: int = REGISTRY_CACHE_SECONDS,
+    timeout_seconds: float = JOB_TIMEOUT_SECONDS,
 ) -> RepoConfig:
     """Feast's configuration: a SQL registry, Redis online where the settings name one, else SQLite.
 
+    Redis has `timeout_seconds` for each connection and answer, unless the settings say otherwise.
     The registry is SQL because Feast's file registry is rewritten in place without a lock.
     """
     settings.feast_dir.mkdir(parents=True, exist_ok=True)
@@ -48,16 +55,21 @@ def repo_config(
             path=f"sqlite:///{settings.feast_dir / 'registry.db'}",
             cache_ttl_seconds=registry_cache_seconds,
         ),
-        online_store=_online_store(settings),
+        online_store=_online_store(settings, timeout_seconds),
         entity_key_serialization_version=3,
         **({"offline_store": offline_store} if offline_store else {}),
     )
 
 
-def _online_store(settings: Settings) -> FeastConfigBaseModel:
+def _online_store(settings: Settings, timeout_seconds: float) -> FeastConfigBaseModel:
     if settings.redis_connection is None:
         return NewestWinsSqliteOnlineStoreConfig(path=str(settings.feast_dir / "online.db"))
     # Only here: who keeps online values in SQLite needs no Redis client.
     from feature_repo.newest_wins_redis import NewestWinsRedisOnlineStoreConfig
 
-    return NewestWinsRedisOnlineStoreConfig(connection_string=settings.redis_connection)
+    options = [
+        f"{name}={timeout_seconds:g}"
+        for name in ("socket_timeout", "socket_connect_timeout")
+        if f"{name}=" not in settings.redis_connection
+    ]
+    return NewestWinsRedisOnlineStoreConfig(connection_string=",".join([settings.redis_connection, *options]))

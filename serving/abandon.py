@@ -13,7 +13,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-from airloop.airflow_run import run_id
+from airloop.airflow_run import BY_HAND, run_id
 from airloop.jobs import run_job
 from airloop.references import Abandoned
 from airloop.settings import Settings
@@ -22,7 +22,7 @@ from airloop.use_cases.spec import UseCase
 from serving.model_config import exclusive, read_models, served_model, write_models
 from serving.model_server_client import ModelServer
 from serving.rollout import candidate_version, rollout_parser, version_folder
-from serving.routing import withdraw
+from serving.routing import read_routing, withdraw
 from serving.serve import RELOAD_TIMEOUT_SECONDS, serve
 from serving.staged import explanation_file
 
@@ -30,12 +30,12 @@ log = logging.getLogger(__name__)
 
 
 def unload(settings: Settings, spec: UseCase, version: int) -> int | None:
-    """Unload `version` unless it is the champion; which version that is."""
+    """Unload `version`, unless it is the champion or the way back from it; which version the champion is."""
     name = spec.model_name
     with exclusive(settings), ModelServer.of(settings) as server:
         models = read_models(settings)
         model = served_model(settings, models, name)
-        if version != model.champion:
+        if version not in (model.champion, model.previous):
             models[name] = model.without(version)
             # The file first: a server that is down now then comes up without the candidate.
             write_models(settings, models)
@@ -49,9 +49,16 @@ def unload(settings: Settings, spec: UseCase, version: int) -> int | None:
 def abandon(settings: Settings, spec: UseCase, version: int | None) -> Abandoned:
     """Take `version` (by default the challenger, else the champion) out of service unless it is the champion.
 
-    Raises `RegistryError` when no version is given and the registry names none.
+    One that another Airflow run is rolling out, or has an experiment with, is left to that run. Raises
+    `RegistryError` when no version is given and the registry names none.
     """
     version = candidate_version(settings, spec, version)
+    routing = read_routing(settings, spec.model_name)
+    for other in (routing.rollout, routing.experiment):
+        if other is not None and other.version == version and run_id() not in (other.run, BY_HAND):
+            log.info("version %d of model %s is left to %s", version, spec.model_name, other.run)
+            champion = served_model(settings, read_models(settings), spec.model_name).champion
+            return Abandoned(name=spec.model_name, version=version, live_version=champion)
     withdraw(settings, spec.model_name, version, run=run_id())
     champion = unload(settings, spec, version)
     return Abandoned(name=spec.model_name, version=version, live_version=champion)

@@ -35,7 +35,7 @@ class Arm:
     errors: int
     """Requests without a usable answer, but for those where the model server was not there."""
     seconds: np.ndarray
-    """The model server's time of each answer, [answers]."""
+    """The model server's time of each answered request, of one row or a batch, [requests - errors]."""
     probabilities: np.ndarray
     """[answers]"""
     lacking: int
@@ -43,22 +43,53 @@ class Arm:
 
     @property
     def answers(self) -> int:
-        """Usable answers."""
+        """Usable answers, each row of a batch one."""
         return len(self.probabilities)
 
     @property
+    def answered(self) -> int:
+        """Requests with usable answers, a batch one."""
+        return len(self.seconds)
+
+    @property
     def requests(self) -> int:
-        """Answers and errors."""
-        return self.answers + self.errors
+        """Requests with usable answers, and with none."""
+        return self.answered + self.errors
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Requests that both versions answered and whose outcome is known."""
+    """Requests that both versions answered."""
 
     label: np.ndarray
+    """NaN where the outcome is not known."""
     champion: np.ndarray
     candidate: np.ndarray
+    event: np.ndarray | None = None
+    """A number for what each is about; by default, each is about something of its own."""
+
+    @property
+    def known(self) -> Labelled:
+        """Those whose outcome is known."""
+        known = np.isfinite(self.label)
+        event = None if self.event is None else self.event[known]
+        return Labelled(self.label[known], self.champion[known], self.candidate[known], event)
+
+    @property
+    def disagreement(self) -> float | None:
+        """The mean absolute difference between the two."""
+        return float(np.abs(self.candidate - self.champion).mean()) if len(self.champion) else None
+
+    def by_event(self, values: np.ndarray) -> np.ndarray:
+        """The mean of `values`, one for each request, over the requests about each event, [events].
+
+        Requests about one event share its outcome: they are one observation, not several.
+        """
+        if self.event is None:
+            return values
+        _, codes = np.unique(self.event, return_inverse=True)
+        means: np.ndarray = np.bincount(codes, values) / np.bincount(codes)
+        return means
 
     @classmethod
     def none(cls) -> Self:
@@ -119,7 +150,7 @@ def _latency(rules: Guardrails, champion: Arm, candidate: Arm, share: float) -> 
         champion=beside,
         threshold=allowed,
         low=low,
-        requests=candidate.answers,
+        requests=candidate.answered,
         outcome=_outcome(known, known and low is not None and allowed is not None and low > allowed),
         detail=f"{100 * share:.0f}th percentile of the model server's time",
     )
@@ -188,10 +219,12 @@ def _missing_features(rules: Guardrails, champion: Arm, candidate: Arm) -> Rollo
 
 
 def _quality(rules: Guardrails, labelled: Labelled) -> RolloutCheck:
-    """A confidence sequence of the difference of log losses on the same requests."""
-    count = len(labelled.label)
-    losses = log_losses(labelled.champion, labelled.label)
-    found = confidence_sequence(log_losses(labelled.candidate, labelled.label) - losses)
+    """A confidence sequence of the difference of log losses on the same requests, by what they are about."""
+    before = log_losses(labelled.champion, labelled.label)
+    after = log_losses(labelled.candidate, labelled.label)
+    losses = labelled.by_event(before)
+    found = confidence_sequence(labelled.by_event(after - before))
+    count = len(losses)
     known = count >= rules.min_labels
     return RolloutCheck(
         name="log_loss_excess",
@@ -202,7 +235,7 @@ def _quality(rules: Guardrails, labelled: Labelled) -> RolloutCheck:
         high=found.high if count >= 2 else None,
         requests=count,
         outcome=_outcome(known, known and found.low > rules.max_log_loss_excess),
-        detail=f"log loss less the champion's, on {count} requests whose outcome is known "
+        detail=f"log loss less the champion's, on {count} events whose outcome is known "
         f"({rules.min_labels} needed)",
     )
 

@@ -29,13 +29,15 @@ def decide(
     checks: Sequence[RolloutCheck],
     *,
     answers: int,
+    clients: int,
     elapsed: timedelta,
     bake: timedelta,
     state: str,
 ) -> Decided:
     """What a look decides, in this order: a breach ends it, then time and evidence let it go on.
 
-    `answers` are the candidate's in this stage; `state` is what the model server says of the candidate.
+    `answers` are the candidate's in this stage, `clients` the answers that clients got from any version;
+    `state` is what the model server says of the candidate.
     Fails closed: what is not known after `longest_hold` counts against the candidate.
     """
     breached = [check for check in checks if check.outcome == "breached"]
@@ -52,7 +54,8 @@ def decide(
     if answers >= policy.min_requests:
         return Decided("go_on", f"no rule is breached by {answers} answers in {_seconds(elapsed)}")
     few = f"{answers} of {policy.min_requests} answers in {_seconds(elapsed)}"
-    if policy.when_quiet == "go_on":
+    # A candidate that answers little of much traffic is not a quiet one.
+    if policy.when_quiet == "go_on" and clients < policy.min_requests:
         return Decided("go_on", f"no rule is breached, and what little traffic there is risks little: {few}")
     return Decided("roll_back" if too_long else "hold", f"too little is known: {few}")
 

@@ -20,16 +20,19 @@ from typing import Final
 import numpy as np
 
 from airloop import registry
+from airloop.airflow_run import run_id
 from airloop.errors import RolloutError
 from airloop.jobs import run_job
 from airloop.prediction_request import InputValue
 from airloop.references import InfraChecked
+from airloop.serving_history import recorded_champion
 from airloop.settings import Settings
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
 from serving.model_config import exclusive, read_models, served_model, write_models
 from serving.model_server_client import ModelServer, ModelServerDown, ModelServerLate, ModelServerRefused
 from serving.rollout import candidate_version, rollout_parser, stage_model, version_folder
+from serving.routing import forget_giving_up
 from serving.scratch_server import ScratchServer, scratch_server
 from serving.serve import load_version
 
@@ -104,6 +107,7 @@ def infra_check(
 ) -> InfraChecked:
     """Check `version` (by default the challenger, else the champion) apart, then load it on the model server.
 
+    Where nothing serves, though something did, the default is the champion on record.
     Without `apart` it has no server of its own first, and its latency and memory are not measured. Leaves it
     loaded and in the model config, without a label. A version that serves already was checked
     then. Raises `RegistryError` when there is no such version or its artifacts are not as they were signed,
@@ -111,13 +115,17 @@ def infra_check(
     server serves is then as before.
     """
     name = spec.model_name
+    model = served_model(settings, read_models(settings), name)
+    if version is None and model.champion is None:
+        # A models folder that was lost: whoever comes next must earn its traffic beside what served last.
+        version = recorded_champion(settings, spec.name)
     version = candidate_version(settings, spec, version)
     was_there = version_folder(settings, name, version).exists()
     columns, recorded = parse_recorded(spec, stage_model(settings, name, version))
     checked = InfraChecked(
         name=name,
         version=version,
-        champion=served_model(settings, read_models(settings), name).champion,
+        champion=model.champion,
         requests_replayed=len(recorded),
         largest_difference=0.0,
     )
@@ -220,7 +228,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line; see `airloop.jobs.run_job` for the exit status and the result file."""
 
     def work(arguments: argparse.Namespace, settings: Settings) -> InfraChecked:
-        return infra_check(settings, use_case(arguments.use_case), arguments.version)
+        spec = use_case(arguments.use_case)
+        # A run that is cleared from its start begins anew, whatever it gave up before.
+        forget_giving_up(settings, spec.model_name, run_id())
+        return infra_check(settings, spec, arguments.version)
 
     return run_job(rollout_parser(__doc__, version_required=False), work, argv)
 

@@ -18,7 +18,9 @@ from google.protobuf import text_format
 
 from airloop.errors import RolloutError
 from airloop.jobs import write_whole
+from airloop.serving_history import recorded_champion
 from airloop.settings import Settings
+from airloop.use_cases.catalogue import all_use_cases
 from serving.model_server_client import CHAMPION, PREVIOUS
 from serving.tf_serving_api import ModelServerConfig
 
@@ -87,20 +89,21 @@ def exclusive(settings: Settings) -> Iterator[None]:
 
 
 def read_models(settings: Settings) -> dict[str, ServedModel]:
-    """Every model in the config file, by name; none where there is no file yet.
+    """Every model in the config file, by name.
 
-    Raises `RolloutError` when the file is not the rollout's work.
+    Where there is no file, the champions on record whose folders are there; none where nothing ever served.
+    Raises `RolloutError` when the file is not the rollout's work, or without it `AuditLogError`.
     """
     path = settings.model_config_file
     try:
         message = text_format.Parse(path.read_text(encoding="utf-8"), ModelServerConfig())
     except FileNotFoundError:
-        return {}
+        return _on_record(settings)
     except (text_format.ParseError, UnicodeDecodeError) as error:
         raise RolloutError(
             expected=f"{path} to be a text protobuf ModelServerConfig",
             found=str(error),
-            next_step="delete the file and run the rollout again; it is written from the model registry",
+            next_step="move the file away and run the rollout again: it begins with the champions on record",
         ) from None
     return {
         entry.name: ServedModel(
@@ -111,6 +114,16 @@ def read_models(settings: Settings) -> dict[str, ServedModel]:
         )
         for entry in message.model_config_list.config
     }
+
+
+def _on_record(settings: Settings) -> dict[str, ServedModel]:
+    found = {}
+    for spec in all_use_cases():
+        model = ServedModel(spec.model_name, settings.models_dir / spec.model_name)
+        champion = recorded_champion(settings, spec.name)
+        if champion is not None and (model.base_path / str(champion)).is_dir():
+            found[model.name] = model.with_champion(champion)
+    return found
 
 
 def served_model(settings: Settings, models: Mapping[str, ServedModel], name: str) -> ServedModel:

@@ -32,6 +32,8 @@ _COLUMNS: Final = (
     *("model_seconds", "missing_features", "unit", "event", "prediction_time"),
 )
 _OUTCOME_COLUMNS: Final = ("request_id", "instance", "label", "received_at", "writer", "sequence")
+_REQUEST: Final = ["request_id", "instance"]
+"""What names a request, if its client gave it an id of its own."""
 _CLIENTS: Final = (
     variants.CHAMPION,
     variants.CANARY,
@@ -64,33 +66,51 @@ class Observed:
         """What these versions did, all of them together, shadows' copies included."""
         rows = self.rows.filter(pc.is_in(self.rows["version"], pa.array(versions, pa.int64())))
         failed = pc.is_valid(rows["error"])
-        own = pc.and_(failed, pc.not_equal(rows["error"], variants.DOWN))
+        # A batch fails or is slow as one.
+        first = pc.equal(rows["instance"], 0)
+        own = pc.and_(pc.and_(failed, first), pc.not_equal(rows["error"], variants.DOWN))
         answers = rows.filter(pc.invert(failed))
         return Arm(
             errors=int(pc.sum(pc.fill_null(own, False)).as_py() or 0),
-            seconds=_floats(answers["model_seconds"]),
+            seconds=_floats(rows.filter(pc.and_(pc.invert(failed), first))["model_seconds"]),
             probabilities=_floats(answers["probability"]),
             lacking=int(pc.sum(answers["lacks"]).as_py() or 0),
         )
 
-    def pairs(self, champion: int, candidate: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Both versions' probabilities for requests that both answered, and the labels, NaN if unknown."""
-        keys = ["request_id", "instance"]
-        first = self._answers(champion).select([*keys, "probability", "label"])
-        second = self._answers(candidate).select([*keys, "probability"]).rename_columns([*keys, "candidate"])
-        joined = first.join(second, keys, join_type="inner").sort_by([(key, "ascending") for key in keys])
-        return _floats(joined["probability"]), _floats(joined["candidate"]), _floats(joined["label"])
+    def pairs(self, champion: int, candidate: int) -> Labelled:
+        """Requests that both versions answered; labels are NaN where they are not known."""
+        first = self._answers(champion)
+        second = self._answers(candidate).select([*_REQUEST, "probability"])
+        joined = first.join(second.rename_columns([*_REQUEST, "candidate"]), _REQUEST, join_type="inner")
+        joined = joined.sort_by([(key, "ascending") for key in _REQUEST])
+        # What is about nothing that has a name is about something of its own.
+        number = pc.cast(joined["instance"], pa.large_string())
+        own = pc.binary_join_element_wise(joined["request_id"], number, pa.scalar("/", pa.large_string()))
+        events = pc.coalesce(joined["event"], own).combine_chunks().dictionary_encode()
+        return Labelled(
+            label=_floats(joined["label"]),
+            champion=_floats(joined["probability"]),
+            candidate=_floats(joined["candidate"]),
+            event=events.indices.to_numpy(),
+        )
 
     def labelled(self, champion: int, candidate: int) -> Labelled:
         """Of those, the requests whose outcome is known."""
-        before, after, labels = self.pairs(champion, candidate)
-        known = np.isfinite(labels)
-        return Labelled(label=labels[known], champion=before[known], candidate=after[known])
+        return self.pairs(champion, candidate).known
 
     def _answers(self, version: int) -> pa.Table:
+        """What `version` answered; not what clients gave an id that they had used before."""
         rows = self.rows
-        return rows.filter(
+        answers = rows.filter(
             pc.and_(pc.equal(rows["version"], pa.scalar(version, pa.int64())), pc.is_null(rows["error"]))
+        )
+        values = ["probability", "label", "event"]
+        found = answers.group_by(_REQUEST, use_threads=False).aggregate(
+            [*((name, "first") for name in values), ([], "count_all")]
+        )
+        found = found.filter(pc.equal(found["count_all"], 1))
+        return found.select([*_REQUEST, *(f"{name}_first" for name in values)]).rename_columns(
+            [*_REQUEST, *values]
         )
 
 
@@ -104,8 +124,15 @@ def observe(settings: Settings, spec: UseCase, since: datetime, until: datetime)
     # Joins take no lists.
     lacks = pc.greater(pc.fill_null(pc.list_value_length(rows["missing_features"]), 0), 0)
     rows = rows.drop_columns("missing_features").append_column("lacks", lacks)
-    joined = rows.join(outcome.latest(told), ["request_id", "instance"], join_type="left outer")
+    joined = rows.join(_named_once(rows, outcome.latest(told)), _REQUEST, join_type="left outer")
     return Observed(_with_known(catalog, spec, joined))
+
+
+def _named_once(rows: pa.Table, told: pa.Table) -> pa.Table:
+    """`told` without the ids that clients used for more than one request: which one is meant nobody knows."""
+    counts = rows.group_by([*_REQUEST, "version", "variant"]).aggregate([([], "count_all")])
+    again = counts.filter(pc.greater(counts["count_all"], 1)).select(_REQUEST)
+    return told.join(again, _REQUEST, join_type="left anti")
 
 
 def _with_known(catalog: Catalog, spec: UseCase, rows: pa.Table) -> pa.Table:

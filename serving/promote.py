@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import shutil
 import sys
 from collections.abc import Sequence
@@ -20,21 +19,18 @@ from airloop import registry
 from airloop.airflow_run import run_id
 from airloop.errors import RolloutError
 from airloop.jobs import run_job
-from airloop.prediction_request import assemble_inputs, example_request
 from airloop.references import LiveModel
 from airloop.serving_history import record_promotion, recorded_champion
 from airloop.settings import Settings
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
 from serving.model_config import ServedModel, exclusive, read_models, served_model, write_models
-from serving.model_server_client import AVAILABLE, CHAMPION, ModelServer
+from serving.model_server_client import AVAILABLE, ModelServer
 from serving.rollout import rollout_parser
-from serving.routing import changing_routing, write_routing
-from serving.serve import RELOAD_TIMEOUT_SECONDS, serve
+from serving.routing import changing_routing, read_routing, write_routing
+from serving.serve import RELOAD_TIMEOUT_SECONDS, require_champion_answers, serve
 
 log = logging.getLogger(__name__)
-
-PROBE_TIMEOUT_SECONDS = 10.0
 
 
 def promote(
@@ -44,14 +40,14 @@ def promote(
     *,
     reason: str = "",
     who: str = "",
-    giving_up: bool = False,
+    giving_up: int | None = None,
 ) -> LiveModel:
     """Make `version` the champion; the champion before it stays loaded, older versions leave.
 
-    When that one is given up, nothing leads back to it. `reason` and `who` go on record
+    Nothing leads back to the version that it is `giving_up`, if any. `reason` and `who` go on record
     (`airloop.serving_history`). Raises `RegistryError` when the registry has no such version, `RolloutError`
-    when it has not passed its infra check, is not available, or does not answer as champion, `AuditLogError`
-    when the record was tampered with; what served before then still does.
+    when it has not passed its infra check, another rollout has the traffic, it is not available, or does not
+    answer as champion, `AuditLogError` when the record was tampered with; what served before then still does.
     """
     name = spec.model_name
     facts = _facts(settings, name, version)
@@ -59,20 +55,19 @@ def promote(
         models = read_models(settings)
         model = served_model(settings, models, name)
         _require_checked(server, model, version)
+        if giving_up is None and version != model.champion:
+            _require_own_rollout(settings, name, version)
         recorded_champion(settings, spec.name)  # A change that cannot be put on record is not made.
-        with_champion = model.back_to(version) if giving_up else model.with_champion(version)
+        with_champion = model.back_to(version) if giving_up is not None else model.with_champion(version)
         promoted = {**models, name: with_champion}
         serve(server, promoted, timeout=RELOAD_TIMEOUT_SECONDS)
-        try:
-            _require_champion_answers(server, spec, version)
-        except RolloutError:
-            serve(server, models, timeout=RELOAD_TIMEOUT_SECONDS)
-            raise
+        require_champion_answers(server, spec, version, otherwise=models)
         record_promotion(
             settings,
             use_case=spec.name,
             version=version,
-            replaces=model.champion,
+            # The one that is given up may have lost the label before.
+            replaces=giving_up if giving_up is not None else model.champion,
             facts=facts,
             reason=reason,
             who=who,
@@ -109,6 +104,16 @@ def _facts(settings: Settings, name: str, version: int) -> dict[str, str]:
     }
 
 
+def _require_own_rollout(settings: Settings, name: str, version: int) -> None:
+    other = read_routing(settings, name).rollout
+    if other is not None and other.version != version and other.run != run_id():
+        raise RolloutError(
+            expected=f"the rollout of version {version} of model {name}, or none",
+            found=f"that of version {other.version}, by {other.run}, which has taken its place",
+            next_step=f"nothing: version {other.version} is newer, and its rollout goes on",
+        )
+
+
 def _require_checked(server: ModelServer, model: ServedModel, version: int) -> None:
     states = server.states(model.name)
     state = states[version].state if version in states else "not loaded"
@@ -121,18 +126,6 @@ def _require_checked(server: ModelServer, model: ServedModel, version: int) -> N
         found=state,
         next_step=f"run serving.infra_check --version {version} first",
     )
-
-
-def _require_champion_answers(server: ModelServer, spec: UseCase, version: int) -> None:
-    request = example_request(spec)
-    row = {name: [value] for name, value in assemble_inputs(spec, request, {}).items()}
-    answer = server.predict(spec, row, version=CHAMPION, timeout=PROBE_TIMEOUT_SECONDS)
-    if answer.version != version or not all(map(math.isfinite, answer.probability)):
-        raise RolloutError(
-            expected=f"the label {CHAMPION} to be answered by version {version}, with a probability",
-            found=f"version {answer.version} answering {answer.probability}",
-            next_step="the champion before it serves again; read the model server's log",
-        )
 
 
 def _set_aliases(settings: Settings, name: str, version: int) -> None:

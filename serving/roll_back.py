@@ -24,10 +24,9 @@ from airloop.references import WentBack
 from airloop.settings import Settings
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
-from serving.model_config import exclusive, read_models, served_model
-from serving.model_server_client import AVAILABLE, ModelServer
-from serving.routing import WATCH, read_routing, withdraw
-from serving.serve import RELOAD_TIMEOUT_SECONDS, serve
+from serving.model_config import ServedModel, read_models, served_model
+from serving.routing import WATCH, GivenUp, changing_routing, without, write_routing
+from serving.serve import answer_as_champion
 
 log = logging.getLogger(__name__)
 
@@ -37,73 +36,73 @@ def roll_back(
 ) -> WentBack:
     """Go back, to `version` or to what was before; raises `RolloutError` where there is nothing of the kind.
 
-    Repeating it goes back no further: a version that was given up leaves nothing behind it.
+    The same run, tried again, finishes what it began, and goes back no further.
     """
     begun = time.monotonic()
     name = spec.model_name
-    withdrawn = _withdraw_candidate(settings, spec, run)
-    model = served_model(settings, read_models(settings), name)
-    target = version
-    if target is None:
-        target = model.champion if withdrawn is not None else model.previous
-    if target is None:
-        raise RolloutError(
-            expected=f"a version of model {name} to go back to",
-            found=f"version {model.champion} serving, with no version before it loaded",
-            next_step='name one: {"action": "rollback", "version": <number>, "reason": "..."}; '
-            "`python -m airloop.serving_history` lists what served",
-        )
-    if target != model.champion and _relabel(settings, spec, target):
-        log.info("version %d of model %s has the traffic", target, name)
+    plan = _begun(settings, spec, version, reason, run)
+    assert plan.target is not None
+    # Tried again, it may have the label already, and not yet all the rest.
+    moves = plan.champion is not None or plan.target != _served(settings, spec).champion
+    answering = not moves or answer_as_champion(settings, spec, plan.target)
+    if answering:
+        log.info("version %d of model %s has the traffic", plan.target, name)
     seconds = time.monotonic() - begun
     # Only now: importing these takes longer than going back.
     from serving.abandon import unload
     from serving.infra_check import infra_check
     from serving.promote import promote
 
-    given_up = withdrawn
-    if target != model.champion:
-        if target not in model.versions:
-            infra_check(settings, spec, target)
-        promote(settings, spec, target, reason=reason, who=who, giving_up=True)
-        seconds = seconds if target in model.versions else time.monotonic() - begun
-        given_up = model.champion
+    if moves:
+        if not answering:
+            infra_check(settings, spec, plan.target)
+        promote(settings, spec, plan.target, reason=reason, who=who, giving_up=plan.champion)
+        seconds = seconds if answering else time.monotonic() - begun
+    given_up = plan.champion if plan.champion is not None else plan.candidate
     if given_up is not None:
-        _put_on_record(settings, spec, given_up, target, reason, who, run)
-        unload(settings, spec, given_up)
-    if withdrawn not in (None, given_up):
-        unload(settings, spec, withdrawn)
+        _put_on_record(settings, spec, given_up, plan.target, reason, who, run)
+    for gone in (plan.champion, plan.candidate):
+        if gone is not None:
+            unload(settings, spec, gone)
     return WentBack(
         name=name,
-        version=target,
+        version=plan.target,
         given_up=given_up,
-        was_candidate=withdrawn is not None,
+        was_candidate=plan.candidate is not None,
         seconds=round(seconds, 3),
         reason=reason,
     )
 
 
-def _withdraw_candidate(settings: Settings, spec: UseCase, run: str) -> int | None:
-    """End the experiment or else the rollout that is under way; its version, unless that is the champion."""
-    routing = read_routing(settings, spec.model_name)
-    under_way = routing.experiment or routing.rollout
-    if under_way is None:
-        return None
-    withdraw(settings, spec.model_name, under_way.version, run=run)
-    watched = routing.experiment is None and routing.rollout is not None and routing.rollout.name == WATCH
-    return None if watched else under_way.version
+def _begun(settings: Settings, spec: UseCase, version: int | None, reason: str, run: str) -> GivenUp:
+    """What this run goes back from and to, with the experiment or the rollout that is under way ended."""
+    with changing_routing(settings, spec.model_name) as routing:
+        known = routing.gave_up(run)
+        if known is not None:
+            return known
+        under_way = routing.experiment or routing.rollout
+        watched = routing.experiment is None and routing.rollout is not None and routing.rollout.name == WATCH
+        candidate = under_way.version if under_way is not None and not watched else None
+        model = _served(settings, spec)
+        target = version
+        if target is None:
+            target = model.champion if candidate is not None else model.previous
+        if target is None:
+            raise RolloutError(
+                expected=f"a version of model {model.name} to go back to",
+                found=f"version {model.champion} serving, with no version before it loaded",
+                next_step='name one: {"action": "rollback", "version": <number>, "reason": "..."}; '
+                "`python -m airloop.serving_history` lists what served",
+            )
+        champion = model.champion if target != model.champion else None
+        plan = GivenUp(candidate=candidate, champion=champion, target=target, reason=reason)
+        ended = under_way.version if under_way is not None else target
+        write_routing(settings, model.name, without(routing, ended, run=run, giving_up=plan))
+    return plan
 
 
-def _relabel(settings: Settings, spec: UseCase, target: int) -> bool:
-    """Have `target` answer as champion at once, if it is loaded; writing it down is left to `promote`."""
-    with exclusive(settings), ModelServer.of(settings) as server:
-        found = server.states(spec.model_name).get(target)
-        if found is None or found.state != AVAILABLE:
-            return False
-        models = read_models(settings)
-        back = served_model(settings, models, spec.model_name).back_to(target)
-        serve(server, {**models, spec.model_name: back}, timeout=RELOAD_TIMEOUT_SECONDS)
-    return True
+def _served(settings: Settings, spec: UseCase) -> ServedModel:
+    return served_model(settings, read_models(settings), spec.model_name)
 
 
 def _put_on_record(
@@ -118,9 +117,11 @@ def _put_on_record(
         who=who or run,
         what={"use_case": spec.name, "given_up": given_up, "version": target, "reason": reason, "run": run},
     )
-    registry.tag_version(
-        settings, spec.model_name, given_up, registry.ROLLED_BACK, f"by {who or run}: {reason}"[:5000]
-    )
+    # The version before may have been an experiment's B: it is as good as it was.
+    if given_up != _served(settings, spec).previous:
+        registry.tag_version(
+            settings, spec.model_name, given_up, registry.ROLLED_BACK, f"by {who or run}: {reason}"[:5000]
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

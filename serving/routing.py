@@ -23,12 +23,15 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from airloop.airflow_run import BY_HAND
 from airloop.errors import RolloutError
 from airloop.jobs import write_whole
 from airloop.settings import Settings
 
 log = logging.getLogger(__name__)
 
+_KEPT: Final = 20
+"""Runs whose giving up is remembered: more than are ever tried again at once."""
 WATCH: Final = "watch"
 SHADOW: Final = "shadow"
 
@@ -76,6 +79,18 @@ class Experiment(_Part):
     until: datetime
 
 
+class GivenUp(_Part):
+    """What a run took traffic from, for when it is tried again: the rest of it may not have been done."""
+
+    candidate: int | None = None
+    """A version beside the champion."""
+    champion: int | None = None
+    """One that was the champion."""
+    target: int | None
+    """The champion from then on."""
+    reason: str = ""
+
+
 class Routing(_Part):
     """What versions other than the champion get; nothing, by default."""
 
@@ -87,6 +102,12 @@ class Routing(_Part):
     """What the split is for, if it is not a canary's."""
     changed_by: str = ""
     """The Airflow run that wrote this."""
+    given_up: dict[str, GivenUp] = {}
+    """By Airflow run, the newest last."""
+
+    def gave_up(self, run: str) -> GivenUp | None:
+        """What `run` took traffic from before; nothing for jobs by hand, which have no name of their own."""
+        return self.given_up.get(run) if run != BY_HAND else None
 
 
 def routing_file(models_dir: Path, model: str) -> Path:
@@ -123,21 +144,40 @@ def changing_routing(settings: Settings, model: str) -> Iterator[Routing]:
         yield read_routing(settings, model)
 
 
-def withdraw(settings: Settings, model: str, version: int, *, run: str) -> None:
+def withdraw(
+    settings: Settings, model: str, version: int, *, run: str, giving_up: GivenUp | None = None
+) -> None:
     """Take all traffic from `version` but what it has as the champion, from the next request on.
 
-    A rollout or an experiment of it is over then; what other versions get stays.
+    A rollout or an experiment of it is over then; what other versions get stays. `giving_up` is kept with it.
     """
     with changing_routing(settings, model) as routing:
-        ended: dict[str, object] = {}
-        if routing.shadow == version or (routing.rollout and routing.rollout.version == version):
-            ended |= {"shadow": None}
-        if routing.split and routing.split.version == version:
-            ended |= {"split": None, "experiment": None}
-        if routing.rollout and routing.rollout.version == version:
-            ended |= {"rollout": None}
-        if ended:
-            write_routing(settings, model, routing.model_copy(update={**ended, "changed_by": run}))
+        ended = without(routing, version, run=run, giving_up=giving_up)
+        if ended != routing:
+            write_routing(settings, model, ended)
+
+
+def without(routing: Routing, version: int, *, run: str, giving_up: GivenUp | None = None) -> Routing:
+    """`routing` as `withdraw` leaves it."""
+    ended: dict[str, object] = {}
+    if routing.shadow == version or (routing.rollout and routing.rollout.version == version):
+        ended |= {"shadow": None}
+    if routing.split and routing.split.version == version:
+        ended |= {"split": None, "experiment": None}
+    if routing.rollout and routing.rollout.version == version:
+        ended |= {"rollout": None}
+    if giving_up is not None and run != BY_HAND:
+        earlier = [(name, kept) for name, kept in routing.given_up.items() if name != run]
+        ended |= {"given_up": dict([*earlier, (run, giving_up)][-_KEPT:])}
+    return routing.model_copy(update={**ended, "changed_by": run}) if ended else routing
+
+
+def forget_giving_up(settings: Settings, model: str, run: str) -> None:
+    """Have `run` begin anew."""
+    with changing_routing(settings, model) as routing:
+        if run in routing.given_up:
+            kept = {name: given_up for name, given_up in routing.given_up.items() if name != run}
+            write_routing(settings, model, routing.model_copy(update={"given_up": kept}))
 
 
 def draw(salt: str, unit: str) -> float:

@@ -7,17 +7,36 @@ version comes from (`serving.rollout`). Importing this imports no MLflow: going 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping
 from typing import Final
 
 from airloop.errors import RolloutError
-from serving.model_config import ServedModel, config_message
-from serving.model_server_client import AVAILABLE, END, ModelServer, ModelServerLate, ModelServerRefused
+from airloop.prediction_request import assemble_inputs, example_request
+from airloop.settings import Settings
+from airloop.use_cases.spec import UseCase
+from serving.model_config import (
+    ServedModel,
+    config_message,
+    exclusive,
+    read_models,
+    served_model,
+    write_models,
+)
+from serving.model_server_client import (
+    AVAILABLE,
+    CHAMPION,
+    END,
+    ModelServer,
+    ModelServerLate,
+    ModelServerRefused,
+)
 
 log = logging.getLogger(__name__)
 
 RELOAD_TIMEOUT_SECONDS: Final = 60.0
+PROBE_TIMEOUT_SECONDS: Final = 10.0
 _SETTLE_SECONDS: Final = 2.0
 _POLL_SECONDS: Final = 0.1
 
@@ -36,6 +55,41 @@ def serve(server: ModelServer, models: Mapping[str, ServedModel], *, timeout: fl
             for label in set(models[name].labels) - set(model.labels):
                 log.warning("label %s of model %s is not set: its version is not available", label, name)
         server.reload(config_message(final), timeout=timeout)
+
+
+def answer_as_champion(settings: Settings, spec: UseCase, version: int) -> bool:
+    """Have `version` answer in place of a champion that is given up; whether it is loaded, so that it can.
+
+    The config file says so too, so that a model server that starts now comes up with it. The record and the
+    registry are left to `promote`. Raises `RolloutError` when it does not answer; the champion before it then
+    still does.
+    """
+    with exclusive(settings), ModelServer.of(settings) as server:
+        found = server.states(spec.model_name).get(version)
+        if found is None or found.state != AVAILABLE:
+            return False
+        models = read_models(settings)
+        back = {**models, spec.model_name: served_model(settings, models, spec.model_name).back_to(version)}
+        serve(server, back, timeout=RELOAD_TIMEOUT_SECONDS)
+        require_champion_answers(server, spec, version, otherwise=models)
+        write_models(settings, back)
+    return True
+
+
+def require_champion_answers(
+    server: ModelServer, spec: UseCase, version: int, *, otherwise: Mapping[str, ServedModel]
+) -> None:
+    """Raises `RolloutError`, with `otherwise` served again, unless `version` answers as the champion."""
+    request = example_request(spec)
+    row = {name: [value] for name, value in assemble_inputs(spec, request, {}).items()}
+    answer = server.predict(spec, row, version=CHAMPION, timeout=PROBE_TIMEOUT_SECONDS)
+    if answer.version != version or not all(map(math.isfinite, answer.probability)):
+        serve(server, otherwise, timeout=RELOAD_TIMEOUT_SECONDS)
+        raise RolloutError(
+            expected=f"the label {CHAMPION} to be answered by version {version}, with a probability",
+            found=f"version {answer.version} answering {answer.probability}",
+            next_step="the champion before it serves again; read the model server's log",
+        )
 
 
 def load_version(

@@ -5,8 +5,8 @@ Belongs here: the order of those, and who owns a use case's rollout. Does not be
 
 Stages: `shadow` (copies of all traffic, no client sees an answer), `canary_<percent>` (that share of the
 clients, copies of the others' requests), `watch` (the candidate is the champion, and the one before gets the
-copies). Each look can be repeated, and killed anywhere: the routing says which stage since when, and the rest
-follows from the prediction log.
+copies). Each look can be repeated, and killed anywhere: the routing says which stage since when, and what the
+run gave up, and the rest follows from the prediction log.
 
 A candidate that is given up has lost its traffic before anything else is done about it.
 """
@@ -18,11 +18,9 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
-
-import numpy as np
+from typing import Any, Final
 
 from airloop import registry
 from airloop.airflow_run import run_id
@@ -36,12 +34,24 @@ from serving.abandon import unload
 from serving.analysis import checks_of
 from serving.decision import Decided, decide
 from serving.decision_record import put_on_record
-from serving.model_config import read_models, served_model
+from serving.model_config import ServedModel, read_models, served_model
 from serving.model_server_client import ModelServer
 from serving.observations import NOT_KNOWN, Observed, observe
 from serving.promote import promote
 from serving.rollout import rollout_parser
-from serving.routing import SHADOW, WATCH, Routing, Split, Stage, changing_routing, withdraw, write_routing
+from serving.routing import (
+    SHADOW,
+    WATCH,
+    GivenUp,
+    Routing,
+    Split,
+    Stage,
+    changing_routing,
+    read_routing,
+    withdraw,
+    write_routing,
+)
+from serving.serve import answer_as_champion
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +60,10 @@ DECISION: Final = "rollout decision"
 _CANARY: Final = re.compile(r"canary_(\d{1,2})")
 _FORGOTTEN: Final = timedelta(minutes=10)
 """A run that has not looked for so long, and ten times its own interval, has no claim any more."""
+
+
+class _NotYet(Exception):
+    """Another has what this stage needs, for now; says why."""
 
 
 class _Ended(Exception):
@@ -78,6 +92,9 @@ def look(
     held before. Raises `RolloutError` for a stage that does not exist or a version that was not checked.
     """
     _require_stage(spec, stage)
+    known = read_routing(settings, spec.model_name).gave_up(run_id())
+    if known is not None and version in (known.candidate, known.champion):
+        return _roll_back(settings, spec, version, stage, now, known, beside=known.target)
     wait = bake if bake is not None else spec.rollout.watch if stage == WATCH else spec.rollout.bake
     model = served_model(settings, read_models(settings), spec.model_name)
     beside = model.previous if stage == WATCH else model.champion
@@ -91,15 +108,18 @@ def look(
             next_step="run the rollout again from its infra check: a version that was given up is unloaded",
         )
     try:
-        state = _enter(settings, spec, version, stage, beside, now, first=first)
+        state = _enter(settings, spec, version, stage, model, now, first=first)
     except _Ended as ended:
-        if not ended.same_version:
-            _give_up(settings, spec, version, stage, ended.reason, tag=False)
-        return _decided(
-            settings, spec, version, stage, now, Decided(ended.decision, ended.reason), champion=beside
-        )
-    if state is None:
-        held = Decided("hold", "an experiment has the traffic; the canary begins when it is over")
+        decision = ended.decision
+        if stage == WATCH:
+            # Nothing was found against the champion, so it stays what it is.
+            decision = "superseded"
+        elif not ended.same_version:
+            withdraw(settings, spec.model_name, version, run=run_id())
+            unload(settings, spec, version)
+        return _decided(settings, spec, version, stage, now, Decided(decision, ended.reason), champion=beside)
+    except _NotYet as reason:
+        held = Decided("hold", str(reason))
         return _decided(
             settings, spec, version, stage, now, held, champion=beside, again=now + spec.rollout.look_every
         )
@@ -111,14 +131,25 @@ def look(
         spec.rollout,
         checks,
         answers=answers,
+        clients=observed.since(state.since).requests,
         elapsed=now - state.since,
         bake=wait,
         state=loaded.state if loaded is not None else "not loaded",
     )
-    seconds = None
+    found = {
+        "since": state.since,
+        "requests": observed.since(state.since).requests,
+        "checks": checks,
+        "disagreement": disagreement,
+    }
     if decided.decision == "roll_back":
-        seconds = _give_up(settings, spec, version, stage, decided.reason)
-    elif decided.decision == "go_on" and stage == WATCH:
+        giving_up = (
+            GivenUp(champion=version, target=beside, reason=decided.reason)
+            if stage == WATCH
+            else GivenUp(candidate=version, target=beside, reason=decided.reason)
+        )
+        return _roll_back(settings, spec, version, stage, now, giving_up, beside=beside, found=found)
+    if decided.decision == "go_on" and stage == WATCH:
         withdraw(settings, spec.model_name, version, run=run_id())
     return _decided(
         settings,
@@ -128,11 +159,7 @@ def look(
         now,
         decided,
         champion=beside,
-        since=state.since,
-        requests=observed.since(state.since).requests,
-        checks=checks,
-        disagreement=disagreement,
-        seconds_to_roll_back=seconds,
+        found=found,
         again=_next_look(spec, state, wait, now) if decided.decision == "hold" else None,
     )
 
@@ -163,26 +190,26 @@ def _enter(
     spec: UseCase,
     version: int,
     stage: str,
-    beside: int,
+    model: ServedModel,
     now: datetime,
     *,
     first: bool,
-) -> Stage | None:
-    """Claim the rollout for this run and route what `stage` gives; None while an experiment has the split.
+) -> Stage:
+    """Claim the rollout for this run and route what `stage` gives.
 
-    Raises `_Ended` where the rollout is another run's, or was ended.
+    Raises `_Ended` where the rollout is another run's, or was ended, and `_NotYet` where it has to wait.
     """
     run = run_id()
     with changing_routing(settings, spec.model_name) as routing:
         state = routing.rollout
         if state is not None and state.run != run:
-            _require_claim(spec, state, version, now)
+            _require_claim(spec, state, version, model.champion, now)
             state = None
         elif state is None and not first:
             raise _Ended("roll_back", f"the rollout was ended by {routing.changed_by or 'somebody'}")
         canary = _CANARY.fullmatch(stage)
         if canary and routing.split is not None and routing.split.experiment is not None:
-            return None
+            raise _NotYet("an experiment has the traffic; the canary begins when it is over")
         entered = Stage(
             run=run,
             version=version,
@@ -202,20 +229,23 @@ def _enter(
             settings,
             spec.model_name,
             Routing(
-                shadow=beside if stage == WATCH else version,
+                shadow=model.previous if stage == WATCH else version,
                 split=split,
                 rollout=entered,
                 experiment=routing.experiment,
                 changed_by=run,
+                given_up=routing.given_up,
             ),
         )
     return entered
 
 
-def _require_claim(spec: UseCase, state: Stage, version: int, now: datetime) -> None:
-    """Raises `_Ended` unless the rollout may be taken from the run that has it."""
+def _require_claim(spec: UseCase, state: Stage, version: int, champion: int | None, now: datetime) -> None:
+    """Raises `_Ended` or `_NotYet` unless the rollout may be taken from the run that has it."""
     if now - state.looked_at > max(_FORGOTTEN, 10 * spec.rollout.look_every):
         return
+    if state.version == champion and version != champion:
+        raise _NotYet(f"version {champion} is a new champion, and {state.run} still watches it")
     if state.version > version:
         raise _Ended("superseded", f"version {state.version} is newer and is being rolled out by {state.run}")
     if state.version == version:
@@ -232,28 +262,54 @@ def _judged(
     candidate = stage.arm(version, NOT_KNOWN) if watched else stage.arm(version)
     champion = stage.arm(beside) if watched else stage.arm(beside, NOT_KNOWN)
     checks = checks_of(spec.rollout.guardrails, champion, candidate, observed.labelled(beside, version))
-    before, after, _ = stage.pairs(beside, version)
-    return checks, candidate.answers, float(np.abs(after - before).mean()) if len(before) else None
+    return checks, candidate.answered, stage.pairs(beside, version).disagreement
 
 
-def _give_up(
-    settings: Settings, spec: UseCase, version: int, stage: str, reason: str, *, tag: bool = True
-) -> float:
-    """Take the traffic from `version`, then unload it; in the watch stage the one before serves again.
+def _roll_back(
+    settings: Settings,
+    spec: UseCase,
+    version: int,
+    stage: str,
+    now: datetime,
+    giving_up: GivenUp,
+    *,
+    beside: int | None,
+    found: Mapping[str, Any] | None = None,
+) -> StageDecision:
+    """Take the traffic from `version` and put that on record; then the registry, then the model server.
 
-    Returns the seconds until it had no traffic.
+    In the watch stage the version before serves again. Only the traffic is urgent, and it needs no registry.
     """
     begun = time.monotonic()
-    withdraw(settings, spec.model_name, version, run=run_id())
-    model = served_model(settings, read_models(settings), spec.model_name)
-    if stage == WATCH and version == model.champion and model.previous is not None:
-        promote(settings, spec, model.previous, reason=reason, who=run_id(), giving_up=True)
+    name = spec.model_name
+    withdraw(settings, name, version, run=run_id(), giving_up=giving_up)
+    if giving_up.champion is not None and giving_up.target is not None:
+        answer_as_champion(settings, spec, giving_up.target)
     seconds = round(time.monotonic() - begun, 3)
-    log.info("version %d of model %s has no traffic any more: %s", version, spec.model_name, reason)
-    if tag:
-        registry.tag_version(settings, spec.model_name, version, registry.ROLLED_BACK, reason[:5000])
+    log.info("version %d of model %s has no traffic any more: %s", version, name, giving_up.reason)
+    decision = _decided(
+        settings,
+        spec,
+        version,
+        stage,
+        now,
+        Decided("roll_back", giving_up.reason),
+        champion=beside,
+        found=found,
+        seconds_to_roll_back=seconds,
+    )
+    if giving_up.champion is not None and giving_up.target is not None:
+        promote(
+            settings,
+            spec,
+            giving_up.target,
+            reason=giving_up.reason,
+            who=run_id(),
+            giving_up=giving_up.champion,
+        )
+    registry.tag_version(settings, name, version, registry.ROLLED_BACK, giving_up.reason[:5000])
     unload(settings, spec, version)
-    return seconds
+    return decision
 
 
 def _next_look(spec: UseCase, state: Stage, bake: timedelta, now: datetime) -> datetime:
@@ -271,14 +327,11 @@ def _decided(
     decided: Decided,
     *,
     champion: int | None,
-    since: datetime | None = None,
-    requests: int = 0,
-    checks: tuple[RolloutCheck, ...] = (),
-    disagreement: float | None = None,
+    found: Mapping[str, Any] | None = None,
     seconds_to_roll_back: float | None = None,
     again: datetime | None = None,
 ) -> StageDecision:
-    """The decision, put on record."""
+    """The decision, put on record with what was `found`."""
     decision = StageDecision(
         name=spec.model_name,
         version=version,
@@ -286,13 +339,10 @@ def _decided(
         decision=decided.decision,
         reason=decided.reason,
         champion=champion,
-        since=since,
         until=now,
         look_again_at=again,
-        requests=requests,
-        checks=checks,
-        disagreement=disagreement,
         seconds_to_roll_back=seconds_to_roll_back,
+        **{"since": None, "requests": 0, **(found or {})},
     )
     return put_on_record(settings, spec, decision, DECISION)
 

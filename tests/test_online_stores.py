@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import redis
 from feast import FeatureStore
 
 from airloop.dotted import load
@@ -23,6 +24,7 @@ from airloop.settings import REPOSITORY, Settings, environment_of
 from airloop.use_cases.flight_delay import USE_CASE
 from feature_repo.erase_online import online_traces
 from feature_repo.newest_wins_redis import NewestWinsRedisOnlineStore
+from feature_repo.online import REQUEST_TIMEOUT_SECONDS, open_online_store
 from feature_repo.store import open_store
 from feature_repo.views import push_source_of
 
@@ -141,6 +143,21 @@ def test_what_another_wrote_since_the_times_were_read_is_not_written_over(
     # Its own two, and the other's one.
     assert len(rounds) == 3
     assert minutes_of(store, "N1RACE") == 70.0
+
+
+def test_a_redis_that_does_not_answer_is_down_within_moments(tmp_path: Path) -> None:
+    """It takes the connection and says nothing, as one that hangs."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(8)
+        settings = Settings(state_dir=tmp_path, redis_connection=f"127.0.0.1:{silent.getsockname()[1]}")
+        open_store(settings).apply(load(USE_CASE.feature_definitions).definitions(USE_CASE, settings))
+        store = open_online_store(settings)
+        begun = time.monotonic()
+        with pytest.raises(redis.exceptions.TimeoutError):
+            minutes_of(store, "N1SILENT")
+        # The connection's handshake, and once more.
+        assert time.monotonic() - begun < 4 * REQUEST_TIMEOUT_SECONDS
 
 
 WRITER = """

@@ -44,9 +44,9 @@ class StageOperator(JobOperator):
         """The first look."""
         return self._look(context, first=True)
 
-    def look(self, context: Any, event: Any = None) -> dict[str, Any]:
-        """A later look, when the wait is over."""
-        return self._look(context, first=False)
+    def look(self, context: Any, event: Any = None, *, begun: bool = True) -> dict[str, Any]:
+        """A later look, when the wait is over; `begun` is whether the stage could begin at the one before."""
+        return self._look(context, first=not begun)
 
     def _look(self, context: Any, *, first: bool) -> dict[str, Any]:
         self.flags = {**self.flags, "first": "true" if first else "false"}
@@ -56,6 +56,7 @@ class StageOperator(JobOperator):
             self.defer(
                 trigger=DateTimeTrigger(moment=datetime.fromisoformat(decided["look_again_at"])),
                 method_name=self.look.__name__,
+                kwargs={"begun": decided["since"] is not None},
             )
         send(_alert(context, decided))
         if decided["decision"] == "roll_back":
@@ -77,12 +78,13 @@ def stage_task(
     stage: str,
     flags: Mapping[str, Any],
     *,
+    task_id: str | None = None,
     timeout: timedelta = timedelta(minutes=10),
     **kwargs: Any,
 ) -> StageOperator:
-    """The task of `stage`; `timeout` is of each look."""
+    """The task of `stage`, called so unless it has a `task_id` of its own; `timeout` is of each look."""
     return looking_task(
-        use_case, stage, "serving.stage", {**flags, "stage": stage}, timeout=timeout, **kwargs
+        use_case, task_id or stage, "serving.stage", {**flags, "stage": stage}, timeout=timeout, **kwargs
     )
 
 

@@ -6,10 +6,12 @@ or the process (`__main__`).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+from anyio import to_thread
 from fastapi import Depends, FastAPI, Request, Response, Security
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -38,6 +40,8 @@ from serving.routing import LiveRouting, Routing, routing_file
 
 BODY_LIMIT_BYTES: Final = 64 * 1024
 BATCH_BODY_LIMIT_BYTES: Final = 1024 * 1024
+SPARE_THREADS: Final = 8
+"""More than all requests that are taken need: for who asks how the gateway is."""
 DESCRIPTION: Final = """Predictions from online features and the champion model.
 
 Times carry an offset. A feature that has no value, or whose value is too old at the prediction time, is
@@ -140,7 +144,21 @@ def create_app(
         spool=spool,
     )
     explanations = Explanations(models_dir, model_server)
-    app = FastAPI(title="Airloop gateway", version="1", description=DESCRIPTION, redoc_url=None)
+
+    @asynccontextmanager
+    async def enough_threads(_app: FastAPI) -> AsyncIterator[None]:
+        # Otherwise requests that were taken would wait for a thread, and with them whoever asks how it is.
+        threads = to_thread.current_default_thread_limiter()
+        threads.total_tokens = max(threads.total_tokens, most_in_flight + SPARE_THREADS)
+        yield
+
+    app = FastAPI(
+        title="Airloop gateway",
+        version="1",
+        description=DESCRIPTION,
+        redoc_url=None,
+        lifespan=enough_threads,
+    )
 
     def warm_up() -> None:
         for use_case in use_cases:
@@ -343,7 +361,8 @@ def _add_feedback(
 def _add_operations(
     app: FastAPI, use_cases: Sequence[UseCase], predictor: Predictor, metrics: Metrics, access: Access
 ) -> None:
-    def healthz() -> Health:
+    # On the event loop: answered when all threads are busy too.
+    async def healthz() -> Health:
         return Health(status="alive")
 
     def readyz() -> JSONResponse:
@@ -352,7 +371,7 @@ def _add_operations(
         answer = Readiness(ready=ready, lacking=lacking)
         return JSONResponse(answer.model_dump(), status_code=200 if ready else 503)
 
-    def exposition() -> Response:
+    async def exposition() -> Response:
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     routes: list[tuple[str, Callable[..., Any | Awaitable[Any]], dict[str, Any]]] = [

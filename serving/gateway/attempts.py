@@ -29,8 +29,9 @@ from serving.model_server_client import (
 
 log = logging.getLogger(__name__)
 
-_NOT_THERE: Final = ("NOT_FOUND", "FAILED_PRECONDITION")
-"""What the model server says of a version that is not loaded (any more, or yet)."""
+_NOT_LOADED: Final = "Servable not found for request"
+"""How the model server begins its NOT_FOUND for a version that is not loaded (any more, or yet). A model may
+fail with that code too, and then it is the model's fault."""
 
 Columns = dict[str, list[InputValue]]
 Trace = Sequence[tuple[str, str]]
@@ -66,7 +67,8 @@ class Versions:
         self._candidates: dict[tuple[str, int], Circuit] = {}
         self._inputs: dict[tuple[str, int | str], frozenset[str]] = {}
         self._met: set[tuple[str, int]] = set()
-        self._paces: dict[tuple[str, int], Pace] = {}
+        self._paces: dict[str, tuple[int, Pace]] = {}
+        """By model, its shadow and how fast that may be asked."""
 
     def champion(self, use_case: UseCase, label: str, columns: Columns, trace: Trace) -> Attempt:
         """The answer of the version behind `label`.
@@ -76,9 +78,8 @@ class Versions:
         begun = time.perf_counter()
         found = self._circuit.call(lambda: self._answer(use_case, label, columns, trace, self._timeout))
         seconds = time.perf_counter() - begun
-        for (model, _), pace in tuple(self._paces.items()):
-            if model == use_case.model_name:
-                pace.champion_took(seconds)
+        if use_case.model_name in self._paces:
+            self._paces[use_case.model_name][1].champion_took(seconds)
         return Attempt(found.version, found.probability, None, seconds)
 
     def candidate(self, use_case: UseCase, version: int, columns: Columns, trace: Trace) -> Attempt | None:
@@ -104,7 +105,7 @@ class Versions:
         """
         self._meet(use_case, version)
         circuit = self._circuit_of(use_case, version)
-        pace = self._paces.setdefault((use_case.model_name, version), Pace())
+        pace = self._pace_of(use_case, version)
         if circuit.is_open or not pace.begin():
             return False
         begun = time.perf_counter()
@@ -154,6 +155,13 @@ class Versions:
             raise NotFinite(f"version {found.version} answered {found.probability[:5]}")
         return found
 
+    def _pace_of(self, use_case: UseCase, version: int) -> Pace:
+        known, pace = self._paces.get(use_case.model_name, (None, None))
+        if pace is None or known != version:
+            pace = Pace()
+            self._paces[use_case.model_name] = (version, pace)
+        return pace
+
     def _circuit_of(self, use_case: UseCase, version: int) -> Circuit:
         failures = (ModelServerDown, ModelServerLate, ModelServerRefused, NotFinite)
         key = (use_case.model_name, version)
@@ -186,8 +194,9 @@ def error_of(error: Exception) -> str:
             return variants.NOT_FINITE
         case ModelServerLate():
             return variants.LATE
-        case ModelServerRefused(code=code) if code not in _NOT_THERE:
-            return variants.REFUSED
+        case ModelServerRefused(code=code, message=message):
+            not_loaded = code == "NOT_FOUND" and message.startswith(_NOT_LOADED)
+            return variants.DOWN if not_loaded else variants.REFUSED
         case _:
             return variants.DOWN
 

@@ -14,12 +14,13 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Final
 
 from feast import FeatureService, FeatureStore
 from feast.errors import FeastObjectNotFoundException
+from feast.infra.online_stores.sqlite import SqliteOnlineStoreConfig
 from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.type_map import feast_value_type_to_python_type
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -72,13 +73,11 @@ class OnlineFeatures:
             {key: request.entities.get(key, absent[key]) for key in use_case.entities} for request in requests
         ]
         try:
-            # Feast's SQLite store reads over one connection, which threads must not share at the same time.
-            with self._reading:
-                answer = (
-                    self._opened()
-                    .get_online_features(features=_stored_features(use_case, service), entity_rows=rows)
-                    .proto
-                )
+            store = self._opened()
+            with self._reading_of(store):
+                answer = store.get_online_features(
+                    features=_stored_features(use_case, service), entity_rows=rows
+                ).proto
         except Exception as error:
             log.exception("reading online features failed")
             raise FeatureStoreDown(f"{type(error).__name__} while reading online features") from error
@@ -162,6 +161,15 @@ class OnlineFeatures:
             found = known
         self._services[name] = (found, time.monotonic())
         return found
+
+    def _reading_of(self, store: FeatureStore) -> AbstractContextManager[object]:
+        """Feast's SQLite store reads over one connection, which threads must not share at the same time.
+
+        Redis' client is made for threads, and one answer that does not come must not hold up the others.
+        """
+        return (
+            self._reading if isinstance(store.config.online_store, SqliteOnlineStoreConfig) else nullcontext()
+        )
 
     @contextmanager
     def _refresh(self, *, known: bool) -> Iterator[bool]:

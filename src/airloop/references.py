@@ -430,7 +430,7 @@ class StageDecision(Reference):
     champion: int | None
     """What the candidate was compared with."""
     since: datetime | None
-    """When the stage began."""
+    """When the stage began; None for one that waits until it can."""
     until: datetime
     """What came after is not in the numbers."""
     look_again_at: datetime | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from datetime import UTC, datetime, timedelta
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,28 @@ def test_a_failed_rollout_abandons_the_candidate_and_still_fails_the_run(dags):
             f"canary_{spec.rollout.canary_percent[-1]}",
         }
         assert dag.get_task("promote").trigger_rule == "none_failed_min_one_success"
+
+
+def test_while_a_person_decides_no_client_depends_on_the_candidate_and_nothing_times_out(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__CORE__UNIT_TEST_MODE", "True")
+    name = "rollout_with_approval"
+    found = spec_from_file_location(name, REPOSITORY / "dags" / "rollout.py")
+    module = module_from_spec(found)
+    found.loader.exec_module(module)
+    (first, *_) = all_use_cases()
+    asked = first.model_copy(update={"rollout": first.rollout.model_copy(update={"approval": True})})
+    dag = module.build(asked)
+    last = f"canary_{first.rollout.canary_percent[-1]}"
+    order = [last, "stand_by", "approve", "confirm", "promote"]
+    for before, after in itertools.pairwise(order):
+        assert before in dag.get_task(after).upstream_task_ids
+    for task_id in ("stand_by", "confirm"):
+        flags = dag.get_task(task_id).flags
+        assert (flags["stage"], flags["bake-seconds"]) == ("shadow", 0)
+    approve = dag.get_task("approve")
+    assert (approve.response_timeout, approve.execution_timeout) == (None, None)
+    assert {"stand_by", "approve", "confirm", last} <= dag.get_task("abandon").upstream_task_ids
+    assert dag.get_task("promote").upstream_task_ids == {"nothing_beside", "confirm"}
 
 
 def test_a_promotion_gets_the_reason_and_the_person_for_the_record(dags):

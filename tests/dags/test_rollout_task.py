@@ -45,6 +45,7 @@ def decided(decision: str, **more: object) -> dict[str, object]:
         "champion": 3,
         "checks": [CHECK],
         "look_again_at": None,
+        "since": "2026-11-20T12:00:00Z",
     } | more
 
 
@@ -71,13 +72,23 @@ def test_a_hold_waits_without_a_worker_until_the_time_that_the_job_named(stage, 
     assert deferred.value.trigger.moment == again
     assert slack.received == []
     stage.answers.append(decided("go_on"))
-    result = getattr(stage.operator, deferred.value.method_name)(CONTEXT, None)
+    result = getattr(stage.operator, deferred.value.method_name)(CONTEXT, None, **deferred.value.kwargs)
     assert result["decision"] == "go_on"
     assert [flags["first"] for flags in stage.looks] == ["true", "false"]
     assert {flags["stage"] for flags in stage.looks} == {"canary_5"}
     (message,) = slack.received
     assert "version 4 passed in canary_5" in message["text"]
     assert "error_rate 0.02 (champion 0, allowed 0.001, on 400)" in message["text"]
+
+
+def test_a_stage_that_could_not_begin_yet_begins_at_a_later_look(stage, slack):
+    again = datetime(2026, 11, 20, 12, 0, 30, tzinfo=UTC)
+    stage.answers.append(decided("hold", look_again_at=again.isoformat(), since=None))
+    with pytest.raises(TaskDeferred) as deferred:
+        stage.operator.execute(CONTEXT)
+    stage.answers.append(decided("go_on"))
+    stage.operator.look(CONTEXT, None, **deferred.value.kwargs)
+    assert [flags["first"] for flags in stage.looks] == ["true", "true"]
 
 
 def test_a_rollback_fails_without_another_try_and_wakes_nobody(stage, slack):

@@ -31,7 +31,8 @@ PORTS = ("airflow_port", "mlflow_port", "gateway_port", "model_server_grpc_port"
 PROBABILITY_TOLERANCE = 1e-5
 """The model computes in float32; batches of another size sum in another order."""
 
-pytestmark = pytest.mark.timeout(1500)
+# Twenty minutes on two cores that other tests use too; more where a whole hour's jobs begin in between.
+pytestmark = pytest.mark.timeout(2700)
 
 
 class Loop(NamedTuple):

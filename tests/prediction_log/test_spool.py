@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -73,6 +74,24 @@ def test_a_file_is_unfinished_while_its_writer_may_add_to_it(tmp_path: Path) -> 
     spool.close()
     assert all(segment.finished for segment in segments_of(tmp_path))
     assert [line["sequence"] for line in written(tmp_path)] == [1, 2, 3]
+
+
+def test_a_file_that_can_be_found_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would be found empty and without a lock, taken for done, and deleted under its writer."""
+    seen = []
+    flock = fcntl.flock
+
+    def look_and_lock(descriptor: int, how: int) -> None:
+        seen.append(segments_of(tmp_path))
+        flock(descriptor, how)
+
+    monkeypatch.setattr(spools.fcntl, "flock", look_and_lock)
+    spool = Spool(tmp_path)
+    spool.append([record(1)])
+    assert seen == [[]]
+    monkeypatch.undo()
+    assert [segment.finished for segment in segments_of(tmp_path)] == [False]
+    spool.close()
 
 
 def test_what_is_torn_is_no_line(spool: Spool, tmp_path: Path) -> None:

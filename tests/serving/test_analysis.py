@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -11,7 +12,7 @@ from airloop.references import RolloutCheck
 from airloop.use_cases.flight_delay import USE_CASE
 from airloop.use_cases.spec import Guardrails
 from serving.analysis import Arm, Labelled, checks_of, log_losses, stability_index
-from serving.decision import decide
+from serving.decision import Decided, decide
 from serving.model_server_client import AVAILABLE, END
 from serving.sequential_test import ALPHA, confidence_sequence
 
@@ -173,13 +174,36 @@ def check(outcome: str) -> RolloutCheck:
 )
 def test_decisions_fail_closed(outcome: str, answers: int, minutes: int, state: str, decision: str) -> None:
     elapsed = timedelta(minutes=minutes)
-    found = decide(POLICY, [check(outcome)], answers=answers, elapsed=elapsed, bake=BAKE, state=state)
+    found = decide(
+        POLICY, [check(outcome)], answers=answers, clients=answers, elapsed=elapsed, bake=BAKE, state=state
+    )
     assert found.decision == decision
     assert found.reason
 
 
+def test_many_requests_about_one_event_are_one_observation() -> None:
+    random = np.random.default_rng(9)
+    nothing = arm(random, 300)
+    # One flight that was on time: the candidate was a little less sure of it, every time it was asked.
+    asked = np.full(400, 1.0)
+    pair = Labelled(label=0 * asked, champion=0.20 * asked, candidate=0.22 * asked)
+    assert outcomes(nothing, nothing, pair)["log_loss_excess"] == "breached"
+    once = replace(pair, event=np.zeros(400, np.int64))
+    assert outcomes(nothing, nothing, once)["log_loss_excess"] == "unknown"
+    # And of many events, each asked about several times, each counts once, with its mean.
+    values, event = np.array([1.0, 2.0, 3.0, 7.0]), np.array([5, 5, 9, 5])
+    assert list(replace(pair, event=event).by_event(values)) == [pytest.approx(10 / 3), 3.0]
+
+
 def test_a_quiet_stage_goes_on_where_the_spec_says_so() -> None:
     quiet = POLICY.model_copy(update={"when_quiet": "go_on"})
-    found = decide(quiet, [check("unknown")], answers=0, elapsed=BAKE, bake=BAKE, state=AVAILABLE)
-    assert found.decision == "go_on"
-    assert "0 of 200 answers" in found.reason
+
+    def decided(clients: int) -> Decided:
+        return decide(
+            quiet, [check("unknown")], answers=0, clients=clients, elapsed=BAKE, bake=BAKE, state=AVAILABLE
+        )
+
+    assert decided(0).decision == "go_on"
+    assert "0 of 200 answers" in decided(0).reason
+    # Much traffic that the candidate does not answer is not little traffic.
+    assert decided(1000).decision == "hold"

@@ -17,7 +17,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import pyarrow as pa
 from pyiceberg.table import Table
@@ -29,13 +29,11 @@ from airloop.lakehouse.replace import despite_conflicts
 from airloop.prediction_log.land_kafka import land_from_kafka
 from airloop.prediction_log.logs import OUTCOMES, PREDICTIONS, Log
 from airloop.prediction_log.spool import Segment, landing_alone, segments_of
-from airloop.prediction_log.tables import LANDED, table_of
+from airloop.prediction_log.tables import LANDED, ROWS_AT_ONCE, table_of
 from airloop.references import LandedPredictions
 from airloop.settings import Settings
 
 log = logging.getLogger(__name__)
-
-ROWS_AT_ONCE: Final = 50_000
 
 
 def land(settings: Settings, kept: Log = PREDICTIONS, *, accept_loss: bool = False) -> LandedPredictions:

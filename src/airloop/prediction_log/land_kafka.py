@@ -27,7 +27,7 @@ from airloop.errors import SourceError
 from airloop.lakehouse.catalog import open_catalog
 from airloop.lakehouse.replace import despite_conflicts
 from airloop.prediction_log.logs import Log
-from airloop.prediction_log.tables import LANDED, table_of
+from airloop.prediction_log.tables import LANDED, ROWS_AT_ONCE, table_of
 from airloop.references import LandedPredictions
 from airloop.settings import Settings
 from airloop.sources.kafka_connection import client_options
@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 
 STATE: Final = "airloop.predictions.kafka"
 """Property of the table: a `State` as JSON."""
-ROWS_AT_ONCE: Final = 50_000
 PATIENCE_SECONDS: Final = 30.0
 WRITERS_KEPT: Final = timedelta(days=30)
 """A file that is sent again is younger than this; its writer's sequences tell that it was landed."""

@@ -146,9 +146,12 @@ class Spool:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._segments += 1
         path = self._folder / f"{self.writer}-{self._segments:08}{SUFFIX}"
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-        # Held as long as the process lives: whoever lands the file can tell that more may come.
+        aside = path.with_suffix(".new")
+        self._descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+        # Held as long as the process lives: whoever lands the file can tell that more may come. Taken before
+        # the file has its name, for one that is found without the lock, and empty, is taken for done.
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        aside.rename(path)
         self._opened_at = time.monotonic()
         return self._descriptor
 

@@ -17,7 +17,8 @@ from airloop.prediction_log.logs import Log
 LANDED: Final = "airloop.predictions.landed"
 """Property of the table: JSON, by writer the last sequence that was taken. Only writers that have files in
 the spool are kept; one without has nothing that could be taken twice."""
-
+ROWS_AT_ONCE: Final = 50_000
+"""Of a commit."""
 
 NO_RETRIES: Final = ("commit.retry.num-retries", "0")
 """PyIceberg would append again what lost to another commit, without looking at what that one was: of two

@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -61,6 +62,48 @@ def replica(loop: Loop, folder: Path) -> Settings:
 def ready(url: str) -> bool:
     try:
         return httpx.get(f"{url}/readyz", timeout=30, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+class Busy(BaseHTTPRequestHandler):
+    """Refuses as a gateway does that has too many requests; counts them."""
+
+    asked = 0
+
+    def do_POST(self) -> None:
+        type(self).asked += 1
+        body = b'{"error": {"type": "Overloaded"}}'
+        self.send_response(503)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_gateways_that_are_busy_go_on_answering_for_themselves(tmp_path: Path) -> None:
+    servers = [ThreadingHTTPServer(("127.0.0.1", 0), Busy) for _ in range(2)]
+    for server in servers:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with nginx([server.server_port for server in servers], tmp_path) as url:
+            wait_until(lambda: listens(url), seconds=20, what="nginx listens")
+            Busy.asked = 0
+            answers = [httpx.post(f"{url}{PATH}", content=b"{}", trust_env=False) for _ in range(30)]
+        assert {answer.status_code for answer in answers} == {503}
+        assert {answer.text for answer in answers} == {'{"error": {"type": "Overloaded"}}'}
+        assert Busy.asked == 30, "each was asked once, and none was left out"
+    finally:
+        for server in servers:
+            server.shutdown()
+            server.server_close()
+
+
+def listens(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/metrics", trust_env=False).status_code == 404
     except httpx.TransportError:
         return False
 

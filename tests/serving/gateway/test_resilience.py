@@ -23,10 +23,12 @@ from tensorflow_serving.apis.prediction_service_pb2_grpc import (
     add_PredictionServiceServicer_to_server,
 )
 
+from airloop.prediction_log import variants
 from airloop.prediction_request import example_body
 from airloop.use_cases.flight_delay import USE_CASE
+from serving.gateway.attempts import error_of
 from serving.gateway.circuit import FAILURES_IN_A_ROW, OPEN_SECONDS
-from serving.model_server_client import OUTPUT
+from serving.model_server_client import OUTPUT, ModelServerDown, ModelServerRefused
 from tests.serving.gateway.conftest import Loop, gateway_app, listening
 from tests.serving.rollout.stack import free_port, wait_until
 
@@ -60,10 +62,10 @@ class Scripted(PredictionServiceServicer):  # type: ignore[misc] # untyped stubs
 
 
 @contextmanager
-def serving(loop: Loop, **options: Any) -> Iterator[tuple[Scripted, httpx.Client]]:
-    """A gateway over a scripted model server."""
+def serving(loop: Loop, *, at_once: int = 32, **options: Any) -> Iterator[tuple[Scripted, httpx.Client]]:
+    """A gateway over a scripted model server that takes so many calls at once."""
     port, scripted = free_port(), Scripted()
-    with ThreadPoolExecutor(32) as threads:
+    with ThreadPoolExecutor(at_once) as threads:
         server = grpc.server(threads)
         add_PredictionServiceServicer_to_server(scripted, server)
         server.add_insecure_port(f"127.0.0.1:{port}")
@@ -153,6 +155,29 @@ def test_more_requests_than_can_be_answered_are_refused_at_once(loop: Loop) -> N
         server.gate.set()
         assert {answer.result().status_code for answer in under_way} == {200}
         assert ask(client).status_code == 200
+
+
+def test_who_asks_how_it_is_waits_for_no_prediction(loop: Loop) -> None:
+    """As many requests as are taken, which is more than a pool of threads has by default."""
+    with (
+        serving(loop, at_once=64, most_in_flight=64, predict_timeout=60.0) as (server, client),
+        ThreadPoolExecutor(64) as pool,
+    ):
+        server.gate.clear()
+        under_way = [pool.submit(ask, client) for _ in range(64)]
+        wait_until(lambda: server.calls == 64, seconds=30, what="all of them are under way")
+        assert client.get("/healthz", timeout=5).status_code == 200
+        server.gate.set()
+        assert {answer.result().status_code for answer in under_way} == {200}
+
+
+def test_a_models_own_failures_are_told_from_a_version_that_is_not_there() -> None:
+    not_there = "Servable not found for request: Specific(flight_delay, 4)"
+    assert error_of(ModelServerRefused("NOT_FOUND", not_there)) == variants.DOWN
+    assert error_of(ModelServerDown("no connection")) == variants.DOWN
+    # TensorFlow's codes come as they are: a table that was not initialised, a resource that is not there.
+    assert error_of(ModelServerRefused("FAILED_PRECONDITION", "Table not initialized")) == variants.REFUSED
+    assert error_of(ModelServerRefused("NOT_FOUND", "Resource x does not exist")) == variants.REFUSED
 
 
 def test_a_trace_goes_on_to_the_model_server_and_into_the_log(

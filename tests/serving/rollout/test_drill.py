@@ -63,7 +63,7 @@ def test_without_a_version_before_the_record_of_what_served_is_asked(
     for version in (first, second, third):
         roll_out(settings, spec, version)
     # The third is given up: the second serves again and nothing is kept loaded beside it.
-    promote(settings, spec, second, reason="ticket 12", giving_up=True)
+    promote(settings, spec, second, reason="ticket 12", giving_up=third)
     registry.tag_version(settings, spec.model_name, third, registry.ROLLED_BACK, "ticket 12")
     assert read_models(settings)[spec.model_name].previous is None
     folder = settings.models_dir / spec.model_name / str(first)

@@ -94,6 +94,44 @@ def test_a_label_is_what_was_told_or_else_what_the_lakehouse_knows(settings: Set
     assert labels(settings) == {**unknown, "a": 1.0, "b": 1.0, "c": 0.0}
 
 
+def test_an_id_that_was_used_twice_pairs_nothing_and_has_no_outcome_of_its_own(settings: Settings) -> None:
+    champion = [record(name, None) for name in ("a", "b", "b")]
+    candidate = [item.model_copy(update={"version": 4, "variant": "shadow"}) for item in champion]
+    with closing(Spool(settings.prediction_spool_dir)) as spool:
+        spool.append([*champion, *candidate])
+    with closing(Spool(settings.outcome_spool_dir)) as spool:
+        spool.append([told("a", 1.0), told("b", 0.0)])
+    observed = observe(settings, SPEC, ASKED, AT)
+    assert labels(settings) == {"a": 1.0, "b": None}
+    pairs = observed.pairs(champion[0].version, 4)
+    assert (list(pairs.label), list(pairs.champion)) == ([1.0], [0.25])
+
+
+def test_a_batch_that_fails_or_is_slow_counts_once(settings: Settings) -> None:
+    batch = [
+        record("a", f"event {number}").model_copy(update={"instance": number, "model_seconds": 0.2})
+        for number in range(6)
+    ]
+    late = [
+        item.model_copy(update={"request_id": "b", "probability": None, "error": "late"}) for item in batch
+    ]
+    with closing(Spool(settings.prediction_spool_dir)) as spool:
+        spool.append([*batch, *late])
+    found = observe(settings, SPEC, ASKED, AT).arm(batch[0].version)
+    assert (found.errors, found.answered, found.requests, found.answers) == (1, 1, 2, 6)
+    assert list(found.seconds) == [0.2]
+
+
+def test_predictions_about_one_event_say_so(settings: Settings) -> None:
+    rows = [record("a", "event x"), record("b", "event x"), record("c", None), record("d", None)]
+    with closing(Spool(settings.prediction_spool_dir)) as spool:
+        spool.append([*rows, *(item.model_copy(update={"version": 4}) for item in rows)])
+    event = observe(settings, SPEC, ASKED, AT).pairs(rows[0].version, 4).event
+    assert event is not None
+    assert event[0] == event[1]
+    assert len(set(event)) == 3
+
+
 def test_a_stretch_without_predictions_has_no_labels(settings: Settings) -> None:
     write_labels(settings, [("event a", AT, 0.0)])
     assert labels(settings) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +20,7 @@ from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
 from serving import abandon as abandon_job
 from serving import infra_check as infra_check_job
-from serving import model_server_client
+from serving import model_config, model_server_client
 from serving import promote as promote_job
 from serving.abandon import abandon
 from serving.model_config import read_models
@@ -83,6 +84,24 @@ def test_infra_check_falls_back_to_the_champion(
     roll_out(settings, spec, version)
     assert registry.version_behind(settings, spec.model_name, registry.CHALLENGER) is None
     assert infra_check(settings, spec, None).version == version
+
+
+def test_a_lost_config_lets_no_challenger_skip_its_stages(
+    settings: Settings, spec: UseCase, candidate: Candidate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_config, "all_use_cases", lambda: (spec,))
+    champion = candidate(0.0)
+    roll_out(settings, spec, champion)
+    challenger = candidate(1.0)
+    settings.model_config_file.unlink()
+    # The folder is there: the champion on record goes on being the one to beat.
+    checked = infra_check(settings, spec, None, apart=False)
+    assert (checked.version, checked.champion) == (challenger, champion)
+    # It is not: then it comes back before anything else may serve.
+    settings.model_config_file.unlink()
+    shutil.rmtree(settings.models_dir / spec.model_name)
+    checked = infra_check(settings, spec, None, apart=False)
+    assert (checked.version, checked.champion) == (champion, None)
 
 
 def test_a_model_that_answers_differently_is_refused_and_the_champion_keeps_serving(

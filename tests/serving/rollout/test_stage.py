@@ -16,18 +16,20 @@ from airloop.prediction_log import variants
 from airloop.prediction_log.outcome import OutcomeRecord
 from airloop.prediction_log.record import PredictionRecord
 from airloop.prediction_log.spool import Spool
-from airloop.references import StageDecision
+from airloop.references import StageDecision, WentBack
 from airloop.serving_history import serving_history
 from airloop.settings import Settings
 from airloop.use_cases.spec import UseCase
 from serving import experiment as experiment_job
+from serving.abandon import abandon
 from serving.infra_check import infra_check
+from serving.model_config import read_models
 from serving.model_server_client import AVAILABLE, CHAMPION, ModelServer
 from serving.promote import promote
 from serving.roll_back import roll_back
 from serving.rollout import candidate_version
 from serving.rollout_page import decisions, report_folder
-from serving.routing import Routing, Split, read_routing, write_routing
+from serving.routing import Routing, Split, forget_giving_up, read_routing, write_routing
 from serving.stage import DECISION, look
 
 Candidate = Callable[..., int]
@@ -270,15 +272,16 @@ def test_a_bad_candidate_is_gone_at_the_first_look_that_shows_it(
     assert found.decision == "roll_back", "long before the stage is over"
     assert outcome_of(found, rule) == "breached"
     assert rule in found.reason
-    assert read_routing(settings, spec.model_name) == Routing(changed_by="rollout/run 1")
+    routing = read_routing(settings, spec.model_name)
+    assert (routing.shadow, routing.split, routing.rollout) == (None, None, None)
     assert loaded(server, spec) == {champion}
     assert server.labelled(spec.model_name, CHAMPION) == champion
     tags = registry.tags_of(settings, spec.model_name, version)
     assert rule in tags[registry.ROLLED_BACK]
-    # The daily rollout does not try it again, and a repeated task says why it cannot go on.
+    # The daily rollout does not try it again, nor does a repeated task.
     assert candidate_version(settings, spec, None) == champion
-    with pytest.raises(RolloutError, match="run the rollout again from its infra check"):
-        at(settings, spec, version, "shadow", 2)
+    again = at(settings, spec, version, "shadow", 2)
+    assert (again.decision, again.reason) == ("roll_back", found.reason)
 
 
 def test_a_new_champion_that_fails_its_watch_gives_way_to_the_one_before(
@@ -335,6 +338,120 @@ def test_a_newer_candidate_takes_over_and_the_older_one_leaves(
     # A run that has not looked for long has no claim: whoever comes goes on.
     run("run 4")
     assert at(settings, spec, newer, "shadow", 60).decision == "hold"
+
+
+def test_a_newer_candidate_waits_until_the_new_champion_is_no_longer_watched(
+    settings: Settings,
+    spec: UseCase,
+    pair: tuple[int, int],
+    candidate: Candidate,
+    server: ModelServer,
+    run: Callable[[str], None],
+) -> None:
+    _, version = pair
+    at(settings, spec, version, "canary_50", 0)
+    newer = candidate(-1.0)
+    infra_check(settings, spec, newer, apart=False)
+    promote(settings, spec, version)
+    # Already before the first look of the watch.
+    run("run 2")
+    waits = at(settings, spec, newer, "shadow", 0.5)
+    assert (waits.decision, waits.since) == ("hold", None)
+    run("run 1")
+    assert at(settings, spec, version, "watch", 1).decision == "hold"
+    run("run 2")
+    assert "still watches it" in at(settings, spec, newer, "shadow", 1.5).reason
+    run("run 1")
+    assert at(settings, spec, version, "watch", 4, first=False).decision == "go_on"
+    run("run 2")
+    assert at(settings, spec, newer, "shadow", 5).since == START + 5 * MINUTE
+    assert server.labelled(spec.model_name, CHAMPION) == version
+
+
+def test_a_candidate_whose_place_a_newer_one_took_is_not_promoted(
+    settings: Settings,
+    spec: UseCase,
+    pair: tuple[int, int],
+    candidate: Candidate,
+    server: ModelServer,
+    run: Callable[[str], None],
+) -> None:
+    champion, version = pair
+    at(settings, spec, version, "canary_50", 0)
+    newer = candidate(-1.0)
+    infra_check(settings, spec, newer, apart=False)
+    run("run 2")
+    at(settings, spec, newer, "shadow", 1)
+    run("run 1")
+    with pytest.raises(RolloutError, match="which has taken its place"):
+        promote(settings, spec, version)
+    assert server.labelled(spec.model_name, CHAMPION) == champion
+
+
+class _RegistryDown(Exception):
+    pass
+
+
+def _fails(*_: object, **__: object) -> None:
+    raise _RegistryDown
+
+
+def test_a_breach_takes_the_traffic_without_the_registry_and_is_finished_when_that_is_back(
+    settings: Settings,
+    spec: UseCase,
+    pair: tuple[int, int],
+    traffic: Traffic,
+    server: ModelServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    champion, version = pair
+    promote(settings, spec, version)
+    at(settings, spec, version, "watch", 0)
+    traffic.send(START + 0.5 * MINUTE, champion, version, canary=1.0, errors=0.05)
+    traffic.send(START + 0.5 * MINUTE, version, champion, requests=200)
+    with monkeypatch.context() as down:
+        for name in ("tags_of", "tag_version", "run_of"):
+            down.setattr(registry, name, _fails)
+        with pytest.raises(_RegistryDown):
+            at(settings, spec, version, "watch", 1, first=False)
+    assert server.labelled(spec.model_name, CHAMPION) == champion
+    assert read_models(settings)[spec.model_name].champion == champion
+    assert [r["what"]["decision"] for r in records(settings) if r["kind"] == DECISION] == ["roll_back"]
+    # Airflow tries again, from the first look.
+    again = at(settings, spec, version, "watch", 2)
+    assert again.decision == "roll_back"
+    assert "error_rate" in again.reason
+    assert registry.version_behind(settings, spec.model_name, registry.CHAMPION) == champion
+    assert registry.ROLLED_BACK in registry.tags_of(settings, spec.model_name, version)
+    assert loaded(server, spec) == {champion}
+    ended = [period for period in serving_history(settings, spec.name).periods if period.version == version]
+    assert (ended[0].stopped, ended[0].replaced_by) == ("rolled back", champion)
+
+
+def test_a_canary_that_was_given_up_gets_nothing_back_when_its_task_is_tried_again(
+    settings: Settings,
+    spec: UseCase,
+    pair: tuple[int, int],
+    traffic: Traffic,
+    server: ModelServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    champion, version = pair
+    at(settings, spec, version, "canary_25", 0)
+    traffic.send(START + 0.5 * MINUTE, champion, version, canary=0.25, errors=0.05)
+    with monkeypatch.context() as down:
+        down.setattr(registry, "tag_version", _fails)
+        with pytest.raises(_RegistryDown):
+            at(settings, spec, version, "canary_25", 1, first=False)
+    assert version in loaded(server, spec)
+    again = at(settings, spec, version, "canary_25", 2)
+    assert again.decision == "roll_back"
+    assert read_routing(settings, spec.model_name).split is None
+    assert loaded(server, spec) == {champion}
+    # A run that is cleared from its start begins anew.
+    forget_giving_up(settings, spec.model_name, "rollout/run 1")
+    infra_check(settings, spec, version, apart=False)
+    assert at(settings, spec, version, "canary_25", 3).decision == "hold"
 
 
 def test_an_experiment_keeps_its_split_and_the_canary_waits(
@@ -447,8 +564,75 @@ def test_going_back_by_hand_ends_an_experiment_before_anything_else(
     assert loaded(server, spec) == {champion, newer}
     run("run 1")
     assert experiment(False).decision == "superseded"
-    back = roll_back(settings, spec, version=None, reason="ticket 13", who="ada", run="rollout/by hand")
+    again = roll_back(settings, spec, version=None, reason="ticket 13", who="ada", run="rollout/by hand")
+    assert again.given_up == version, "the same run, tried again, goes back no further"
+    back = roll_back(settings, spec, version=None, reason="ticket 13", who="ada", run="rollout/once more")
     assert (back.version, back.given_up) == (champion, newer)
+    assert loaded(server, spec) == {champion}
+
+
+@pytest.mark.parametrize("candidate_under_way", [True, False])
+def test_going_back_by_hand_tried_again_finishes_and_goes_no_further(
+    settings: Settings,
+    spec: UseCase,
+    pair: tuple[int, int],
+    candidate: Candidate,
+    server: ModelServer,
+    monkeypatch: pytest.MonkeyPatch,
+    candidate_under_way: bool,
+) -> None:
+    first, second = pair
+    promote(settings, spec, second)
+    given_up, expected = second, first
+    if candidate_under_way:
+        given_up, expected = candidate(-1.0), second
+        infra_check(settings, spec, given_up, apart=False)
+        at(settings, spec, given_up, "canary_25", 0)
+
+    def back() -> WentBack:
+        return roll_back(settings, spec, version=None, reason="ticket 14", who="ada", run="rollout/by hand")
+
+    with monkeypatch.context() as down:
+        down.setattr(registry, "tag_version", _fails)
+        with pytest.raises(_RegistryDown):
+            back()
+    assert server.labelled(spec.model_name, CHAMPION) == expected
+    found = back()
+    assert (found.version, found.given_up, found.was_candidate) == (expected, given_up, candidate_under_way)
+    assert server.labelled(spec.model_name, CHAMPION) == expected
+    assert given_up not in loaded(server, spec)
+    assert registry.ROLLED_BACK in registry.tags_of(settings, spec.model_name, given_up)
+    assert registry.ROLLED_BACK not in registry.tags_of(settings, spec.model_name, expected)
+    assert [r["what"]["given_up"] for r in records(settings) if r["kind"] == "rollback"] == [given_up]
+
+
+def test_what_ends_leaves_the_way_back_loaded(
+    settings: Settings, spec: UseCase, pair: tuple[int, int], server: ModelServer
+) -> None:
+    champion, version = pair
+    promote(settings, spec, version)
+    experiment_job.look(settings, spec, champion, name="ab", share=0.5, horizon=MINUTE, now=START)
+    roll_back(settings, spec, version=None, reason="enough", who="ada", run="rollout/by hand")
+    assert loaded(server, spec) == {champion, version}
+    assert read_models(settings)[spec.model_name].previous == champion
+    assert registry.ROLLED_BACK not in registry.tags_of(settings, spec.model_name, champion)
+
+
+def test_a_run_abandons_no_candidate_of_another(
+    settings: Settings,
+    spec: UseCase,
+    pair: tuple[int, int],
+    server: ModelServer,
+    run: Callable[[str], None],
+) -> None:
+    champion, version = pair
+    at(settings, spec, version, "canary_25", 0)
+    run("run 2")
+    abandon(settings, spec, None)
+    assert loaded(server, spec) == {champion, version}
+    assert read_routing(settings, spec.model_name).split is not None
+    run("run 1")
+    abandon(settings, spec, None)
     assert loaded(server, spec) == {champion}
 
 
