@@ -229,9 +229,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work(arguments: argparse.Namespace, settings: Settings) -> InfraChecked:
         spec = use_case(arguments.use_case)
-        # A run that is cleared from its start begins anew, whatever it gave up before.
-        forget_giving_up(settings, spec.model_name, run_id())
-        return infra_check(settings, spec, arguments.version)
+        # A run that is cleared from its start begins anew, with what it gave up before.
+        again = forget_giving_up(settings, spec.model_name, run_id())
+        before = (again.candidate or again.champion) if again is not None else None
+        return infra_check(settings, spec, arguments.version or before)
 
     return run_job(rollout_parser(__doc__, version_required=False), work, argv)
 

@@ -91,7 +91,8 @@ def exclusive(settings: Settings) -> Iterator[None]:
 def read_models(settings: Settings) -> dict[str, ServedModel]:
     """Every model in the config file, by name.
 
-    Where there is no file, the champions on record whose folders are there; none where nothing ever served.
+    Where there is no file, or nothing in it (a stack that is started without one has that), the champions on
+    record whose folders are there; none where nothing ever served.
     Raises `RolloutError` when the file is not the rollout's work, or without it `AuditLogError`.
     """
     path = settings.model_config_file
@@ -105,6 +106,8 @@ def read_models(settings: Settings) -> dict[str, ServedModel]:
             found=str(error),
             next_step="move the file away and run the rollout again: it begins with the champions on record",
         ) from None
+    if not message.model_config_list.config:
+        return _on_record(settings)
     return {
         entry.name: ServedModel(
             name=entry.name,

@@ -172,12 +172,13 @@ def without(routing: Routing, version: int, *, run: str, giving_up: GivenUp | No
     return routing.model_copy(update={**ended, "changed_by": run}) if ended else routing
 
 
-def forget_giving_up(settings: Settings, model: str, run: str) -> None:
-    """Have `run` begin anew."""
+def forget_giving_up(settings: Settings, model: str, run: str) -> GivenUp | None:
+    """Have `run` begin anew; what it had given up."""
     with changing_routing(settings, model) as routing:
         if run in routing.given_up:
             kept = {name: given_up for name, given_up in routing.given_up.items() if name != run}
             write_routing(settings, model, routing.model_copy(update={"given_up": kept}))
+        return routing.given_up.get(run)
 
 
 def draw(salt: str, unit: str) -> float:

@@ -19,6 +19,8 @@ from airloop.use_cases.spec import UseCase
 from airloop_airflow.alerts import Alert, alert_on_failure, send
 from airloop_airflow.jobs import JobOperator
 
+RUNBOOKS = {"experiment": "docs/runbooks/experiment_failed.md"}
+"""By stage, where it is not a rollout's."""
 RUNBOOK = "docs/runbooks/candidate_rolled_back.md"
 _TITLES = {
     "go_on": "passed",
@@ -132,7 +134,7 @@ def _alert(context: Any, decided: Mapping[str, Any]) -> Alert:
         dag_id=instance.dag_id,
         run_id=instance.run_id,
         detail=f"{_text(decided)}. {'; '.join(checks)}",
-        runbook=RUNBOOK,
+        runbook=RUNBOOKS.get(decided["stage"], RUNBOOK),
     )
 
 

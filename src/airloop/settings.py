@@ -98,8 +98,9 @@ class Settings(BaseSettings):
 
     @property
     def jars_dir(self) -> Path:
-        """Folder of the pinned jars that set-up fetched."""
-        return self.state_dir / "jars"
+        """Folder of the jars that set-up fetched: the checkout's, unless the state folder has its own."""
+        own = self.state_dir / "jars"
+        return own if own.exists() else self.repository / ".airloop" / "jars"
 
     @property
     def feast_dir(self) -> Path:

@@ -97,6 +97,9 @@ def test_a_lost_config_lets_no_challenger_skip_its_stages(
     # The folder is there: the champion on record goes on being the one to beat.
     checked = infra_check(settings, spec, None, apart=False)
     assert (checked.version, checked.champion) == (challenger, champion)
+    # So it does in a config that a stack was started with since.
+    settings.model_config_file.write_text("model_config_list {}\n")
+    assert read_models(settings)[spec.model_name].champion == champion
     # It is not: then it comes back before anything else may serve.
     settings.model_config_file.unlink()
     shutil.rmtree(settings.models_dir / spec.model_name)
