@@ -109,7 +109,7 @@ class JobOperator(BaseOperator):
         place = re.sub(r"[^A-Za-z0-9_.-]", "_", ".".join(parts))
         result_file = settings.scratch_dir / "results" / f"{place}.json"
         result_file.unlink(missing_ok=True)
-        command = [sys.executable, "-m", self.module]
+        command = [sys.executable, "-m", "airloop.background", sys.executable, "-m", self.module]
         flags = {"use-case": self.use_case, **self.flags}
         if self.mapped_flag is not None:
             flags[self.mapped_flag] = self.mapped_value

@@ -12,7 +12,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from airloop.errors import EXIT_PERMANENT, AirloopError
@@ -20,8 +19,6 @@ from airloop.references import Reference
 from airloop.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
-
-AUTOGROUP = Path("/proc/self/autogroup")
 
 
 def run_job(
@@ -38,7 +35,6 @@ def run_job(
     parser.add_argument("--result", type=Path, help="file to write the resulting reference to, as JSON")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    give_way()
     try:
         outcome = work(arguments, load_settings()).model_dump(mode="json")
         status = 0
@@ -51,19 +47,6 @@ def run_job(
         write_whole(arguments.result, text)
     print(text, flush=True)
     return status
-
-
-def give_way() -> None:
-    """Have this process's niceness count against all others.
-
-    Linux may share processors between sessions before it shares them within one (sched(7), autogroup), and a
-    job that Airflow starts is a session: without this, however nice, it takes as much as all that serves.
-    """
-    niceness = os.nice(0)
-    if niceness > 0 and os.getsid(0) == os.getpid():
-        # Not there, not on, or said a moment ago: then nothing is lost but a courtesy.
-        with suppress(OSError):
-            AUTOGROUP.write_text(str(niceness), encoding="ascii")
 
 
 def write_whole(path: Path, text: str) -> None:

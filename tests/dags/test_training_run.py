@@ -19,7 +19,9 @@ from airloop.settings import REPOSITORY
 
 STAND_IN = """#!{python}
 import json, os, sys
-module, flags = sys.argv[2], dict(zip(sys.argv[3::2], sys.argv[4::2]))
+# python -m airloop.background python -m <module> [--flag value ...]
+assert sys.argv[2:5] == ["airloop.background", sys.argv[0], "-m"], sys.argv
+module, flags = sys.argv[5], dict(zip(sys.argv[6::2], sys.argv[7::2]))
 with open({log!r}, "a") as log:
     log.write(json.dumps([module, flags]) + "\\n")
 name = module.rsplit(".", 1)[1]
