@@ -262,9 +262,14 @@ def read_table(spark: SparkSession, name: str) -> DataFrame:
     return spark.table(name)
 
 
-def tag_snapshot(spark: SparkSession, table: str, tag: str) -> None:
-    """Pin what `main` of `table` points to now as `tag`, for ever; a tag of that name moves there."""
+def tag_snapshot(spark: SparkSession, table: str, tag: str, snapshot_id: int | None = None) -> None:
+    """Pin a snapshot of `table`, by default what `main` points to now, as `tag`, for ever.
+
+    A tag of that name moves there.
+    """
     statement = f"ALTER TABLE {_with_catalog(spark, table)} CREATE OR REPLACE TAG {tag}"
+    if snapshot_id is not None:
+        statement += f" AS OF VERSION {snapshot_id}"
     despite_conflicts(lambda: spark.sql(statement))
 
 

@@ -42,6 +42,7 @@ from spark_jobs.tables import (
     append_aside,
     ensure_table,
     fast_forward,
+    read_table,
     snapshot_of,
     tag_snapshot,
     within,
@@ -171,12 +172,14 @@ def training_rows(joined: DataFrame, spec: UseCase, spans: dict[str, Interval]) 
 def build(
     spark: SparkSession, spec: UseCase, policy: TrainingPolicy, as_of: datetime, settings: Settings
 ) -> TrainingSet:
-    """Write the training set as of `as_of` and pin it; the same arguments give the same rows.
+    """Write the training set as of `as_of` and pin it; the same arguments and sources give the same rows.
 
-    Raises `HistoryError` when published data does not reach over every window.
+    Raises `HistoryError` when published data does not reach over every window and on to `as_of`, and
+    `TimeoutError` when the sources changed meanwhile.
     """
     spans = windows(policy, spec, as_of)
     whole = Interval(spans["train"].start, spans["test"].end)
+    _require_published(spark, spec, as_of)
     sources = _source_snapshots(spark, spec)
     examples = (
         load(spec.transform)
@@ -203,11 +206,15 @@ def build(
             append_aside(spark, rows, table, branch)
         part.unpersist()
     counts = _check_coverage(spark, table, branch, spans)
+    if _source_snapshots(spark, spec) != sources:
+        raise TimeoutError(f"the sources of {table} changed meanwhile; the next try reads the new ones")
     written = fast_forward(spark, table, branch)
-    tag_snapshot(spark, table, tag)
+    # Its own, for ever: another set of the same day must not take the rows of a model's from under it.
+    pinned = f"{tag}_{written.snapshot_id}"
+    tag_snapshot(spark, table, pinned, written.snapshot_id)
     return TrainingSet(
         table=table,
-        tag=tag,
+        tag=pinned,
         snapshot_id=written.snapshot_id,
         rows=sum(counts.values()),
         train_rows=counts["train"],
@@ -219,8 +226,27 @@ def build(
 
 
 def tag_of(policy: TrainingPolicy, as_of: datetime) -> str:
-    """The tag of a training set: its as-of day and the lengths of its windows."""
+    """How the tag of a training set begins: its as-of day and the lengths of its windows."""
     return f"as_of_{as_of:%Y%m%d}_{policy.train_days}_{policy.validation_days}_{policy.test_days}"
+
+
+def _require_published(spark: SparkSession, spec: UseCase, as_of: datetime) -> None:
+    """Raises `HistoryError` unless the last day before `as_of` is published.
+
+    Its outcomes are labels of the day before. Of a flight that lands after midnight, only a late one's is
+    missing: a set without them would say that the last evening's flights were on time.
+    """
+    last = Interval(as_of - ONE_DAY, as_of)
+    for table in spec.clean_tables:
+        if table.event_time is None:
+            continue
+        if read_table(spark, f"{CLEAN}.{table.name}").where(within(table.event_time, last)).isEmpty():
+            raise HistoryError(
+                expected=f"published rows of {CLEAN}.{table.name} up to {as_of:%Y-%m-%d}",
+                found=f"none of {last.start:%Y-%m-%d}",
+                next_step=f"wait until {spec.name}_features has published that day (or see why its audit "
+                "failed), then clear this task; or train as of an earlier day",
+            )
 
 
 def _source_snapshots(spark: SparkSession, spec: UseCase) -> tuple[TableSnapshot, ...]:

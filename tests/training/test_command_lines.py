@@ -58,4 +58,10 @@ def test_the_commit_says_whether_files_differ_from_it(tmp_path: Path) -> None:
 
 def test_without_a_repository_the_commit_is_stated_as_unknown(tmp_path: Path) -> None:
     assert code_commit(tmp_path / "absent") == UNKNOWN
+    image = tmp_path / "image"
+    image.mkdir()
+    (image / "COMMIT").write_text("0123abc\n")
+    assert code_commit(image) == "0123abc"
+    (image / "COMMIT").write_text("unknown\n")
+    assert code_commit(image) == UNKNOWN
     assert not is_reproducible(UNKNOWN)

@@ -28,6 +28,7 @@ from airloop.registry import (
     version_behind,
 )
 from airloop.signed_models import sign_run
+from airloop.training import evaluate as evaluation
 from airloop.training.evaluate import evaluate
 from airloop.training.examples import read_examples
 from airloop.training.register import register
@@ -81,6 +82,19 @@ def test_a_champion_is_measured_on_the_same_rows(trained: Trained, champion: int
     assert again.accepted
     assert verdict.champion is not None
     assert (verdict.champion.version, verdict.champion.measures) == (champion, verdict.candidate)
+
+
+def test_a_champion_whose_alias_was_taken_away_is_still_the_one_to_beat(
+    trained: Trained, champion: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop_alias(trained.settings, "planted", CHAMPION)
+    evaluate(trained.settings, trained.spec, trained.training_set, trained.candidate)
+    assert report(trained).champion is None, "nothing is on record as having served"
+    monkeypatch.setattr(evaluation, "recorded_champion", lambda *_: champion)
+    evaluate(trained.settings, trained.spec, trained.training_set, trained.candidate)
+    found = report(trained).champion
+    assert found is not None
+    assert found.version == champion
 
 
 def test_a_candidate_that_is_worse_than_its_gates_is_rejected_and_not_registered(

@@ -107,8 +107,21 @@ def test_an_input_that_knows_the_label_stands_out(name: str) -> None:
     }
     (leaking,) = LEAKS[name]
     assert found.pop(leaking) > 0.95
-    assert set(found) == {item.name for item in planted_use_case().inputs} - {leaking}
+    spans = {span.name for span in planted_use_case().elapsed}
+    assert {item.name for item in planted_use_case().inputs} - {leaking} <= set(found)
+    assert set(found) <= {item.name for item in planted_use_case().inputs} | spans
     assert all(0.5 <= value < 0.55 for value in found.values())
+
+
+def test_an_instant_of_the_outcome_stands_out_by_what_the_model_makes_of_it() -> None:
+    """By itself it is one among many: only from the event's time to it says what became of the event."""
+    due = rows().columns["due"]
+    seen_at = (due - 3600 * (2 - LABELS.astype(np.int64)) - RANDOM.integers(0, 60, ROWS)).astype(np.int64)
+    found = {probe.name: probe.value for probe in single_inputs(planted_use_case(), rows(seen_at=seen_at))}
+    assert found["seen_at"] is not None
+    assert found["seen_at"] < 0.7
+    assert found["idle_hours"] is not None
+    assert found["idle_hours"] > 0.95
 
 
 def test_with_one_class_nothing_is_probed() -> None:

@@ -22,6 +22,7 @@ from airloop.errors import HistoryError, RegistryError
 from airloop.jobs import run_job
 from airloop.references import Candidate, Evaluated, TrainingSet
 from airloop.registry import CHAMPION, EXPLANATION_BACKGROUND, SAVED_MODEL, download_artifacts, version_behind
+from airloop.serving_history import recorded_champion
 from airloop.settings import Settings
 from airloop.signed_models import download_verified
 from airloop.training import probes
@@ -129,8 +130,8 @@ def _asked(spec: UseCase, folder: Path, what: str) -> ServedModel:
         raise RegistryError(
             expected=f"{what} to take the inputs of {spec.name}",
             found="; ".join(differences),
-            next_step="train a model with the present spec; a champion that cannot be compared is retired by "
-            "removing its alias in MLflow",
+            next_step="train a model with the present spec; where the champion cannot be compared, a person "
+            "may let a candidate through (docs/runbooks/candidate_rejected.md)",
         )
     return model
 
@@ -149,12 +150,15 @@ def _baseline_predictions(
 def _champion(
     settings: Settings, spec: UseCase, rows: Examples, folder: Path
 ) -> tuple[Champion | None, np.ndarray | None]:
-    """The champion on `rows`, and its predictions; none only when the alias is not set.
+    """The champion on `rows`, and its predictions; none only when nothing ever served.
 
-    One that cannot be read or asked, or is not as it was signed, is a fact for the verdict, not a failure of
-    this job; a registry that does not answer is, so that a retry can find it.
+    An alias that was taken away (an erasure does, of a model that goes on serving) leaves the version that
+    was promoted last. One that cannot be read or asked, or is not as it was signed, is a fact for the
+    verdict, not a failure of this job; a registry that does not answer is, so that a retry can find it.
     """
     version = version_behind(settings, spec.model_name, CHAMPION)
+    if version is None:
+        version = recorded_champion(settings, spec.name)
     if version is None:
         return None, None
     try:

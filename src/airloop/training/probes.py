@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from airloop import baseline
 from airloop.training.examples import Examples, take
 from airloop.training.served_model import ServedModel
-from airloop.training.statistics import SECONDS_PER_HOUR
+from airloop.training.statistics import SECONDS_PER_HOUR, elapsed_hours
 from airloop.use_cases.spec import Behaviour, UseCase
 from airloop.verdict import Probe
 
@@ -85,6 +85,14 @@ def single_inputs(use_case: UseCase, rows: Examples) -> Iterator[Probe]:
             if min(positives, int(known[half:].sum()) - positives) >= use_case.gates.min_slice_positives:
                 areas.append(_area(late[known[half:]], values[half:][known[half:]]))
         yield Probe(name=item.name, value=max(areas), detail=f"ROC AUC {max(areas):.3f} alone")
+    # The model is given these too: an instant of the outcome's tells nothing before another is taken off.
+    for span in use_case.elapsed:
+        hours = elapsed_hours(rows.columns[span.since], rows.columns[span.until])[half:]
+        known = np.isfinite(hours)
+        positives = int(late[known].sum())
+        if min(positives, int(known.sum()) - positives) >= use_case.gates.min_slice_positives:
+            area = _area(late[known], hours[known])
+            yield Probe(name=span.name, value=area, detail=f"ROC AUC {area:.3f} alone")
 
 
 def _area(labels: np.ndarray, scores: np.ndarray) -> float:

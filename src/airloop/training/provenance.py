@@ -11,12 +11,17 @@ from pathlib import Path
 from typing import Final
 
 UNKNOWN: Final = "unknown"
-"""Stated where there is no repository to ask, as in an image built without one."""
+"""Stated where there is no repository to ask, and nothing else says it."""
+COMMIT_FILE: Final = "COMMIT"
+"""In an image, where there is no repository: the commit that it was built from."""
 _CHANGED: Final = "-dirty"
 
 
 def code_commit(repository: Path) -> str:
     """The commit checked out in `repository`, with `-dirty` when files differ from it, or `UNKNOWN`."""
+    stated = repository / COMMIT_FILE
+    if stated.is_file():
+        return stated.read_text(encoding="ascii").strip() or UNKNOWN
     commit = _git(repository, "rev-parse", "HEAD")
     changes = _git(repository, "status", "--porcelain")
     if commit is None or changes is None:
