@@ -29,13 +29,16 @@ from serving.staged import explanation_file
 log = logging.getLogger(__name__)
 
 
-def unload(settings: Settings, spec: UseCase, version: int) -> int | None:
-    """Unload `version`, unless it is the champion or the way back from it; which version the champion is."""
+def unload(settings: Settings, spec: UseCase, version: int, *, way_back_too: bool = False) -> int | None:
+    """Unload `version` unless it is the champion, or (but for `way_back_too`) the version before it.
+
+    Returns the champion's.
+    """
     name = spec.model_name
     with exclusive(settings), ModelServer.of(settings) as server:
         models = read_models(settings)
         model = served_model(settings, models, name)
-        if version not in (model.champion, model.previous):
+        if version != model.champion and (way_back_too or version != model.previous):
             models[name] = model.without(version)
             # The file first: a server that is down now then comes up without the candidate.
             write_models(settings, models)
@@ -60,7 +63,8 @@ def abandon(settings: Settings, spec: UseCase, version: int | None) -> Abandoned
             champion = served_model(settings, read_models(settings), spec.model_name).champion
             return Abandoned(name=spec.model_name, version=version, live_version=champion)
     withdraw(settings, spec.model_name, version, run=run_id())
-    champion = unload(settings, spec, version)
+    # A person who names the way back means it, such as for files that somebody changed.
+    champion = unload(settings, spec, version, way_back_too=run_id() == BY_HAND)
     return Abandoned(name=spec.model_name, version=version, live_version=champion)
 
 

@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from airloop.connections import PREDICTION_LOG, Connection, variable_of
@@ -44,7 +44,9 @@ def connection(broker: str) -> Iterator[Connection]:
     names = [kept.table for kept in (PREDICTIONS, OUTCOMES)]
     for future in admin.create_topics([NewTopic(name, 3, 1) for name in names]).values():
         future.result(30)
-    yield Connection(id=PREDICTION_LOG, conn_type="kafka", extra={"bootstrap.servers": broker})
+    found = Connection(id=PREDICTION_LOG, conn_type="kafka", extra={"bootstrap.servers": broker})
+    until(lambda: all(has_leaders(found, name) for name in names))
+    yield found
     for future in admin.delete_topics(names).values():
         future.result(30)
     until(lambda: not set(names) & set(admin.list_topics(timeout=10).topics))
@@ -70,13 +72,18 @@ def forwarding(settings: Settings, writer: str, options: dict[str, str]) -> Forw
     return Forwarder(settings.prediction_spool_dir, writer, TOPIC, options)
 
 
-def in_topic(connection: Connection) -> int:
+def in_topic(connection: Connection, topic: str = TOPIC) -> int:
     options = {**connection.extra, "group.id": "count"}
     with closing(Consumer(options)) as consumer:
-        from confluent_kafka import TopicPartition
-
-        marks = [consumer.get_watermark_offsets(TopicPartition(TOPIC, number), 10) for number in range(3)]
+        marks = [consumer.get_watermark_offsets(TopicPartition(topic, number), 10) for number in range(3)]
     return sum(high - low for low, high in marks)
+
+
+def has_leaders(connection: Connection, topic: str) -> bool:
+    try:
+        return in_topic(connection, topic) == 0
+    except KafkaException:
+        return False
 
 
 def test_records_arrive_once_and_files_go(
@@ -130,7 +137,7 @@ def test_a_file_that_is_still_written_to_is_left_to_its_writer(
         spool.append([record(1)])
         forwarding(settings, "another", connection.extra).close()
         assert in_topic(connection) == 0
-        assert len(segments_of(settings.prediction_spool_dir)) == 1
+        until(lambda: len(segments_of(settings.prediction_spool_dir)) == 1)
 
 
 def test_a_broker_that_is_down_delays_nobody_and_loses_nothing(
@@ -228,8 +235,6 @@ def test_messages_that_are_gone_before_they_landed_fail_the_landing(
     send(range(3))
     assert land_from_kafka(settings, PREDICTIONS, connection).rows == 3
     send(range(3, 6))
-    from confluent_kafka import TopicPartition
-
     admin = AdminClient(dict(connection.extra))
     partitions = [TopicPartition(TOPIC, number, -1) for number in range(3)]
     for future in admin.delete_records(partitions).values():

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -162,6 +163,22 @@ class _Topic:
     def close(self) -> None:
         self._consumer.close()
 
+    def _ends(self, partition: int) -> tuple[int, int]:
+        """The first offset and the one after the last; waits for a partition that changes its leader."""
+        from confluent_kafka import KafkaException, TopicPartition
+
+        until = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                low, high = self._consumer.get_watermark_offsets(
+                    TopicPartition(self._name, partition), timeout=PATIENCE_SECONDS
+                )
+                return low, high
+            except KafkaException as error:
+                if time.monotonic() > until:
+                    raise ConnectionError(f"partition {partition} of {self._name}: {error}") from error
+                time.sleep(0.2)
+
     def messages(self, offsets: Mapping[str, int], *, accept_loss: bool) -> Iterator[_Message]:
         """From `offsets` (of a partition that is not in it, from its beginning) up to the present ends."""
         from confluent_kafka import TopicPartition
@@ -169,9 +186,7 @@ class _Topic:
         ends: dict[int, int] = {}
         assigned = []
         for partition in self._partitions():
-            low, high = self._consumer.get_watermark_offsets(
-                TopicPartition(self._name, partition), timeout=PATIENCE_SECONDS
-            )
+            low, high = self._ends(partition)
             start = offsets.get(str(partition), low)
             if not low <= start <= high:
                 if not accept_loss:

@@ -27,7 +27,13 @@ landings of the same records both would count."""
 
 def table_of(catalog: Catalog, kept: Log) -> Table:
     """The log's table, by day; made if there is none, and given the columns that an older one lacks."""
-    catalog.create_namespace_if_not_exists(kept.table.split(".")[0])
+    namespace = kept.table.split(".")[0]
+    try:
+        catalog.create_namespace_if_not_exists(namespace)
+    except Exception:
+        # Of two at once, the catalog's database lets one through, and says so in words of its own.
+        if (namespace,) not in catalog.list_namespaces():
+            raise
     table = catalog.create_table_if_not_exists(kept.table, schema=kept.schema)
     despite_conflicts(table, lambda: _conform(table, kept))
     return table
