@@ -41,7 +41,6 @@ def roll_back(
     begun = time.monotonic()
     name = spec.model_name
     plan = _begun(settings, spec, version, reason, run)
-    assert plan.target is not None
     # Tried again, it may have the label already, and not yet all the rest.
     moves = plan.champion is not None or plan.target != _served(settings, spec).champion
     answering = not moves or answer_as_champion(settings, spec, plan.target)

@@ -86,7 +86,7 @@ class GivenUp(_Part):
     """A version beside the champion."""
     champion: int | None = None
     """One that was the champion."""
-    target: int | None
+    target: int
     """The champion from then on."""
     reason: str = ""
 

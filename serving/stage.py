@@ -94,7 +94,7 @@ def look(
     _require_stage(spec, stage)
     known = read_routing(settings, spec.model_name).gave_up(run_id())
     if known is not None and version in (known.candidate, known.champion):
-        return _roll_back(settings, spec, version, stage, now, known, beside=known.target)
+        return _roll_back(settings, spec, version, stage, now, known)
     wait = bake if bake is not None else spec.rollout.watch if stage == WATCH else spec.rollout.bake
     model = served_model(settings, read_models(settings), spec.model_name)
     beside = model.previous if stage == WATCH else model.champion
@@ -148,7 +148,7 @@ def look(
             if stage == WATCH
             else GivenUp(candidate=version, target=beside, reason=decided.reason)
         )
-        return _roll_back(settings, spec, version, stage, now, giving_up, beside=beside, found=found)
+        return _roll_back(settings, spec, version, stage, now, giving_up, found=found)
     if decided.decision == "go_on" and stage == WATCH:
         withdraw(settings, spec.model_name, version, run=run_id())
     return _decided(
@@ -273,7 +273,6 @@ def _roll_back(
     now: datetime,
     giving_up: GivenUp,
     *,
-    beside: int | None,
     found: Mapping[str, Any] | None = None,
 ) -> StageDecision:
     """Take the traffic from `version` and put that on record; then the registry, then the model server.
@@ -283,7 +282,7 @@ def _roll_back(
     begun = time.monotonic()
     name = spec.model_name
     withdraw(settings, name, version, run=run_id(), giving_up=giving_up)
-    if giving_up.champion is not None and giving_up.target is not None:
+    if giving_up.champion is not None:
         answer_as_champion(settings, spec, giving_up.target)
     seconds = round(time.monotonic() - begun, 3)
     log.info("version %d of model %s has no traffic any more: %s", version, name, giving_up.reason)
@@ -294,11 +293,11 @@ def _roll_back(
         stage,
         now,
         Decided("roll_back", giving_up.reason),
-        champion=beside,
+        champion=giving_up.target,
         found=found,
         seconds_to_roll_back=seconds,
     )
-    if giving_up.champion is not None and giving_up.target is not None:
+    if giving_up.champion is not None:
         promote(
             settings,
             spec,
