@@ -41,6 +41,7 @@ PATIENCE_SECONDS: Final = 30.0
 WRITERS_KEPT: Final = timedelta(days=30)
 """A file that is sent again is younger than this; its writer's sequences tell that it was landed."""
 MOST_ROUNDS: Final = 20
+MESSAGES_AT_ONCE: Final = 5_000
 
 
 class State(BaseModel):
@@ -184,6 +185,7 @@ class _Topic:
         from confluent_kafka import TopicPartition
 
         ends: dict[int, int] = {}
+        next_of: dict[int, int] = {}
         assigned = []
         for partition in self._partitions():
             low, high = self._ends(partition)
@@ -193,11 +195,13 @@ class _Topic:
                     raise _lost(self._name, partition, start, low, high)
                 start = low
             if start < high:
-                ends[partition] = high
+                ends[partition], next_of[partition] = high, start
                 assigned.append(TopicPartition(self._name, partition, start))
         self._consumer.assign(assigned)
         while ends:
-            found = self._consumer.consume(num_messages=5_000, timeout=PATIENCE_SECONDS)
+            # No more than there are: it waits for all that it is asked for until the time is up.
+            left = sum(end - next_of[partition] for partition, end in ends.items())
+            found = self._consumer.consume(min(left, MESSAGES_AT_ONCE), timeout=PATIENCE_SECONDS)
             if not found:
                 raise ConnectionError(f"the broker sent nothing of {self._name} for {PATIENCE_SECONDS:.0f} s")
             for message in found:
@@ -206,6 +210,7 @@ class _Topic:
                 partition, offset = message.partition(), message.offset()
                 if partition not in ends:
                     continue
+                next_of[partition] = offset + 1
                 if offset < ends[partition]:
                     yield _Message(str(partition), offset, message.value())
                 if offset + 1 >= ends[partition]:
