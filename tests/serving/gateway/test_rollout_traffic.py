@@ -38,6 +38,7 @@ from tests.serving.rollout.stack import (
 
 PATH = f"/v1/{USE_CASE.name}/predict"
 CANDIDATE, NOT_A_NUMBER, REFUSES, SLOW, FEWER_INPUTS = 8, 9, 10, 11, 12
+SLOW_SECONDS = 4 * USE_CASE.rollout.candidate_timeout_seconds
 TYPES = {"string": tf.string, "double": tf.float32, "instant": tf.int64, "local_time": tf.int64}
 
 
@@ -57,12 +58,17 @@ class Bad(TinyModel):
         if self._fault == "refuses":
             with tf.control_dependencies([tf.debugging.Assert(~tf.reduce_any(bad), ["as the test asks"])]):
                 return {"probability": tf.identity(good)}
-        # Work that no optimiser takes away, for most of a second.
-        size = tf.where(tf.reduce_any(bad), 60_000, 1)
-        wasted = tf.while_loop(
-            lambda i, x: i < size, lambda i, x: (i + 1, tf.sin(x) + 1.0), [0, good], parallel_iterations=1
-        )[1]
-        return {"probability": good + 0.0 * wasted}
+        waited = tf.cond(tf.reduce_any(bad), lambda: wait(SLOW_SECONDS), lambda: tf.constant(0, tf.int64))
+        return {"probability": good + 0.0 * tf.cast(waited, tf.float32)}
+
+
+def wait(seconds: float) -> tf.Tensor:
+    """0, after `seconds`; takes no processor, and as long on any machine."""
+    kind = {"output_types": [tf.int64], "output_shapes": [[]]}
+    asleep = tf.raw_ops.SleepDataset(
+        input_dataset=tf.data.Dataset.range(1)._variant_tensor, sleep_microseconds=int(seconds * 1e6), **kind
+    )
+    return tf.raw_ops.DatasetToSingleElement(dataset=asleep, **kind)[0]
 
 
 def save_bad(fault: str, folder: Path) -> None:
