@@ -58,6 +58,7 @@ BASELINE = CANDIDATE.model_copy(update={"roc_auc": 0.64, "log_loss": 0.43})
 
 RANGES = {
     "roc_auc_over_baseline": Range(low=0.05, high=0.09, level=0.95, share_not_above_zero=0.0),
+    "roc_auc_over_champion": Range(low=-0.02, high=0.01, level=0.95, share_not_above_zero=0.6),
     "log_loss_under_champion": Range(low=-0.01, high=0.02, level=0.95, share_not_above_zero=0.2),
 }
 
@@ -223,9 +224,32 @@ def test_the_same_inputs_make_the_same_document_and_it_can_be_read_again() -> No
 
 
 def test_a_gain_that_may_be_chance_is_none() -> None:
-    chance = {"roc_auc_over_baseline": RANGES["roc_auc_over_baseline"].model_copy(update={"low": -0.001})}
-    assert failed(verdict_on(ranges=chance)) == {"roc_auc_gain_over_baseline_beyond_chance"}
-    assert failed(verdict_on(ranges={})) == {"roc_auc_gain_over_baseline_beyond_chance"}
+    chance = RANGES["roc_auc_over_baseline"].model_copy(update={"low": -0.001})
+    found = failed(verdict_on(ranges={**RANGES, "roc_auc_over_baseline": chance}))
+    assert found == {"roc_auc_gain_over_baseline_beyond_chance"}
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("roc_auc_over_champion", "roc_auc_not_worse_than_champion_beyond_chance"),
+        ("log_loss_under_champion", "log_loss_not_worse_than_champion_beyond_chance"),
+    ],
+)
+def test_a_loss_to_the_champion_that_is_no_chance_rejects_however_small(name: str, rule: str) -> None:
+    worse = Range(low=-0.0009, high=-0.0001, level=0.95, share_not_above_zero=1.0)
+    assert failed(verdict_on(ranges={**RANGES, name: worse})) == {rule}
+    equal = Range(low=0, high=0, level=0.95, share_not_above_zero=1.0)
+    assert verdict_on(ranges={**RANGES, name: equal}).accepted
+
+
+def test_without_ranges_nothing_is_known_to_be_no_chance() -> None:
+    assert failed(verdict_on(ranges={})) == {
+        "roc_auc_gain_over_baseline_beyond_chance",
+        "roc_auc_not_worse_than_champion_beyond_chance",
+        "log_loss_not_worse_than_champion_beyond_chance",
+    }
+    assert failed(verdict_on(ranges={}, champion=None)) == {"roc_auc_gain_over_baseline_beyond_chance"}
 
 
 def test_a_rule_says_how_far_its_value_may_be_chance() -> None:
@@ -235,7 +259,11 @@ def test_a_rule_says_how_far_its_value_may_be_chance() -> None:
     detail = rules["log_loss_excess_over_champion"].detail
     assert "better by -0.0100 to 0.0200 (95%, paired bootstrap over days)" in detail
     assert "no better in 20% of resamples" in detail
-    assert rules["roc_auc_loss_to_champion"].range is None
+    gain = Range(low=0.01, high=0.02, level=0.95, share_not_above_zero=0.0)
+    red = slice_of("colour=red").model_copy(update={"gain": gain})
+    (of_slice,) = (rule for rule in verdict_on(slices=(red,)).rules if rule.slice == "colour=red")
+    assert of_slice.range == gain
+    assert "better by 0.0100 to 0.0200" in of_slice.detail
 
 
 def test_one_slice_that_a_base_rate_serves_better_rejects_and_is_named() -> None:

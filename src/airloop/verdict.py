@@ -105,6 +105,8 @@ class SliceMeasures(Part):
     """`<slicing>=<value>`, or `<slicing>=<low>..<high>`."""
     candidate: Measures
     baseline: Measures | None
+    gain: Range | None = None
+    """How far the baseline's log loss minus the candidate's may be chance; None with too few days."""
 
 
 class Probe(Part):
@@ -368,7 +370,8 @@ def _by_slice(gates: Gates, slices: tuple[SliceMeasures, ...]) -> tuple[Rule, ..
             "<=",
             gates.max_slice_log_loss_excess_over_baseline,
             f"{part.name}: log loss {_shown(part.candidate, 'log_loss')}, base rate "
-            f"{_shown(part.baseline, 'log_loss')} on {part.candidate.rows} rows",
+            f"{_shown(part.baseline, 'log_loss')} on {part.candidate.rows} rows{_chance(part.gain)}",
+            part.gain,
             slice=part.name,
         )
         for part in slices
@@ -463,6 +466,21 @@ def _against_champion(
             f"log loss {_shown(candidate, 'log_loss')}, champion version {champion.version} "
             f"{_shown(theirs, 'log_loss')}{_chance(ranges.get('log_loss_under_champion'))}",
             ranges.get("log_loss_under_champion"),
+        ),
+        *(
+            _compare(
+                f"{figure}_not_worse_than_champion_beyond_chance",
+                found.high if found else None,
+                ">=",
+                0.0,
+                f"the gain over champion version {champion.version} is {_between(found)} over resampled days",
+                found,
+            )
+            for figure, name in (
+                ("roc_auc", "roc_auc_over_champion"),
+                ("log_loss", "log_loss_under_champion"),
+            )
+            for found in (ranges.get(name),)
         ),
     )
 

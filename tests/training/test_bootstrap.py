@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
-from airloop.training.bootstrap import LEVEL, ranges, resampled, scored
+from airloop.training.bootstrap import LEVEL, gain_range, ranges, resampled, scored
+from airloop.training.measures import measure, row_losses
 
 
 def rows(count: int, seed: int, strength: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -22,8 +23,28 @@ def test_figures_of_a_resample_are_those_of_its_rows() -> None:
     weights = next(iter(resampled(np.arange(500) // 20, 3, 1)))
     repeated = np.repeat(np.arange(500), weights.astype(int))
     one = scored(labels, found)
-    assert one.roc_auc(weights) == pytest.approx(roc_auc_score(labels[repeated], found[repeated]))
-    assert one.log_loss(weights) == pytest.approx(log_loss(labels[repeated], found[repeated]))
+    figures = one.figures(weights)
+    drawn_labels, drawn = labels[repeated], found[repeated]
+    assert figures["roc_auc"] == pytest.approx(roc_auc_score(drawn_labels, drawn))
+    assert figures["average_precision"] == pytest.approx(average_precision_score(drawn_labels, drawn))
+    assert figures["log_loss"] == pytest.approx(log_loss(drawn_labels, drawn))
+    assert figures["brier"] == pytest.approx(brier_score_loss(drawn_labels, drawn))
+
+
+def test_on_all_rows_the_figures_are_those_that_are_measured() -> None:
+    labels, found = rows(500, 4)
+    measured = measure(labels, found).figures()
+    assert scored(labels, found).figures(np.ones(500)) == pytest.approx(measured)
+
+
+def test_the_range_of_a_mean_gain_is_that_of_the_resampled_losses() -> None:
+    labels, found = rows(2000, 9)
+    blurred = np.clip(found + np.random.default_rng(1).normal(0, 0.15, 2000), 0.01, 0.99)
+    days = np.arange(2000) // 100
+    gains = row_losses(labels, blurred) - row_losses(labels, found)
+    both = ranges({"ours": found, "theirs": blurred}, labels, days, 0)["log_loss_under_theirs"]
+    assert gain_range(gains, days, 0).model_dump() == pytest.approx(both.model_dump())
+    assert gain_range(gains, days % 4, 0) is None
 
 
 def test_whole_blocks_are_drawn_and_as_many_as_there_are() -> None:

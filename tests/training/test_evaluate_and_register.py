@@ -163,6 +163,8 @@ def test_a_better_champion_that_takes_fewer_inputs_keeps_its_place(
     assert {reason.split(":")[0] for reason in verdict.reasons} == {
         "roc_auc_loss_to_champion",
         "log_loss_excess_over_champion",
+        "roc_auc_not_worse_than_champion_beyond_chance",
+        "log_loss_not_worse_than_champion_beyond_chance",
     }
     assert verdict.champion is not None
     assert verdict.champion.version == version

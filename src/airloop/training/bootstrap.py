@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from airloop.training.measures import row_losses
+from airloop.training.measures import equal_bins, row_losses
 from airloop.verdict import Range
 
 RESAMPLES: Final = 1000
@@ -33,29 +33,55 @@ class Scored(NamedTuple):
     """For each place in `order` the number of its group of equal probabilities."""
     losses: np.ndarray
     """Log loss of each row, in nats."""
+    gaps: np.ndarray
+    """The prediction minus the label, of each row."""
+    bins: np.ndarray
+    """For each row the number of its bin of neighbouring predictions."""
     labels: np.ndarray
 
-    def roc_auc(self, weights: np.ndarray) -> float:
-        """The area under the curve of weighted rows; NaN with one class alone."""
+    def figures(self, weights: np.ndarray) -> dict[str, float]:
+        """The figures of weighted rows [rows] by name, as `Measures` has them; NaN where one is not defined.
+
+        The bins of the calibration error stay those of all rows. On a resample it is on average larger than
+        on the rows themselves, as on few rows it is larger than on many: its range says how far it moves.
+        """
+        auc, precision = self._ranked(weights)
+        total = weights.sum()
+        return {
+            "roc_auc": auc,
+            "average_precision": precision,
+            "log_loss": float(self.losses @ weights / total),
+            "brier": float(self.gaps**2 @ weights / total),
+            "calibration_error": float(np.abs(np.bincount(self.bins, self.gaps * weights)).sum() / total),
+        }
+
+    def _ranked(self, weights: np.ndarray) -> tuple[float, float]:
+        """The area under the curve of weighted rows, and their average precision."""
         weight, positive = weights[self.order], self.labels[self.order] == 1
         groups = int(self.ties[-1]) + 1
         above = np.bincount(self.ties, weight * positive, groups)
         below = np.bincount(self.ties, weight * ~positive, groups)
         both = above.sum() * below.sum()
         if not both:
-            return float("nan")
-        return float((above * (np.cumsum(below) - below / 2)).sum() / both)
-
-    def log_loss(self, weights: np.ndarray) -> float:
-        """The mean log loss of weighted rows."""
-        return float((self.losses * weights).sum() / weights.sum())
+            return float("nan"), float("nan")
+        area = float((above * (np.cumsum(below) - below / 2)).sum() / both)
+        # From the highest prediction down: a group's positives count with the precision that it reaches.
+        above, below = above[::-1], below[::-1]
+        true = np.cumsum(above)
+        found = true + np.cumsum(below)
+        precision = np.divide(true, found, out=np.zeros_like(true), where=found > 0)
+        return area, float((above * precision).sum() / true[-1])
 
 
 def scored(labels: np.ndarray, probabilities: np.ndarray) -> Scored:
     """Prepare `probabilities` [rows] of `labels` [rows], 0 or 1."""
     order = np.argsort(probabilities, kind="stable")
     ties = np.concatenate([[0], np.cumsum(np.diff(probabilities[order]) > 0)]).astype(np.int64)
-    return Scored(order, ties, row_losses(labels, probabilities), labels)
+    bins = np.empty(len(labels), np.int64)
+    for number, rows in enumerate(equal_bins(probabilities)):
+        bins[rows] = number
+    gaps = probabilities.astype(np.float64) - labels
+    return Scored(order, ties, row_losses(labels, probabilities), gaps, bins, labels)
 
 
 def resampled(blocks: np.ndarray, seed: int, resamples: int = RESAMPLES) -> Iterator[np.ndarray]:
@@ -73,8 +99,8 @@ def ranges(
     """Ranges of each model's figures and of their differences from the first model's.
 
     `models` has probabilities [rows] by name, the candidate's first. The names of the ranges are
-    `<model>.roc_auc`, `<model>.log_loss`, and for the others `roc_auc_over_<model>` (the first's minus the
-    other's) and `log_loss_under_<model>` (the other's minus the first's): above 0 the first is better.
+    `<model>.<figure>`, and for the others `roc_auc_over_<model>` (the first's minus the other's) and
+    `log_loss_under_<model>` (the other's minus the first's): above 0 the first is better.
     Empty where there are fewer than `FEWEST_BLOCKS` blocks, one class, or a prediction that is not finite.
     """
     finite = all(np.isfinite(found).all() for found in models.values())
@@ -84,16 +110,24 @@ def ranges(
     first, *others = prepared
     drawn: dict[str, list[float]] = {}
     for weights in resampled(blocks, seed):
-        figures = {
-            name: (model.roc_auc(weights), model.log_loss(weights)) for name, model in prepared.items()
-        }
-        for name, (auc, loss) in figures.items():
-            drawn.setdefault(f"{name}.roc_auc", []).append(auc)
-            drawn.setdefault(f"{name}.log_loss", []).append(loss)
+        figures = {name: model.figures(weights) for name, model in prepared.items()}
+        for name, found in figures.items():
+            for figure, value in found.items():
+                drawn.setdefault(f"{name}.{figure}", []).append(value)
+        ours = figures[first]
         for name in others:
-            drawn.setdefault(f"roc_auc_over_{name}", []).append(figures[first][0] - figures[name][0])
-            drawn.setdefault(f"log_loss_under_{name}", []).append(figures[name][1] - figures[first][1])
+            theirs = figures[name]
+            drawn.setdefault(f"roc_auc_over_{name}", []).append(ours["roc_auc"] - theirs["roc_auc"])
+            drawn.setdefault(f"log_loss_under_{name}", []).append(theirs["log_loss"] - ours["log_loss"])
     return {name: _range(np.array(values)) for name, values in drawn.items()}
+
+
+def gain_range(gains: np.ndarray, blocks: np.ndarray, seed: int) -> Range | None:
+    """The range of the mean of `gains` [rows]; None where there are too few of `blocks` [rows]."""
+    if not np.isfinite(gains).all() or len(np.unique(blocks)) < FEWEST_BLOCKS:
+        return None
+    means = [float(gains @ weights / weights.sum()) for weights in resampled(blocks, seed)]
+    return _range(np.array(means))
 
 
 def _range(values: np.ndarray) -> Range:

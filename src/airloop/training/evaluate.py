@@ -27,16 +27,16 @@ from airloop.settings import Settings
 from airloop.signed_models import download_verified
 from airloop.training import probes
 from airloop.training.arguments import parse_reference, training_parser, training_set_of
-from airloop.training.bootstrap import RESAMPLES, ranges
+from airloop.training.bootstrap import RESAMPLES, gain_range, ranges
 from airloop.training.examples import Examples, read_examples
 from airloop.training.explain import background_document
 from airloop.training.importance import FEWEST_ROWS, importance_of
-from airloop.training.measures import measure, reliability
+from airloop.training.measures import measure, reliability, row_losses
 from airloop.training.model_card import CardFacts, lineage_tags, windows
 from airloop.training.publication import publish
 from airloop.training.served_model import ServedModel
 from airloop.training.serving_cost import serving_cost
-from airloop.training.slices import slices_of
+from airloop.training.slices import Slice, slices_of
 from airloop.training.statistics import SECONDS_PER_DAY
 from airloop.training.tracking import TRAINING_SET, TrainingRuns
 from airloop.use_cases.catalogue import use_case
@@ -84,11 +84,7 @@ def evaluate(settings: Settings, spec: UseCase, training_set: TrainingSet, candi
             ranges=ranges(found, test.labels, days, spec.training.seed),
             resampling=Resampling(blocks=len(np.unique(days)), resamples=RESAMPLES),
             slices=tuple(
-                SliceMeasures(
-                    name=part.name,
-                    candidate=measure(test.labels[part.rows], found["candidate"][part.rows]),
-                    baseline=None if rates is None else measure(test.labels[part.rows], rates[part.rows]),
-                )
+                _on_slice(spec, part, test.labels, found["candidate"], rates, days)
                 for part in slices_of(spec, test.columns)
             ),
             reliability=reliability(test.labels, found["candidate"]),
@@ -107,6 +103,26 @@ def evaluate(settings: Settings, spec: UseCase, training_set: TrainingSet, candi
         params=dict(sorted(run.data.params.items())),
     )
     return publish(settings, spec, runs, verdict, facts)
+
+
+def _on_slice(
+    spec: UseCase,
+    part: Slice,
+    labels: np.ndarray,
+    ours: np.ndarray,
+    rates: np.ndarray | None,
+    days: np.ndarray,
+) -> SliceMeasures:
+    rows = part.rows
+    if rates is None:
+        return SliceMeasures(name=part.name, candidate=measure(labels[rows], ours[rows]), baseline=None)
+    gains = row_losses(labels[rows], rates[rows]) - row_losses(labels[rows], ours[rows])
+    return SliceMeasures(
+        name=part.name,
+        candidate=measure(labels[rows], ours[rows]),
+        baseline=measure(labels[rows], rates[rows]),
+        gain=gain_range(gains, days[rows], spec.training.seed),
+    )
 
 
 def _days(spec: UseCase, rows: Examples) -> np.ndarray:

@@ -37,7 +37,7 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
     Calibration in Deep Learning, CVPR Workshops 2019): predictions crowd, and bins of equal width would be
     empty. With few rows it is larger than it should be: 15 bins of 100 rows have 0.03 by chance alone.
     """
-    bins = _equal_bins(probabilities)
+    bins = equal_bins(probabilities)
     gaps = [abs(float(probabilities[rows].mean()) - float(labels[rows].mean())) * len(rows) for rows in bins]
     return sum(gaps) / len(labels)
 
@@ -51,10 +51,10 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray) -> tuple[Reliabil
     """
     if not len(labels) or not np.isfinite(probabilities).all():
         return ()
-    return tuple(_bin(labels[rows], probabilities[rows]) for rows in _equal_bins(probabilities))
+    return tuple(_bin(labels[rows], probabilities[rows]) for rows in equal_bins(probabilities))
 
 
-def _equal_bins(probabilities: np.ndarray) -> list[np.ndarray]:
+def equal_bins(probabilities: np.ndarray) -> list[np.ndarray]:
     """Numbers of the rows of each of `CALIBRATION_BINS` bins, or of one bin a row."""
     order = np.argsort(probabilities, kind="stable")
     return np.array_split(order, min(CALIBRATION_BINS, len(order)))
