@@ -4,7 +4,10 @@
                                     [--precision float32|mixed_bfloat16] [--xla on|off])
 
 Rows are synthetic, of the shape of flight_delay's: its inputs, its network, its batch size; what is learnt
-does not matter here. After one unmeasured epoch of each, short epochs in turns:
+does not matter here. They are written to an Iceberg table of their own and pinned, as a training set is. What
+a training does with them once is timed once: *staging* (record batches from the snapshot into mapped files)
+and *encoding* (what the network's encoder makes of them). After one unmeasured epoch of each, short epochs in
+turns:
 
 - *pipeline*: the batches of an epoch are made and thrown away, nothing is trained.
 - *memory*: our step, on batches that lie ready in memory: nothing is shuffled or gathered.
@@ -15,10 +18,11 @@ does not matter here. After one unmeasured epoch of each, short epochs in turns:
 Ends with one line of JSON: `examples_per_second` by way of feeding, medians; `pipeline_cost`, the share of
 speed that training through the pipeline loses against training from memory (0.10 is the most); `fit_ratio`,
 our speed from memory over `fit`'s (1 is the least). Both are medians over pairs of neighbouring turns, their
-quartiles beside them: a shared machine is half as fast for seconds at times, for all alike. Exits with 1 when
-either is missed. Precision and XLA are what a training on this machine gets, unless the options say
-otherwise: they show what each is worth on an accelerator. (Keras leaves XLA out of `fit` when results must be
-repeatable, as here.)
+quartiles beside them: a shared machine is half as fast for seconds at times, for all alike.
+`pipeline_cost_from_the_snapshot` is that of a whole training of the spec's epochs: staging and encoding count
+as lost, too. Exits with 1 when any is missed. Precision and XLA are what a training on this machine gets,
+unless the options say otherwise: they show what each is worth on an accelerator. (Keras leaves XLA out of
+`fit` when results must be repeatable, as here.)
 
 Belongs here: the measure. Does not belong here: anything that training needs.
 """
@@ -39,17 +43,21 @@ from typing import Any, Final
 
 import keras
 import numpy as np
+import pyarrow as pa
 import tensorflow as tf
 
 from airloop.dotted import load
-from airloop.settings import load_settings
+from airloop.lakehouse.catalog import open_catalog
+from airloop.references import TrainingSet
+from airloop.settings import Settings, load_settings
 from airloop.training import fitting, statistics
 from airloop.training.checkpoints import Checkpoints
 from airloop.training.devices import Devices, open_devices
 from airloop.training.encoding import Encoded, encode
+from airloop.training.examples import PREDICTION_TIME
 from airloop.training.feeding import training_batches
 from airloop.training.network import Network
-from airloop.training.staging import Staged
+from airloop.training.staging import Staged, stage
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
 
@@ -80,6 +88,43 @@ def synthetic_rows(spec: UseCase, rows: int, seed: int) -> Staged:
     )
 
 
+def training_set_of(settings: Settings, spec: UseCase, rows: Staged) -> TrainingSet:
+    """`rows` as the train split of a pinned snapshot."""
+    outcome = spec.label.outcome
+    columns: dict[str, pa.Array] = {spec.label.name: pa.array(rows.labels, pa.int32())}
+    if outcome is not None:
+        columns[outcome.name] = pa.array(rows.outcomes, pa.float64())
+    for item in spec.inputs:
+        values = rows.columns[item.name]
+        if item.name in rows.words:
+            columns[item.name] = pa.array(rows.words[item.name][values], pa.string())
+        elif item.type == "double":
+            columns[item.name] = pa.array(values, pa.float64(), from_pandas=True)
+        else:
+            columns[item.name] = pa.array(values, pa.int64())
+    minutes = 1_360_000_000 + np.arange(len(rows), dtype=np.int64) * 60
+    columns[PREDICTION_TIME] = pa.array(minutes * 1_000_000, pa.timestamp("us", tz="UTC"))
+    columns["split"] = pa.array(["train"] * len(rows))
+    arrow = pa.table(columns)
+    catalog = open_catalog(settings)
+    catalog.create_namespace("training")
+    table = catalog.create_table(f"training.{spec.name}", arrow.schema)
+    table.append(arrow)
+    snapshot = table.current_snapshot()
+    assert snapshot is not None
+    return TrainingSet(
+        table=f"training.{spec.name}",
+        tag="synthetic",
+        snapshot_id=snapshot.snapshot_id,
+        rows=len(rows),
+        train_rows=len(rows),
+        validation_rows=0,
+        test_rows=0,
+        as_of="2013-05-01T00:00:00+00:00",
+        sources=(),
+    )
+
+
 def in_memory(encoded: Encoded, batch: int) -> tf.data.Dataset:
     """Whole batches that lie ready."""
     steps = len(encoded) // batch
@@ -95,12 +140,15 @@ def cross_entropy(targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
 
 def measure(
-    spec: UseCase, devices: Devices, batch: int, rows: int, repeats: int, folder: Path
+    settings: Settings, spec: UseCase, devices: Devices, batch: int, rows: int, repeats: int, folder: Path
 ) -> dict[str, Any]:
     """All sides in turns."""
     policy = spec.training
     parameters = {**policy.parameters, "max_epochs": 1000, "batch_size": batch}
-    staged = synthetic_rows(spec, rows, policy.seed)
+    training_set = training_set_of(settings, spec, synthetic_rows(spec, rows, policy.seed))
+    began = time.monotonic()
+    staged = stage(settings, spec, training_set, "train", folder / "staged")
+    staging = time.monotonic() - began
     facts = statistics.compute(spec, staged, bins=int(parameters["quantile_bins"]))
     steps = rows // batch
 
@@ -108,7 +156,10 @@ def measure(
         built: Network = load(policy.model_builder)(spec, facts, parameters)
         return built
 
-    encoded = encode(network(), staged, folder / "encoded", spec.label.thresholds)
+    encoder = network()
+    began = time.monotonic()
+    encoded = encode(encoder, staged, folder / "encoded", spec.label.thresholds)
+    encoding = time.monotonic() - began
     ready = in_memory(encoded, batch)
 
     def ours(name: str) -> fitting.Fitting:
@@ -154,10 +205,19 @@ def measure(
     speed = {name: [steps * batch / seconds for seconds in turns] for name, turns in took.items()}
     cost = [1 - a / b for a, b in zip(speed["through_pipeline"], speed["memory"], strict=True)]
     ratio = [a / b for a, b in zip(speed["memory"], speed["keras_fit"], strict=True)]
+    epochs = int(policy.parameters["max_epochs"])
+    through_seconds, memory_seconds = (epochs * median(took[name]) for name in ("through_pipeline", "memory"))
+    whole = staging + encoding + through_seconds
     return {
-        "examples_per_second": {name: round(median(found)) for name, found in speed.items()},
+        "examples_per_second": {
+            "staging": round(rows / staging),
+            "encoding": round(rows / encoding),
+            **{name: round(median(found)) for name, found in speed.items()},
+        },
         "pipeline_cost": round(median(cost), 3),
         "pipeline_cost_quartiles": _quartiles(cost),
+        "pipeline_cost_from_the_snapshot": round(1 - memory_seconds / whole, 3),
+        "epochs": epochs,
         "fit_ratio": round(median(ratio), 3),
         "fit_ratio_quartiles": _quartiles(ratio),
         "turns": repeats,
@@ -192,9 +252,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     batch = arguments.batch or int(spec.training.parameters["batch_size"])
     settings.scratch_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-training-", dir=settings.scratch_dir) as folder:
-        figures = measure(spec, devices, batch, arguments.rows, arguments.repeats, Path(folder))
+        own = settings.model_copy(update={"state_dir": Path(folder) / "state"})
+        figures = measure(own, spec, devices, batch, arguments.rows, arguments.repeats, Path(folder))
     print(json.dumps(figures))
-    met = figures["pipeline_cost"] <= MOST_COST and figures["fit_ratio"] >= LEAST_RATIO
+    cost = max(figures["pipeline_cost"], figures["pipeline_cost_from_the_snapshot"])
+    met = cost <= MOST_COST and figures["fit_ratio"] >= LEAST_RATIO
     return 0 if met else 1
 
 

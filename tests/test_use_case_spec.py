@@ -58,6 +58,7 @@ def _outcome(**changes: Any) -> dict[str, Any]:
         (_tuned(batch_size={"values": [1, 1]}), "a value appears twice"),
         (_tuned(), "training.tuning.space"),
         (_outcome(name="origin_overdue_minutes"), "label.outcome: 'origin_overdue_minutes' is an input"),
+        ({"identifiers": ["carrier"]}, "inputs: 'carrier' is the identifier carrier"),
         (_outcome(thresholds=(10, 0)), r"thresholds must rise, found \[10"),
         (_outcome(thresholds=()), "label.outcome.thresholds"),
         (_folds(10, 14), "training.cross_validation: 10 folds of 14 days"),
@@ -66,6 +67,16 @@ def _outcome(**changes: Any) -> dict[str, Any]:
 def test_a_wrong_field_is_named(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(SpecError, match=named):
         define(**_fields(**changes))
+
+
+def test_no_model_can_be_told_which_flight_or_plane_it_is() -> None:
+    assert {"flight_id", "flight_number", "tail_number"} <= set(FLIGHT_DELAY.identifiers)
+    fields = [field.name for field in FLIGHT_DELAY.request]
+    assert not {"flight_id", "flight_number"} & set(fields), "the first two are not even asked for"
+    planes = FLIGHT_DELAY.model_dump()["inputs"]
+    planes = [*planes, {"name": "plane", "type": "string", "request_field": "tail_number"}]
+    with pytest.raises(SpecError, match="'plane' is the identifier tail_number"):
+        define(**_fields(inputs=planes))
 
 
 def test_an_unknown_use_case_lists_those_there_are() -> None:

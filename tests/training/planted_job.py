@@ -25,9 +25,10 @@ EPOCHS = 16
 
 
 def long_use_case() -> UseCase:
-    """Long enough to be killed in, and without dropout, whose masks are of a replica's share of a batch."""
+    """Long enough to be killed in, with masks of every kind."""
     spec = planted_use_case()
-    changes = {"dropout": 0.0, "max_epochs": EPOCHS, "patience_epochs": EPOCHS, "learning_rate": 0.002}
+    changes = {"max_epochs": EPOCHS, "patience_epochs": EPOCHS, "learning_rate": 0.002}
+    changes |= {"dropout": 0.2, "category_dropout": 0.2, "input_dropout": 0.1}
     policy = spec.training.model_copy(update={"parameters": {**spec.training.parameters, **changes}})
     return spec.model_copy(update={"training": policy})
 

@@ -67,8 +67,8 @@ def training_batches(
     def made() -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
         for numbers in batch_order(len(encoded), batch, seed, epoch, first_step):
             for replica in devices.own_replicas:
-                # Neighbours are read together; within a share the order means nothing.
-                yield encoded.at(np.sort(numbers[replica * share : (replica + 1) * share]))
+                # In the batch's order: dropout's masks are of a row's place in it.
+                yield encoded.at(numbers[replica * share : (replica + 1) * share])
 
     return _dataset(encoded, made, share)
 

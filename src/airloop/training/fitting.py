@@ -25,6 +25,7 @@ import tensorflow as tf
 from airloop.errors import HistoryError, SpecError
 from airloop.training.checkpoints import Checkpoints, Progress
 from airloop.training.devices import Devices
+from airloop.training.dropout import masks_at
 from airloop.training.encoding import Encoded
 from airloop.training.feeding import in_order, training_batches
 from airloop.training.network import Network, pooled, require_parameters
@@ -222,7 +223,10 @@ class Fitting:
     def _one_step(self, inputs: dict[str, tf.Tensor], targets: tf.Tensor) -> tf.Tensor:
         """One replica's part of a step; returns its part of the global batch's mean loss of the label."""
         variables = self._head.trainable_variables
-        with tf.GradientTape() as tape:
+        context = tf.distribute.get_replica_context()
+        first_row = context.replica_id_in_sync_group * self._devices.share_of(self._batch)
+        masks = masks_at(self._seed, self._optimiser.iterations.value, first_row)
+        with masks, tf.GradientTape() as tape:
             found = tf.cast(self._head(inputs, training=True), tf.float32)
             # Each member for itself: trained on their mean, they would become one.
             truth = tf.broadcast_to(targets[:, None, :], tf.shape(found))
@@ -236,7 +240,6 @@ class Fitting:
         ]
         replicas = self._devices.replicas
         if replicas > 1:
-            context = tf.distribute.get_replica_context()
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         # The norm of the whole batch's gradient is what is limited, so the optimiser is not left to do it: it
         # would limit each replica's part. It sums over replicas once more, hence the division.

@@ -18,6 +18,7 @@ any of them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from airloop.training.dropout import PlacedDropout
 from airloop.training.network import Network, require_parameters
 from airloop.training.statistics import SECONDS_PER_DAY, SECONDS_PER_HOUR, Number, Statistics
 from airloop.use_cases.spec import ModelInput, UseCase
@@ -132,8 +134,11 @@ def _head(
     codes = NumberEmbedding(int(parameters["number_embedding_size"]))(
         _piecewise_linear(values, missing, numbers)
     )
-    numeric = layers.Dropout(float(parameters["input_dropout"]))(layers.Concatenate()([codes, times]))
-    parts = [layers.Dropout(float(parameters["category_dropout"]))(part) for part in parts]
+    seeds = itertools.count()
+    numeric = PlacedDropout(float(parameters["input_dropout"]), seed=next(seeds))(
+        layers.Concatenate()([codes, times])
+    )
+    parts = [PlacedDropout(float(parameters["category_dropout"]), seed=next(seeds))(part) for part in parts]
     sizes = [*(part.shape[-1] for part in parts), *(int(parameters["number_embedding_size"]),) * len(numbers)]
     seen = features_seen(
         int(parameters["members"]), float(parameters["member_feature_share"]), [*sizes, time_features]
@@ -141,7 +146,7 @@ def _head(
     x = Members(seen)(layers.Concatenate()([*parts, numeric]))
     for _ in range(int(parameters["hidden_layers"])):
         x = layers.Dense(width, activation="relu", kernel_initializer="he_normal")(x)
-        x = layers.Dropout(dropout)(x)
+        x = PlacedDropout(dropout, seed=next(seeds))(x)
     logit = MemberLogits(statistics.prior_logits, dtype="float32", name="logit")(x)
     inputs = {"categories": categories, "numbers": values, "missing": missing, "times": times}
     return keras.Model(inputs, logit, name="head")

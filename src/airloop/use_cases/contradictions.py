@@ -92,6 +92,9 @@ def contradictions(spec: UseCase) -> Iterable[str]:
             yield f"inputs: {item.name!r} is taken from {item.request_field!r}, not a request field"
         elif (item.type in ("instant", "local_time")) != (fields[item.request_field].type == "datetime"):
             yield f"inputs: {item.name!r} of type {item.type} cannot come from {item.request_field!r}"
+        for identifier in spec.identifiers:
+            if identifier in (item.name, item.request_field):
+                yield f"inputs: {item.name!r} is the identifier {identifier}"
     for derived in spec.elapsed:
         for end in (derived.since, derived.until):
             if end not in inputs or inputs[end].type != "instant":

@@ -306,6 +306,7 @@ USE_CASE = define(
         ),
         ModelInput(name="tail_last_event_at", type="instant"),
     ),
+    identifiers=("flight_id", "flight_number", "tail_number"),
     elapsed=(
         Elapsed(name="scheduled_hours", since="scheduled_departure", until="scheduled_arrival"),
         Elapsed(name="tail_idle_hours", since="tail_last_event_at", until="scheduled_departure"),

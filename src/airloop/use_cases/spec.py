@@ -554,6 +554,9 @@ class UseCase(SpecPart):
     """Request fields that tell one event from every other, for joining a prediction to its label once that
     is known; the required fields by default."""
     inputs: tuple[ModelInput, ...]
+    identifiers: tuple[Identifier, ...] = ()
+    """Fields that name one thing among many, such as a plane or a flight. No input may be one: a model would
+    learn its history by heart, and answer by the name."""
     elapsed: tuple[Elapsed, ...] = ()
     label: Label
     training: TrainingPolicy

@@ -105,6 +105,14 @@ def test_a_request_without_a_plane_is_predicted_without_its_history(client: http
     assert set(answer["missing_features"]) == (gone & set(FEATURES)) | {"tail_turn_hours"}
 
 
+def test_the_name_of_a_plane_tells_the_model_nothing(client: httpx.Client) -> None:
+    planes = [f"N{number}ZZ" for number in range(20)]
+    answers = [client.post(PATH, json=example_body(USE_CASE) | {"tail_number": plane}) for plane in planes]
+    unknown = {answer.json()["prediction"]["arrived_late"] for answer in answers}
+    nameless = client.post(PATH, json=example_body(USE_CASE) | {"tail_number": None})
+    assert unknown == {nameless.json()["prediction"]["arrived_late"]}
+
+
 @pytest.mark.parametrize(
     ("age", "counts"),
     [
