@@ -262,7 +262,9 @@ class Predictor:
         def done(attempt: Attempt) -> None:
             self._record(replace(question, begun=begun), variants.SHADOW, attempt, wait=False)
 
-        if not self._versions.copy(question.use_case, version, question.columns, done):
+        # Clients that wait come before what nobody waits for.
+        crowded = question.caller.crowded
+        if crowded or not self._versions.copy(question.use_case, version, question.columns, done):
             self._metrics.uncopied.labels(question.use_case.name).inc()
 
     def _record(self, question: _Question, variant: str, attempt: Attempt, *, wait: bool = True) -> None:

@@ -30,6 +30,9 @@ REQUEST_ID_HEADER: Final = "X-Request-ID"
 # What an id may be made of: it is written to logs and headers as it came.
 _GOOD_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _LIMITED: Final = "/v1/"
+CROWDED_SHARE: Final = 0.25
+"""Of the requests that may be under way: from there on shadows get no copies. Requests pile up where answers
+take too long, and copies would make them take longer."""
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 _IDS: Final = random.SystemRandom()
 _BUCKETS: Final = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -92,7 +95,7 @@ class Metrics:
         )
         self.uncopied = Counter(
             "airloop_gateway_uncopied_requests",
-            "Requests that a shadow was given no copy of, because too many copies were under way",
+            "Requests that a shadow was given no copy of, because too many copies or requests were under way",
             ["use_case"],
             registry=self.registry,
         )
@@ -123,6 +126,8 @@ class Caller:
     """Headers that carry the trace on."""
     name: str = ""
     """The API key's name."""
+    crowded: bool = False
+    """Whether so many requests were under way when it came that only what clients wait for should be done."""
 
 
 class RequestContext:
@@ -145,7 +150,8 @@ class RequestContext:
             return
         given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         request_id = given if _GOOD_ID.fullmatch(given) else uuid.uuid4().hex
-        scope.setdefault("state", {})["caller"] = _caller(request_id, Headers(scope=scope))
+        crowded = self._in_flight >= self._most * CROWDED_SHARE
+        scope.setdefault("state", {})["caller"] = _caller(request_id, Headers(scope=scope), crowded)
         status = 500
 
         async def send_with_id(message: Message) -> None:
@@ -184,7 +190,7 @@ def name_caller(scope: Scope, name: str) -> None:
     scope.setdefault("state", {})["caller"] = replace(caller_of(scope), name=name)
 
 
-def _caller(request_id: str, headers: Headers) -> Caller:
+def _caller(request_id: str, headers: Headers, crowded: bool) -> Caller:
     given = get_current_span(_PROPAGATOR.extract(dict(headers))).get_span_context()
     made = SpanContext(
         trace_id=given.trace_id if given.is_valid else _IDS.getrandbits(128) or 1,
@@ -195,4 +201,4 @@ def _caller(request_id: str, headers: Headers) -> Caller:
     )
     carried: dict[str, str] = {}
     _PROPAGATOR.inject(carried, set_span_in_context(NonRecordingSpan(made)))
-    return Caller(request_id, f"{made.trace_id:032x}", tuple(carried.items()))
+    return Caller(request_id, f"{made.trace_id:032x}", tuple(carried.items()), crowded=crowded)

@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     """Heap of each executor of a cluster; with a local master the driver does the work."""
     spark_driver_host: str = "127.0.0.1"
     """The address under which a cluster's executors reach the job."""
-    job_niceness: int = Field(10, ge=0, le=19)
+    job_niceness: int = Field(19, ge=0, le=19)
     """How far jobs, scheduling and parsing give way to what answers requests, as nice(1) counts."""
     training_threads: int = Field(2, ge=1)
     """Of each training process."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,6 +166,31 @@ def test_a_shadow_gets_copies_and_no_client_sees_it(rollout: Rollout) -> None:
     rollout.ask(99)
     time.sleep(0.5)
     assert len(rollout.kept()) == 41
+
+
+def test_where_clients_wait_a_shadow_gets_no_copies(served: Settings, tmp_path: Path) -> None:
+    """With a quarter of four places taken, every request but the first one comes to a crowd."""
+    settings = served.model_copy(update={"state_dir": tmp_path / "state"})
+    settings.models_dir.mkdir(parents=True)
+    (settings.state_dir / "feast").symlink_to(served.feast_dir)
+    with (
+        closing(Spool(settings.prediction_spool_dir)) as spool,
+        listening(gateway_app(settings, spool=spool, most_in_flight=4)) as url,
+        httpx.Client(base_url=url, timeout=30, trust_env=False) as client,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        rollout = Rollout(settings, client)
+        rollout.route(shadow=CANDIDATE)
+        assert rollout.ask(0).status_code == 200
+        wait_until(lambda: len(rollout.kept()) == 2, seconds=20, what="one that is alone is copied")
+        answers = list(pool.map(rollout.ask, range(1, 61)))
+        assert {answer.status_code for answer in answers} == {200}
+        text = client.get("/metrics").text
+        (left_out,) = re.findall(r"airloop_gateway_uncopied_requests_total\{.*\} (\S+)", text)
+        assert float(left_out) > 0
+        wait_until(
+            lambda: len(rollout.kept()) == 2 * 61 - float(left_out), seconds=20, what="the rest is copied"
+        )
 
 
 def test_a_shadow_that_hangs_or_fails_costs_clients_nothing(rollout: Rollout) -> None:
