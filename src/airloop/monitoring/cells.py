@@ -9,7 +9,6 @@ for a hundred million rows as for a hundred, and any later window can be compare
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final, Literal
 
 import numpy as np
@@ -47,7 +46,7 @@ class Cells(BaseModel):
     def places(self, values: np.ndarray) -> np.ndarray:
         """The number of each value's cell, [rows]; NaN, None and "" are missing."""
         if self.kind == "number":
-            numbers = values.astype(np.float64)
+            numbers = as_models_have_them(values)
             inner = np.searchsorted(self.edges, numbers, side="left")
             return np.where(np.isnan(numbers), len(self.edges) + 1, inner)
         place = {word: number for number, word in enumerate(self.words)}
@@ -59,23 +58,21 @@ class Cells(BaseModel):
         return np.bincount(self.places(values), minlength=len(self.names))
 
 
+def as_models_have_them(values: np.ndarray) -> np.ndarray:
+    """Numbers as float64, rounded as models get them: 0.7 of a training set and 0.7 of a log are one value."""
+    found: np.ndarray = values.astype(np.float32).astype(np.float64)
+    return found
+
+
 def number_cells(feature: str, values: np.ndarray) -> Cells:
     """Cells with about equally many of the reference's `values` [rows]; fewer where one value is frequent."""
-    known = values[np.isfinite(values.astype(np.float64))].astype(np.float64)
-    return number_cells_of(feature, quantiles_of(known))
-
-
-def quantiles_of(known: np.ndarray) -> list[float]:
-    """The inner quantiles that cells end at."""
+    numbers = as_models_have_them(values)
+    known = numbers[np.isfinite(numbers)]
     if not len(known):
-        return []
+        return Cells(feature=feature, kind="number")
     shares = np.arange(1, NUMBER_CELLS) / NUMBER_CELLS
     # Values that occur, and not means of two: an edge between 0 and 1 of a flag would say nothing.
-    return [float(value) for value in np.quantile(known, shares, method="inverted_cdf")]
-
-
-def number_cells_of(feature: str, quantiles: Sequence[float]) -> Cells:
-    """Cells that end at `quantiles`, each once."""
+    quantiles = np.quantile(known, shares, method="inverted_cdf").tolist()
     return Cells(feature=feature, kind="number", edges=tuple(sorted(set(quantiles))))
 
 

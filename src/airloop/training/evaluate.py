@@ -20,6 +20,8 @@ import numpy as np
 from airloop import baseline
 from airloop.errors import HistoryError, RegistryError
 from airloop.jobs import run_job
+from airloop.monitoring.profile import ARTIFACT as PROFILE
+from airloop.monitoring.profile import profile_of
 from airloop.references import Candidate, Evaluated, TrainingSet
 from airloop.registry import CHAMPION, EXPLANATION_BACKGROUND, SAVED_MODEL, download_artifacts, version_behind
 from airloop.serving_history import recorded_champion
@@ -66,7 +68,10 @@ def evaluate(settings: Settings, spec: UseCase, training_set: TrainingSet, candi
         folder = Path(scratch) / "candidate"
         model = load_model(settings, spec, candidate.run_id, folder)
         found = {"candidate": model.predict(test.columns)}
-        rates = _baseline_predictions(settings, spec, training_set, test)
+        train = _train_rows(settings, spec, training_set)
+        rates = None
+        if train is not None:
+            rates = baseline.fit(spec.gates.baseline, train.columns, train.labels).predict(test.columns)
         if rates is not None:
             found["baseline"] = rates
         champion, theirs = _champion(settings, spec, test, Path(scratch) / "champion")
@@ -92,6 +97,15 @@ def evaluate(settings: Settings, spec: UseCase, training_set: TrainingSet, candi
             behaviours=tuple(probes.behaviours(spec, model, test)),
             leaks=tuple(probes.single_inputs(spec, test)),
         )
+        if train is not None and np.isfinite(found["candidate"]).all():
+            profile = profile_of(
+                *(spec, candidate.run_id),
+                train=train.columns,
+                train_days=_days(spec, train),
+                predictions=found["candidate"],
+                test_days=days,
+            )
+            runs.log_text(candidate.run_id, PROFILE, profile.model_dump_json())
         explained = None
         if len(test) >= FEWEST_ROWS and np.isfinite(found["candidate"]).all():
             explained, background = importance_of(spec, model, test)
@@ -152,15 +166,13 @@ def _asked(spec: UseCase, folder: Path, what: str) -> ServedModel:
     return model
 
 
-def _baseline_predictions(
-    settings: Settings, spec: UseCase, training_set: TrainingSet, rows: Examples
-) -> np.ndarray | None:
+def _train_rows(settings: Settings, spec: UseCase, training_set: TrainingSet) -> Examples | None:
+    """None where they are not what the reference says: the verdict then has no baseline, and rejects."""
     try:
-        train = read_examples(settings, spec, training_set, "train")
+        return read_examples(settings, spec, training_set, "train")
     except HistoryError as error:
         log.error("no baseline: %s", error)
         return None
-    return baseline.fit(spec.gates.baseline, train.columns, train.labels).predict(rows.columns)
 
 
 def _champion(

@@ -1,0 +1,92 @@
+"""What a model's inputs and answers were like in the window that it comes from, day by day.
+
+Belongs here: the document that a version carries for its whole life, and making it. Does not belong here:
+comparing a window with it (`homogeneity`), or counting a window (`spark_jobs.count_predictions`).
+
+It is made once, with the verdict, and kept with the version's run: whatever becomes of the tables since, a
+window can be compared with what the model learnt from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from airloop.monitoring.cells import Cells, category_cells, number_cells
+from airloop.monitoring.monitored import PREDICTION, watched, watched_values
+from airloop.use_cases.spec import UseCase
+
+ARTIFACT: Final = "monitoring_profile.json"
+"""The run's artifact that holds the profile."""
+
+
+class Profiled(BaseModel):
+    """One feature in the reference."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    cells: Cells
+    days: tuple[int, ...]
+    """Days since the epoch, UTC, that have rows."""
+    counts: tuple[tuple[int, ...], ...]
+    """Of each day, how many rows each cell has."""
+
+    def array(self) -> np.ndarray:
+        """`counts` as int64 [days, cells]."""
+        return np.array(self.counts, np.int64).reshape(len(self.days), len(self.cells.names))
+
+
+class Profile(BaseModel):
+    """The reference of one version."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    use_case: str
+    run_id: str
+    features: tuple[Profiled, ...]
+    """Of the training window: what the model knows of the world."""
+    prediction: Profiled
+    """Of the test window: on rows that it learnt from, a model is surer than it will be again."""
+
+
+def profile_of(
+    use_case: UseCase,
+    run_id: str,
+    *,
+    train: Mapping[str, np.ndarray],
+    train_days: np.ndarray,
+    predictions: np.ndarray,
+    test_days: np.ndarray,
+) -> Profile:
+    """The profile of run `run_id` from its training inputs [rows], its predictions of the test window [rows],
+    and the day of each row, in days since the epoch."""
+    values = watched_values(use_case, train)
+    return Profile(
+        use_case=use_case.name,
+        run_id=run_id,
+        features=tuple(
+            _profiled(_cells(name, kind, values[name]), values[name], train_days)
+            for name, kind in watched(use_case).items()
+        ),
+        prediction=_profiled(number_cells(PREDICTION, predictions), predictions, test_days),
+    )
+
+
+def _cells(name: str, kind: str, values: np.ndarray) -> Cells:
+    if kind == "number":
+        return number_cells(name, values)
+    words, counts = np.unique(values.astype(str), return_counts=True)
+    return category_cells(name, dict(zip(words.tolist(), counts.tolist(), strict=True)))
+
+
+def _profiled(cells: Cells, values: np.ndarray, days: np.ndarray) -> Profiled:
+    places = cells.places(values)
+    found, day = np.unique(days, return_inverse=True)
+    width = len(cells.names)
+    counts = np.bincount(day * width + places, minlength=len(found) * width).reshape(len(found), width)
+    return Profiled(
+        cells=cells, days=tuple(map(int, found)), counts=tuple(tuple(map(int, row)) for row in counts)
+    )
