@@ -40,7 +40,8 @@ log = logging.getLogger(__name__)
 
 REPLAY_TIMEOUT_SECONDS: Final = 30.0
 TIMED_REQUESTS: Final = 200
-"""Requests of one row, after a tenth as many that are not timed."""
+"""Requests of one row in a round, after a tenth as many that are not timed."""
+TIMED_ROUNDS: Final = 5
 
 
 def parse_recorded(spec: UseCase, text: str) -> tuple[dict[str, list[InputValue]], tuple[float, ...]]:
@@ -213,15 +214,20 @@ def replayed(
 def _single_row_p99(
     spec: UseCase, server: ModelServer, version: int, columns: Mapping[str, Sequence[InputValue]]
 ) -> float:
-    """99th percentile of the seconds that one row takes, asked one after the other."""
+    """99th percentile of the seconds that one row takes, asked one after the other, in the best of rounds."""
     rows = len(next(iter(columns.values())))
-    seconds = []
-    for number in range(TIMED_REQUESTS + TIMED_REQUESTS // 10):
+
+    def asked(number: int) -> float:
         row = {name: [values[number % rows]] for name, values in columns.items()}
         begun = time.perf_counter()
         server.predict(spec, row, version=version, timeout=REPLAY_TIMEOUT_SECONDS)
-        seconds.append(time.perf_counter() - begun)
-    return float(np.quantile(seconds[TIMED_REQUESTS // 10 :], 0.99))
+        return time.perf_counter() - begun
+
+    for number in range(TIMED_REQUESTS // 10):
+        asked(number)
+    # A machine that is busy for a moment makes one round slow, a slow model makes all of them.
+    rounds = ([asked(number) for number in range(TIMED_REQUESTS)] for _ in range(TIMED_ROUNDS))
+    return min(float(np.quantile(seconds, 0.99)) for seconds in rounds)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

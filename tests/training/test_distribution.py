@@ -105,30 +105,43 @@ def test_two_workers_learn_as_one_does(alone: Job, tmp_path: Path) -> None:
     assert pair.checkpoint() is None
 
 
-def test_a_worker_that_is_killed_costs_no_step(alone: Job, tmp_path: Path) -> None:
+def test_an_interruption_writes_a_checkpoint_within_its_notice_and_loses_nothing(
+    alone: Job, tmp_path: Path
+) -> None:
+    job = Job(tmp_path, 1)
+    interrupt(job, epoch=3)
+    assert job.start().wait(600) == 0, job.log[-3000:]
+    for name, losses in alone.curve().items():
+        assert job.curve()[name] == losses
+    assert job.checkpoint() is None
+
+
+def test_neither_an_interruption_nor_a_worker_that_is_killed_costs_two_workers_a_step(
+    alone: Job, tmp_path: Path
+) -> None:
     pair = Job(tmp_path, 2)
+    interrupt(pair, epoch=3)
     process = pair.start()
-    pair.wait_for_epoch(process, 4)
+    pair.wait_for_epoch(process, 8)
+    assert pair.log.count("going on in epoch") == 2
     assert pair.checkpoint() is not None
     first, second = psutil.Process(process.pid).children()
     random.choice([first, second]).kill()
     assert process.wait(600) == 0, pair.log[-3000:]
     assert "a worker ended with status -9: all are started again" in pair.log
-    assert pair.log.count("going on in epoch") == 2
+    assert pair.log.count("going on in epoch") == 4
     for name, losses in alone.curve().items():
         assert pair.curve()[name] == pytest.approx(losses, abs=ROUNDING)
+    assert pair.checkpoint() is None
     assert list(pair.settings.scratch_dir.iterdir()) == []
     assert not psutil.pid_exists(first.pid)
     assert not psutil.pid_exists(second.pid)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_an_interruption_writes_a_checkpoint_within_its_notice_and_loses_nothing(
-    alone: Job, tmp_path: Path, workers: int
-) -> None:
-    job = Job(tmp_path, workers)
+def interrupt(job: Job, epoch: int) -> None:
+    """Start the job, and take its machine away in `epoch`: it leaves a checkpoint, in time."""
     process = job.start()
-    job.wait_for_epoch(process, 3)
+    job.wait_for_epoch(process, epoch)
     written = job.checkpoint()
     before = written.stat().st_mtime_ns if written else 0
     began = time.monotonic()
@@ -142,10 +155,6 @@ def test_an_interruption_writes_a_checkpoint_within_its_notice_and_loses_nothing
     left = job.checkpoint()
     assert left is not None
     assert left.stat().st_mtime_ns > before
-    assert job.start().wait(600) == 0, job.log[-3000:]
-    for name, losses in alone.curve().items():
-        assert job.curve()[name] == pytest.approx(losses, abs=ROUNDING if workers > 1 else 0)
-    assert job.checkpoint() is None
 
 
 def test_a_permanent_error_of_all_workers_is_reported_once_and_not_tried_again(tmp_path: Path) -> None:

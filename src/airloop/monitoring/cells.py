@@ -59,7 +59,7 @@ class Cells(BaseModel):
 
 
 def as_models_have_them(values: np.ndarray) -> np.ndarray:
-    """Numbers as float64, rounded as models get them: 0.7 of a training set and 0.7 of a log are one value."""
+    """Numbers as float64, rounded as models get them: 0.7 of a training set and of a log are one value."""
     found: np.ndarray = values.astype(np.float32).astype(np.float64)
     return found
 

@@ -1,0 +1,139 @@
+"""Served requests counted on Spark: as NumPy counts them, in the hours in which they were made."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyspark.sql import SparkSession
+
+from airloop.intervals import Interval
+from airloop.monitoring.monitored import PREDICTION, watched, watched_values
+from airloop.monitoring.profile import Profile, profile_of
+from airloop.prediction_log import variants
+from airloop.prediction_log.land import land
+from airloop.prediction_log.record import PredictionRecord
+from airloop.prediction_log.spool import Spool
+from airloop.prediction_request import assemble_inputs, example_body, parse_request
+from airloop.settings import REPOSITORY, Settings
+from airloop.use_cases.spec import UseCase
+from spark_jobs.count_predictions import count
+from tests.streams.in_session import session_for
+
+AT = datetime(2026, 11, 20, 12, tzinfo=UTC)
+SPAN = Interval(AT, AT + timedelta(hours=2))
+VERSION, OTHER = 3, 4
+TRAINED = 400
+
+
+@pytest.fixture(scope="module")
+def profile(spec: UseCase) -> Profile:
+    random = np.random.default_rng(0)
+    train: dict[str, np.ndarray] = {}
+    for item in spec.inputs:
+        if item.type == "string":
+            train[item.name] = random.choice(np.array(["EWR", "JFK", "BOS", "UA"], object), TRAINED)
+        elif item.type == "double":
+            train[item.name] = random.normal(size=TRAINED).astype(np.float32)
+        else:
+            train[item.name] = 1_360_000_000 + random.integers(0, 86_400, TRAINED)
+    return profile_of(
+        *(spec, "run"),
+        train=train,
+        train_days=np.arange(TRAINED) // 25,
+        predictions=random.random(TRAINED).astype(np.float32),
+        test_days=np.arange(TRAINED) // 25,
+    )
+
+
+def records(spec: UseCase) -> list[PredictionRecord]:
+    random = np.random.default_rng(1)
+    made = []
+    for number in range(120):
+        body = example_body(spec) | {"origin": str(random.choice(["EWR", "JFK", "XXX"]))}
+        request = parse_request(spec, json.dumps(body))
+        given = {
+            item.name: None
+            if number % 7 == 0
+            else float(random.normal())
+            if item.type == "double"
+            else 1_360_000_000
+            for item in spec.inputs
+            if item.request_field is None
+        }
+        variant = [variants.CHAMPION, variants.CHAMPION, variants.SHADOW, variants.CANARY][number % 4]
+        made.append(
+            PredictionRecord(
+                request_id=f"request {number}",
+                trace_id="0" * 31 + "1",
+                instance=0,
+                caller="web",
+                use_case="another" if number % 10 == 9 else spec.name,
+                model=spec.model_name,
+                version=VERSION if variant == variants.CHAMPION else OTHER,
+                variant=variant,
+                # The last twenty are after the span.
+                predicted_at=AT + timedelta(minutes=1.2 * number),
+                prediction_time=AT,
+                probability=None if number % 12 == 8 else float(random.random()),
+                error=variants.LATE if number % 12 == 8 else None,
+                latency_seconds=0.01,
+                entities={},
+                request={
+                    name: value.isoformat() if isinstance(value, datetime) else value
+                    for name, value in request.fields.items()
+                },
+                features=given,
+                missing_features=[],
+            )
+        )
+    return made
+
+
+def expected(
+    spec: UseCase, profile: Profile, made: list[PredictionRecord]
+) -> dict[tuple[datetime, str, int], int]:
+    counts: dict[tuple[datetime, str, int], int] = {}
+
+    def add(record: PredictionRecord, feature: str, cell: int) -> None:
+        key = (record.predicted_at.replace(minute=0, second=0, microsecond=0), feature, cell)
+        counts[key] = counts.get(key, 0) + 1
+
+    kinds = {"string": object, "double": np.float32, "instant": np.int64, "local_time": np.int64}
+    types = {item.name: kinds[item.type] for item in spec.inputs}
+    for record in made:
+        here = SPAN.start <= record.predicted_at < SPAN.end and record.use_case == spec.name
+        if not here or record.error is not None:
+            continue
+        if record.variant != variants.SHADOW:
+            request = parse_request(spec, json.dumps(record.request))
+            inputs = assemble_inputs(spec, request, record.features)
+            columns = {name: np.array([value], types[name]) for name, value in inputs.items()}
+            values = watched_values(spec, columns)
+            for one in profile.features:
+                add(record, one.cells.feature, int(one.cells.places(values[one.cells.feature])[0]))
+        if record.version == VERSION:
+            add(record, PREDICTION, int(profile.prediction.cells.places(np.array([record.probability]))[0]))
+    return counts
+
+
+def test_spark_counts_what_numpy_counts(
+    spark: SparkSession, spec: UseCase, profile: Profile, tmp_path: Path
+) -> None:
+    (tmp_path / "jars").symlink_to(REPOSITORY / ".airloop" / "jars")
+    settings = Settings(state_dir=tmp_path)
+    made = records(spec)
+    with closing(Spool(settings.prediction_spool_dir)) as spool:
+        for record in made:
+            assert spool.append([record])
+    land(settings)
+    rows = count(session_for(settings), spec, profile, VERSION, SPAN).collect()
+    found = {(row["hour"].replace(tzinfo=UTC), row["feature"], row["cell"]): row["rows"] for row in rows}
+    assert len(found) == len(rows)
+    assert found == expected(spec, profile, made)
+    assert {feature for _, feature, _ in found} == {*watched(spec), PREDICTION}
+    assert {hour for hour, _, _ in found} == {AT, AT + timedelta(hours=1)}
