@@ -45,8 +45,8 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
                 description="only this one's tables; empty for all",
             ),
             "tables": Param(
-                "",
-                type="string",
+                None,
+                type=["null", "string"],
                 title="Tables",
                 description="only these, comma-separated, such as raw.<feed>; empty for all",
             ),
@@ -55,7 +55,7 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
     ) as dag:
         flags = {
             "as-of": "{{ dag_run.run_after.isoformat() }}",
-            "tables": "{{ params.tables }}",
+            "tables": "{{ params.tables or '' }}",
             "dry-run": "{{ params.dry_run | lower }}",
         }
         for spec in use_cases:

@@ -75,8 +75,8 @@ def build(use_case: UseCase) -> DAG:
                 description="number in the registry; empty for the challenger, or for the version before",
             ),
             "reason": Param(
-                "",
-                type="string",
+                None,
+                type=["null", "string"],
                 title="Reason",
                 description="for the record of what served when; above all when going back",
             ),
@@ -101,7 +101,7 @@ def build(use_case: UseCase) -> DAG:
             use_case,
             "roll_back",
             "serving.roll_back",
-            {**asked, "reason": "{{ params.reason }}", "who": who},
+            {**asked, "reason": "{{ params.reason or '' }}", "who": who},
             outlets=[assets.live_model(use_case)],
         )
 
@@ -123,7 +123,7 @@ def build(use_case: UseCase) -> DAG:
             # By template: a dependency on the check would be the one success that promotes.
             {
                 "version": "{{ ti.xcom_pull(task_ids='infra_check')['version'] }}",
-                "reason": "{{ params.reason }}",
+                "reason": "{{ params.reason or '' }}",
                 "who": who,
             },
             trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,

@@ -146,7 +146,16 @@ def test_a_promotion_gets_the_reason_and_the_person_for_the_record(dags):
         flags = dag.get_task("promote").flags
         assert "params.reason" in flags["reason"]
         assert "triggering_user_name" in flags["who"]
-        assert dag.params.get_param("reason").resolve() == ""
+        assert dag.params.get_param("reason").resolve() is None
+        assert flags["reason"].endswith("or '' }}")
+
+
+def test_the_trigger_form_asks_for_nothing_that_may_be_empty(dags):
+    """It marks a text without a null as required, and lets nobody trigger while that is empty."""
+    for dag_id, dag in dags.items():
+        for name in dag.params:
+            param = dag.params.get_param(name)
+            assert param.value != "", f"{dag_id}: {name}"
 
 
 def test_tuning_and_folds_are_mapped_off_by_default_and_in_order(dags):
