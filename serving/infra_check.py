@@ -42,6 +42,7 @@ REPLAY_TIMEOUT_SECONDS: Final = 30.0
 TIMED_REQUESTS: Final = 200
 """Requests of one row in a round, after a tenth as many that are not timed."""
 TIMED_ROUNDS: Final = 5
+"""At most: the first that is within the spec's limit is enough."""
 
 
 def parse_recorded(spec: UseCase, text: str) -> tuple[dict[str, list[InputValue]], tuple[float, ...]]:
@@ -159,9 +160,14 @@ def _checked_apart(
 ) -> InfraChecked:
     version = checked.version
     difference = replayed(spec, scratch.client, version, columns, recorded)
-    p99 = _single_row_p99(spec, scratch.client, version, columns)
-    memory = scratch.memory_mebibytes()
     limits = spec.rollout
+    # A machine that is busy for a moment makes one round slow, a slow model makes all of them.
+    p99 = _single_row_p99(spec, scratch.client, version, columns)
+    for _ in range(TIMED_ROUNDS - 1):
+        if p99 * 1000 <= limits.max_single_row_p99_milliseconds:
+            break
+        p99 = min(p99, _single_row_p99(spec, scratch.client, version, columns))
+    memory = scratch.memory_mebibytes()
     if p99 * 1000 > limits.max_single_row_p99_milliseconds:
         raise RolloutError(
             expected=f"a row answered within {limits.max_single_row_p99_milliseconds:g} ms (99th percentile)",
@@ -214,20 +220,15 @@ def replayed(
 def _single_row_p99(
     spec: UseCase, server: ModelServer, version: int, columns: Mapping[str, Sequence[InputValue]]
 ) -> float:
-    """99th percentile of the seconds that one row takes, asked one after the other, in the best of rounds."""
+    """99th percentile of the seconds that one row takes, asked one after the other."""
     rows = len(next(iter(columns.values())))
-
-    def asked(number: int) -> float:
+    seconds = []
+    for number in range(TIMED_REQUESTS + TIMED_REQUESTS // 10):
         row = {name: [values[number % rows]] for name, values in columns.items()}
         begun = time.perf_counter()
         server.predict(spec, row, version=version, timeout=REPLAY_TIMEOUT_SECONDS)
-        return time.perf_counter() - begun
-
-    for number in range(TIMED_REQUESTS // 10):
-        asked(number)
-    # A machine that is busy for a moment makes one round slow, a slow model makes all of them.
-    rounds = ([asked(number) for number in range(TIMED_REQUESTS)] for _ in range(TIMED_ROUNDS))
-    return min(float(np.quantile(seconds, 0.99)) for seconds in rounds)
+        seconds.append(time.perf_counter() - begun)
+    return float(np.quantile(seconds[TIMED_REQUESTS // 10 :], 0.99))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ small for a hundred million predictions as for a hundred: a row for each hour, f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -38,40 +38,45 @@ def count(
     The prediction is that of `version` alone, a shadow's copies included: it is the model's.
     """
     log = spark.table(record.TABLE).where(within("predicted_at", span) & (F.col("use_case") == use_case.name))
+    answered = log.where(F.col("error").isNull())
     hour = F.date_trunc("hour", "predicted_at").alias(HOUR)
-    asked = log.where(~F.col("variant").isin(variants.SHADOW) & F.col("error").isNull())
-    cells = {one.cells.feature: one.cells for one in profile.features}
-    features = asked.select(hour, "request", "features").mapInArrow(_counter(use_case, cells), _SCHEMA)
-    answers = log.where((F.col("version") == version) & F.col("error").isNull())
-    edges = F.array(*(F.lit(edge) for edge in profile.prediction.cells.edges))
-    # The first cell whose edge is not below the answer, rounded as the profile's are.
-    cell = F.size(F.filter(edges, lambda edge: edge < F.col("probability").cast("float").cast("double")))
-    predictions = answers.select(
-        hour,
-        F.lit(PREDICTION).alias(FEATURE),
-        cell.cast("int").alias(CELL),
-        F.lit(1).cast("long").alias(ROWS),
+
+    def inputs(batch: pa.RecordBatch) -> dict[str, np.ndarray]:
+        return watched_values(use_case, logged_inputs(use_case, batch["request"], batch["features"]))
+
+    def prediction(batch: pa.RecordBatch) -> dict[str, np.ndarray]:
+        return {PREDICTION: batch["probability"].to_numpy(zero_copy_only=False)}
+
+    features = (
+        answered.where(F.col("variant") != variants.SHADOW)
+        .select(hour, "request", "features")
+        .mapInArrow(_counter([one.cells for one in profile.features], inputs), _SCHEMA)
+    )
+    predictions = (
+        answered.where(F.col("version") == version)
+        .select(hour, "probability")
+        .mapInArrow(_counter([profile.prediction.cells], prediction), _SCHEMA)
     )
     return features.unionByName(predictions).groupBy(HOUR, FEATURE, CELL).agg(F.sum(ROWS).alias(ROWS))
 
 
 def _counter(
-    use_case: UseCase, cells: Mapping[str, Cells]
+    every: Sequence[Cells], values_of: Callable[[pa.RecordBatch], Mapping[str, np.ndarray]]
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """Counts each batch's values by hour and cell."""
+
     def counted(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            values = watched_values(use_case, logged_inputs(use_case, batch["request"], batch["features"]))
-            hours, place = np.unique(batch[HOUR].cast(pa.int64()).to_numpy(), return_inverse=True)
-            for name, one in cells.items():
-                width = len(one.names)
-                counts = np.bincount(place * width + one.places(values[name]), minlength=len(hours) * width)
-                (used,) = counts.nonzero()
+            values, hour = values_of(batch), batch[HOUR].cast(pa.int64()).to_numpy()
+            for cells in every:
+                hours, counts = cells.count_by(hour, values[cells.feature])
+                at, cell = counts.nonzero()
                 yield pa.RecordBatch.from_arrays(
                     [
-                        pa.array(hours[used // width], pa.timestamp("us", tz="UTC")),
-                        pa.array([name] * len(used), pa.string()),
-                        pa.array(used % width, pa.int32()),
-                        pa.array(counts[used], pa.int64()),
+                        pa.array(hours[at], pa.timestamp("us", tz="UTC")),
+                        pa.array([cells.feature] * len(at), pa.string()),
+                        pa.array(cell, pa.int32()),
+                        pa.array(counts[at, cell], pa.int64()),
                     ],
                     names=[HOUR, FEATURE, CELL, ROWS],
                 )

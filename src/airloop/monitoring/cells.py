@@ -57,6 +57,14 @@ class Cells(BaseModel):
         """How many of `values` [rows] each cell has, int64 [cells]."""
         return np.bincount(self.places(values), minlength=len(self.names))
 
+    def count_by(self, groups: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The different `groups` [rows], sorted, and how many of the `values` [rows] of each every cell has,
+        int64 [groups, cells]."""
+        found, group = np.unique(groups, return_inverse=True)
+        shape = len(found), len(self.names)
+        places = group * shape[1] + self.places(values)
+        return found, np.bincount(places, minlength=shape[0] * shape[1]).reshape(shape)
+
 
 def as_models_have_them(values: np.ndarray) -> np.ndarray:
     """Numbers as float64, rounded as models get them: 0.7 of a training set and of a log are one value."""

@@ -49,21 +49,20 @@ def compare(window: np.ndarray, reference: np.ndarray) -> Comparison:
     rows = int(window.sum())
     if not rows:
         return Comparison(1.0, 0.0, 0, 1.0)
-    total = reference.sum(axis=0)
-    distance = float(jensenshannon(window, total, base=2))
+    distance = float(jensenshannon(window, reference.sum(axis=0), base=2))
     window, reference = _together(window.astype(np.float64), reference)
     cells = len(window)
     if cells < 2:
         return Comparison(1.0, distance, rows, 1.0)
-    sizes = reference.sum(axis=1)
+    sizes, total = reference.sum(axis=1), reference.sum(axis=0)
     # Each day against the others, or it would be compared with itself.
-    found = np.array([_pearson(day, reference.sum(axis=0) - day) for day in reference])
+    found = np.array([_pearson(day, total - day) for day in reference])
     excess = np.maximum(found / (cells - 1) - 1, 0.0)
     correlation = float(np.mean(excess / np.maximum(sizes - 1, 1)))
     scaled = found / (1 + (sizes - 1) * correlation)
     mean, variance = float(scaled.mean()), float(scaled.var(ddof=1))
     effect = 1 + (rows - 1) * correlation
-    asked = _pearson(window, reference.sum(axis=0)) / effect
+    asked = _pearson(window, total) / effect
     if variance <= 0 or mean <= 0:
         return Comparison(float(stats.chi2.sf(asked, cells - 1)), distance, rows, effect)
     scale, freedom = variance / (2 * mean), 2 * mean**2 / variance

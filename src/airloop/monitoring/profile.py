@@ -83,10 +83,7 @@ def _cells(name: str, kind: str, values: np.ndarray) -> Cells:
 
 
 def _profiled(cells: Cells, values: np.ndarray, days: np.ndarray) -> Profiled:
-    places = cells.places(values)
-    found, day = np.unique(days, return_inverse=True)
-    width = len(cells.names)
-    counts = np.bincount(day * width + places, minlength=len(found) * width).reshape(len(found), width)
+    found, counts = cells.count_by(days, values)
     return Profiled(
         cells=cells, days=tuple(map(int, found)), counts=tuple(tuple(map(int, row)) for row in counts)
     )

@@ -124,9 +124,12 @@ def ranges(
 
 def gain_range(gains: np.ndarray, blocks: np.ndarray, seed: int) -> Range | None:
     """The range of the mean of `gains` [rows]; None where there are too few of `blocks` [rows]."""
-    if not np.isfinite(gains).all() or len(np.unique(blocks)) < FEWEST_BLOCKS:
+    found, block = np.unique(blocks, return_inverse=True)
+    if not np.isfinite(gains).all() or len(found) < FEWEST_BLOCKS:
         return None
-    means = [float(gains @ weights / weights.sum()) for weights in resampled(blocks, seed)]
+    sums, rows = np.bincount(block, gains), np.bincount(block)
+    # A mean needs the blocks' sums alone, and not a weight for each row.
+    means = [weights @ sums / (weights @ rows) for weights in resampled(np.arange(len(found)), seed)]
     return _range(np.array(means))
 
 

@@ -97,7 +97,8 @@ def evaluate(settings: Settings, spec: UseCase, training_set: TrainingSet, candi
             behaviours=tuple(probes.behaviours(spec, model, test)),
             leaks=tuple(probes.single_inputs(spec, test)),
         )
-        if train is not None and np.isfinite(found["candidate"]).all():
+        finite = np.isfinite(found["candidate"]).all()
+        if train is not None and finite:
             profile = profile_of(
                 *(spec, candidate.run_id),
                 train=train.columns,
@@ -107,7 +108,7 @@ def evaluate(settings: Settings, spec: UseCase, training_set: TrainingSet, candi
             )
             runs.log_text(candidate.run_id, PROFILE, profile.model_dump_json())
         explained = None
-        if len(test) >= FEWEST_ROWS and np.isfinite(found["candidate"]).all():
+        if len(test) >= FEWEST_ROWS and finite:
             explained, background = importance_of(spec, model, test)
             runs.log_text(candidate.run_id, EXPLANATION_BACKGROUND, background_document(background))
     facts = CardFacts(
