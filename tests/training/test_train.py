@@ -55,7 +55,7 @@ def test_the_run_leads_back_to_its_data_code_and_parameters(trained: Trained) ->
     own = {"saved_model", "recorded_requests.json", "training_set.json", "training.lock"}
     # Other tests may have evaluated and registered the run.
     evaluated = {"verdict.json", "verdict.html", "model_card.json", "model_card.html"}
-    evaluated |= {"explanation_background.json", "saved_model.sig"}
+    evaluated |= {"explanation_background.json", "saved_model.sig", "monitoring_profile.json"}
     assert own <= artifacts <= own | evaluated
     epochs = client.get_metric_history(run.info.run_id, "val_log_loss")
     assert [metric.step for metric in epochs] == list(range(len(epochs)))
