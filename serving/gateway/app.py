@@ -15,6 +15,7 @@ from anyio import to_thread
 from fastapi import Depends, FastAPI, Request, Response, Security
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -152,7 +153,8 @@ def create_app(
         threads.total_tokens = max(threads.total_tokens, most_in_flight + SPARE_THREADS)
         yield
 
-    app = FastAPI(
+    # The page's scripts come from here: a gateway often runs where no CDN is reached.
+    app = FastAPIOffline(
         title="Airloop gateway",
         version="1",
         description=DESCRIPTION,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -130,8 +131,14 @@ def test_an_unknown_path_has_the_same_form_of_error(client: httpx.Client) -> Non
     assert client.get(PATH).status_code == 405
 
 
+def test_the_documentation_page_needs_nothing_from_elsewhere(client: httpx.Client) -> None:
+    page = client.get("/docs").text
+    files = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert {Path(file).suffix for file in files} == {".js", ".css", ".png"}
+    assert [client.get(file).status_code for file in files] == [200] * len(files)
+
+
 def test_the_documentation_page_has_an_example_that_works(client: httpx.Client) -> None:
-    assert client.get("/docs").status_code == 200
     operation = client.get("/openapi.json").json()["paths"][PATH]["post"]
     content = operation["requestBody"]["content"]["application/json"]
     parse_request(USE_CASE, json.dumps(content["example"]))
