@@ -129,7 +129,7 @@ def _materialise(spark: Any, spec: UseCase, settings: Settings) -> int:
 
 
 def _training_set(spark: Any, spec: UseCase, settings: Settings) -> int:
-    from airloop.use_cases.spec import TrainingPolicy
+    from airloop.use_cases.training_policy import TrainingPolicy
     from spark_jobs.training_set import build
 
     windows = {"train_days": 3, "validation_days": 1, "test_days": 1}

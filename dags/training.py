@@ -9,7 +9,8 @@ from typing import Any
 from airflow.sdk import DAG, AssetOrTimeSchedule, Param, TriggerRule, XComArg, chain, task
 
 from airloop.use_cases.catalogue import all_use_cases
-from airloop.use_cases.spec import CrossValidation, Tuning, UseCase
+from airloop.use_cases.spec import UseCase
+from airloop.use_cases.training_policy import CrossValidation, Tuning
 from airloop_airflow import assets, gate, optional_steps, run_times
 from airloop_airflow.jobs import JobOperator, job_task, mapped_job_task
 from airloop_airflow.policy import dag_arguments, schedule

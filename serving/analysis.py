@@ -18,7 +18,7 @@ import numpy as np
 from scipy.stats import binom, chi2, norm
 
 from airloop.references import RolloutCheck
-from airloop.use_cases.spec import Guardrails
+from airloop.use_cases.rollout_policy import Guardrails
 from serving.sequential_test import confidence_sequence
 
 CHANCE: Final = 0.001

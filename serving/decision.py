@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Literal, NamedTuple
 
 from airloop.references import RolloutCheck
-from airloop.use_cases.spec import Rollout
+from airloop.use_cases.rollout_policy import Rollout
 from serving.model_server_client import AVAILABLE, END
 
 Decision = Literal["go_on", "hold", "roll_back", "superseded"]

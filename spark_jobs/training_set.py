@@ -29,7 +29,8 @@ from airloop.prediction_request import ON_DEMAND_TIME, on_demand_fields
 from airloop.references import TableSnapshot, TrainingSet
 from airloop.settings import Settings
 from airloop.use_cases.catalogue import use_case
-from airloop.use_cases.spec import LOCAL_SUFFIX, ModelInput, OnDemandView, TrainingPolicy, UseCase
+from airloop.use_cases.spec import LOCAL_SUFFIX, ModelInput, OnDemandView, UseCase
+from airloop.use_cases.training_policy import TrainingPolicy
 from feature_repo.store import open_store
 from spark_jobs.arguments import job_parser
 from spark_jobs.history import EVENT_TIMESTAMP, clean_history

@@ -7,7 +7,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from airloop.errors import IntervalError
-from airloop.intervals import Interval, resolve_as_of, resolve_day_so_far, resolve_features_interval
+from airloop.intervals import (
+    ONE_HOUR,
+    Interval,
+    resolve_as_of,
+    resolve_day_so_far,
+    resolve_features_interval,
+    resolve_hours,
+    whole_hours_past,
+)
 
 NOW = datetime(2026, 11, 23, 17, 44, tzinfo=UTC)
 MIDNIGHT = datetime(2026, 11, 23, tzinfo=UTC)
@@ -95,3 +103,30 @@ def test_an_hourly_run_covers_the_day_up_to_its_hour(until: str | None, hour: st
     assert found.end == end
     assert timedelta(0) < found.end - found.start <= timedelta(days=1)
     assert found.start.time() == datetime.min.time()
+
+
+def test_an_hourly_run_covers_the_last_full_hour() -> None:
+    hour = datetime(2026, 11, 23, 17, tzinfo=UTC)
+    scheduled = (hour - timedelta(minutes=40), hour + timedelta(minutes=20))
+    for data_interval in (None, scheduled):
+        found = resolve_hours(start=None, end=None, data_interval=data_interval, run_after=NOW)
+        assert found == Interval(hour - ONE_HOUR, hour)
+
+
+def test_hours_of_the_past_come_from_the_form() -> None:
+    found = resolve_hours(start="2026-11-20T03:00Z", end="2026-11-21", data_interval=None, run_after=NOW)
+    assert (found.end - found.start) // ONE_HOUR == 21
+    last = resolve_hours(start=None, end="2026-11-20T04:00Z", data_interval=None, run_after=NOW)
+    assert last.start == datetime(2026, 11, 20, 3, tzinfo=UTC)
+    with pytest.raises(IntervalError, match="an end with the start"):
+        resolve_hours(start="2026-11-20", end=None, data_interval=None, run_after=NOW)
+
+
+def test_hours_that_are_not_whole_or_not_over_are_refused() -> None:
+    hour = datetime(2026, 11, 23, 17, tzinfo=UTC)
+    over = Interval(hour - ONE_HOUR, hour)
+    assert whole_hours_past(over, NOW) == over
+    with pytest.raises(IntervalError, match="hours that are over"):
+        whole_hours_past(Interval(hour, hour + ONE_HOUR), NOW)
+    with pytest.raises(IntervalError, match="whole hours"):
+        whole_hours_past(Interval(hour - ONE_HOUR, NOW), NOW + ONE_HOUR)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airloop.references import TrainingSet
-from airloop.use_cases.spec import Behaviour, Gates
+from airloop.use_cases.gates import Behaviour, Gates
 from airloop.verdict import (
     Champion,
     Measures,

@@ -53,6 +53,9 @@ class JobOperator(BaseOperator):
     else it fails; `optional_connections` are given where they are defined. `has_report` puts a button on the
     task that opens the report which the job wrote.
 
+    A job that finds nothing to do says why in `skipped` of its result: the task is skipped, and what follows
+    it.
+
     `each` names a list in the result document, for another job to be mapped over: it is returned in the
     document's place, whose fields are then XComs of their own. `mapped_job_task` makes that other job's task,
     which gives each instance its `mapped_value` as `mapped_flag`.
@@ -150,6 +153,8 @@ class JobOperator(BaseOperator):
         if document is None:
             raise AirflowException(f"{self.module} ended well but wrote no result to {result_file}.")
         result: dict[str, Any] = document
+        if result.get("skipped"):
+            raise AirflowSkipException(result["skipped"])
         self.report_uri = result.get("data_docs_uri") or result.get("page_uri")
         self.result = result
         if self.each is None:

@@ -17,6 +17,7 @@ from airloop.intervals import (
     resolve_as_of,
     resolve_day_so_far,
     resolve_features_interval,
+    resolve_hours,
 )
 
 HAND_STARTED = ("manual", "operator_triggered", "asset_triggered", "asset_materialization")
@@ -41,6 +42,18 @@ def day_so_far() -> dict[str, str]:
     context = get_current_context()
     interval = resolve_day_so_far(
         until=context["params"].get("until"),
+        data_interval=_data_interval(context["dag_run"]),
+        run_after=context["dag_run"].run_after,
+    )
+    return {"start": interval.start.isoformat(), "end": interval.end.isoformat()}
+
+
+def hours() -> dict[str, str]:
+    """The whole hours that this run covers, as `{"start": ..., "end": ...}`, ISO 8601 in UTC."""
+    context = get_current_context()
+    interval = resolve_hours(
+        start=context["params"].get("start"),
+        end=context["params"].get("end"),
         data_interval=_data_interval(context["dag_run"]),
         run_after=context["dag_run"].run_after,
     )

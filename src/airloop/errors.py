@@ -85,5 +85,9 @@ class RolloutError(AirloopError):
     """A candidate failed a check of its rollout; the champion keeps serving."""
 
 
+class MonitoringError(AirloopError):
+    """What a version serves cannot be compared with what it learnt from."""
+
+
 class StackError(AirloopError):
     """The local stack cannot start, or one of its services is not well."""

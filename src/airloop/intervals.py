@@ -1,7 +1,7 @@
 """Data intervals: half-open spans of time that key every run and every write.
 
 Belongs here: the type, its text forms, and the one rule by which a run finds its interval. Does not
-belong here: any clock; a time is always an argument.
+belong here: deciding by a clock what a run is about; its time is always an argument.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import NamedTuple
 from airloop.errors import IntervalError
 
 ONE_DAY = timedelta(days=1)
+ONE_HOUR = timedelta(hours=1)
 
 
 class Interval(NamedTuple):
@@ -145,6 +146,54 @@ def resolve_day_so_far(
         moment = run_after.astimezone(UTC)
     hour = moment.replace(minute=0, second=0, microsecond=0)
     return Interval(day_interval((hour - timedelta(microseconds=1)).date()).start, hour)
+
+
+def whole_hours_past(interval: Interval, now: datetime | None = None) -> Interval:
+    """`interval` itself; raises `IntervalError` unless it is of whole hours that are over by `now`.
+
+    `now` is the present moment by default. An hour that is not over would be counted, and then be full.
+    """
+    if any(moment != moment.replace(minute=0, second=0, microsecond=0) for moment in interval):
+        raise IntervalError(
+            expected="an interval of whole hours",
+            found=f"{interval.start.isoformat()} to {interval.end.isoformat()}",
+            next_step="give times without minutes, such as 2026-11-20T13:00",
+        )
+    now = now or datetime.now(UTC)
+    if interval.end > now:
+        raise IntervalError(
+            expected="hours that are over",
+            found=f"an end of {interval.end.isoformat()} at {now.isoformat(timespec='seconds')}",
+            next_step="give an end in the past",
+        )
+    return interval
+
+
+def resolve_hours(
+    *,
+    start: str | None,
+    end: str | None,
+    data_interval: tuple[datetime, datetime] | None,
+    run_after: datetime,
+) -> Interval:
+    """The whole hours that an hourly run covers.
+
+    The trigger form's `start` and `end` come first (without a start, the hour before the end); then the last
+    full hour of the run's data interval, then that before `run_after`. Raises `IntervalError` for a start
+    without an end, and for a range that is empty.
+    """
+    if start and not end:
+        raise IntervalError(
+            expected="an end with the start",
+            found=f"start {start!r} alone",
+            next_step="give both, or neither for the last full hour",
+        )
+    if end:
+        last = parse_instant(end)
+        return make_interval(parse_instant(start) if start else last - ONE_HOUR, last)
+    moment = (data_interval[1] if data_interval is not None else run_after).astimezone(UTC)
+    hour = moment.replace(minute=0, second=0, microsecond=0)
+    return Interval(hour - ONE_HOUR, hour)
 
 
 def resolve_as_of(

@@ -622,3 +622,49 @@ class LandedPredictions(Reference):
     """Files of the spool that the table has all of, and that were removed."""
     damaged_lines: int
     """Lines that could not be read; they are in no table."""
+
+
+class Watched(Reference):
+    """The version whose traffic is compared with its own window."""
+
+    use_case: str
+    version: int | None = None
+    run_id: str | None = None
+    skipped: str | None = None
+    """Why there is none."""
+
+
+class CountedPredictions(Reference):
+    """Hours of the prediction log that were counted for one version."""
+
+    table: str
+    run_id: str
+    start: str
+    end: str
+    """ISO 8601, UTC; the hours that were counted now, those of earlier runs not among them."""
+    hours: int
+    rows: int
+
+
+class JudgedWindows(Reference):
+    """Windows of one version's traffic, and what the last of them showed."""
+
+    version: int
+    windows: int
+    """Those of the span that could be judged, or were found to have too few requests."""
+    last_end: str | None = None
+    requests: int = 0
+    failed: int = 0
+    requests_before: int | None = None
+    """A week before."""
+    alarmed: tuple[str, ...] = ()
+    began: tuple[str, ...] = ()
+    """Alarms that the window an hour before did not have."""
+    cleared: tuple[str, ...] = ()
+    """Alarms of the window an hour before that are over."""
+    lost_traffic: bool = False
+    lost_traffic_began: bool = False
+    not_compared: tuple[str, ...] = ()
+    """Features with too few days in the version's own window."""
+    lines: tuple[str, ...] = ()
+    """What drifted, largest first, in words."""

@@ -133,6 +133,11 @@ class Settings(BaseSettings):
         return self.state_dir / "reports"
 
     @property
+    def monitoring_dir(self) -> Path:
+        """What versions are compared with, by use case and run."""
+        return self.state_dir / "monitoring"
+
+    @property
     def checkpoints_dir(self) -> Path:
         """Folder of the checkpoints of trainings that were interrupted, by use case."""
         return self.state_dir / "training"

@@ -15,7 +15,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from airloop.references import TrainingSet
-from airloop.use_cases.spec import Gates
+from airloop.use_cases.gates import Gates
 
 Comparison = Literal[">=", ">", "<="]
 _HOLDS: Final[Mapping[str, Callable[[float, float], bool]]] = {

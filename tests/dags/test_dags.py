@@ -13,7 +13,10 @@ import pytest
 from airloop.use_cases.catalogue import all_use_cases
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-KINDS = ("features", "training", "rollout", "rollback", "override", "push", "experiment", "scoring", "drill")
+KINDS = (
+    *("features", "training", "rollout", "rollback", "override", "push", "experiment", "scoring", "drill"),
+    "monitoring",
+)
 PLATFORM = {
     "stream_ingest": "ingest",
     "maintenance": "maintenance",
@@ -91,6 +94,7 @@ def _follows(dag, first: str, second: str) -> bool:
         ("override", ["override", "register"]),
         ("experiment", ["infra_check", "experiment", "abandon"]),
         ("scoring", ["resolve_interval", "scoring_set", "score"]),
+        ("monitoring", ["resolve_hours", "reference", "count", "judge", "tell"]),
     ],
 )
 def test_tasks_run_in_order(dags, kind, order):

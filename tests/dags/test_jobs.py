@@ -30,6 +30,7 @@ if flags.mode == "hang":
 outcomes = {
     "well": ({"version": 3, "document": flags.document, "mode": flags.mode}, 0),
     "environment": ({name: value for name, value in os.environ.items() if name.startswith("AIRFLOW_C")}, 0),
+    "nothing": ({"skipped": "no champion yet", "version": None}, 0),
     "list": ({"listed": [0, 1, 2], "name": "s", "none": None}, 0),
     "permanent": ({"error": {"type": "SourceError", "expected": "a file", "found": "none", "next_step": "bring it"}}, 65),
     "temporary": (None, 1),
@@ -74,6 +75,11 @@ def test_a_job_returns_its_reference_and_gets_mappings_as_json(operator):
     assert result["version"] == 3
     assert result["mode"] is None, "an empty flag must be left out"
     assert json.loads(result["document"]) == {"rows": 1, "name": "o'hare"}
+
+
+def test_a_job_that_finds_nothing_to_do_skips_its_task_and_says_why(operator):
+    with pytest.raises(AirflowSkipException, match="no champion yet"):
+        operator(mode="nothing").execute(CONTEXT)
 
 
 def test_a_list_in_the_result_is_returned_for_mapping_and_the_rest_is_pushed(operator):

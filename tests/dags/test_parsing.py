@@ -42,6 +42,7 @@ def test_dags_parse_with_only_the_airflow_group(tmp_path):
         "push",
         "experiment",
         "scoring",
+        "monitoring",
         "drill",
     )
     wanted = {f"{spec.name}_{kind}" for spec in all_use_cases() for kind in kinds}

@@ -1,4 +1,4 @@
-"""Served requests counted on Spark: as NumPy counts them, in the hours in which they were made."""
+"""Served requests counted on Spark as NumPy counts them, by the hour, and judged by what was counted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
-from airloop.intervals import Interval
+from airloop.intervals import ONE_HOUR, Interval
+from airloop.lakehouse.catalog import open_catalog
+from airloop.monitoring.counts import ANSWERED, FAILED, REQUESTS, hours_of
+from airloop.monitoring.findings import features_table, window_at, windows_table
+from airloop.monitoring.judge import judge_span
 from airloop.monitoring.monitored import PREDICTION, watched, watched_values
 from airloop.monitoring.profile import Profile, profile_of
 from airloop.prediction_log import variants
@@ -21,7 +25,8 @@ from airloop.prediction_log.spool import Spool
 from airloop.prediction_request import assemble_inputs, example_body, parse_request
 from airloop.settings import REPOSITORY, Settings
 from airloop.use_cases.spec import UseCase
-from spark_jobs.count_predictions import count
+from spark_jobs import count_predictions
+from spark_jobs.count_predictions import count, count_needed
 from tests.streams.in_session import session_for
 
 AT = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -107,7 +112,11 @@ def expected(
     types = {item.name: kinds[item.type] for item in spec.inputs}
     for record in made:
         here = SPAN.start <= record.predicted_at < SPAN.end and record.use_case == spec.name
-        if not here or record.error is not None:
+        if not here:
+            continue
+        if record.variant != variants.SHADOW:
+            add(record, REQUESTS, ANSWERED if record.error is None else FAILED)
+        if record.error is not None:
             continue
         if record.variant != variants.SHADOW:
             request = parse_request(spec, json.dumps(record.request))
@@ -121,19 +130,62 @@ def expected(
     return counts
 
 
-def test_spark_counts_what_numpy_counts(
-    spark: SparkSession, spec: UseCase, profile: Profile, tmp_path: Path
-) -> None:
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
     (tmp_path / "jars").symlink_to(REPOSITORY / ".airloop" / "jars")
-    settings = Settings(state_dir=tmp_path)
-    made = records(spec)
+    return Settings(state_dir=tmp_path)
+
+
+def landed(settings: Settings, made: list[PredictionRecord]) -> None:
     with closing(Spool(settings.prediction_spool_dir)) as spool:
         for record in made:
             assert spool.append([record])
     land(settings)
+
+
+def test_spark_counts_what_numpy_counts(
+    spark: SparkSession, spec: UseCase, profile: Profile, settings: Settings
+) -> None:
+    made = records(spec)
+    landed(settings, made)
     rows = count(session_for(settings), spec, profile, VERSION, SPAN).collect()
     found = {(row["hour"].replace(tzinfo=UTC), row["feature"], row["cell"]): row["rows"] for row in rows}
     assert len(found) == len(rows)
     assert found == expected(spec, profile, made)
-    assert {feature for _, feature, _ in found} == {*watched(spec), PREDICTION}
+    assert {feature for _, feature, _ in found} == {*watched(spec), PREDICTION, REQUESTS}
     assert {hour for hour, _, _ in found} == {AT, AT + timedelta(hours=1)}
+
+
+def test_hours_are_counted_once_judged_and_judged_again(
+    spec: UseCase, profile: Profile, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(count_predictions, "open_session", lambda settings, name: session_for(settings))
+    watchful = spec.model_copy(update={"monitoring": spec.monitoring.model_copy(update={"min_requests": 20})})
+    catalog, span = open_catalog(settings), Interval(SPAN.end - ONE_HOUR, SPAN.end)
+    # Before there is a log at all, every hour is one without requests.
+    first = count_needed(settings, watchful, profile, VERSION, span)
+    assert first.hours == 8 * 24 + 1
+    quiet = judge_span(settings, watchful, profile, VERSION, span)
+    assert (quiet.windows, quiet.requests, quiet.alarmed) == (1, 0, ())
+    landed(settings, records(spec))
+    # The last hours are counted in every run.
+    again = count_needed(settings, watchful, profile, VERSION, span)
+    assert again.hours == count_predictions.COUNTED_AGAIN
+    counted = hours_of(catalog, watchful, profile, SPAN)
+    assert counted.counted.all()
+    found = expected(spec, profile, records(spec))
+    for name, counts in counted.counts.items():
+        for hour, cells in enumerate(counts):
+            for cell, rows in enumerate(cells):
+                assert rows == found.get((SPAN.start + hour * ONE_HOUR, name, cell), 0)
+    for _ in range(2):
+        judged = judge_span(settings, watchful, profile, VERSION, span)
+    assert judged.requests == int(counted.counts[REQUESTS][:, ANSWERED].sum())
+    assert judged.failed == int(counted.counts[REQUESTS][:, FAILED].sum())
+    assert "origin: distance" in "\n".join(judged.lines), "an airport that the reference never had"
+    row = window_at(catalog, watchful, SPAN.end)
+    assert row is not None
+    assert (row["version"], row["requests"], row["judged"]) == (VERSION, judged.requests, True)
+    assert len(catalog.load_table(windows_table(spec)).scan().to_arrow()) == 1
+    features = catalog.load_table(features_table(spec)).scan().to_arrow()
+    assert sorted(features["feature"].to_pylist()) == sorted({*watched(spec), PREDICTION})

@@ -16,7 +16,8 @@ from airloop.lakehouse.publish import publish
 from airloop.prediction_request import assemble_inputs, parse_request
 from airloop.references import TrainingSet
 from airloop.settings import Settings
-from airloop.use_cases.spec import TrainingPolicy, UseCase
+from airloop.use_cases.spec import UseCase
+from airloop.use_cases.training_policy import TrainingPolicy
 from feature_repo.materialise import materialise
 from feature_repo.store import open_store
 from spark_jobs import training_set

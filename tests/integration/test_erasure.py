@@ -46,7 +46,7 @@ from airloop.intervals import Interval
 from airloop.lakehouse.publish import publish
 from airloop.settings import load_settings
 from airloop.use_cases.catalogue import use_case
-from airloop.use_cases.spec import TrainingPolicy
+from airloop.use_cases.training_policy import TrainingPolicy
 from feature_repo.materialise import materialise
 from feature_repo.store import open_store
 from spark_jobs import training_set

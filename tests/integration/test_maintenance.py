@@ -392,6 +392,7 @@ def test_a_table_that_two_use_cases_share_is_maintained_once(
     assert tables_of(other) == [
         *("features.other_features", "training.other", "labels.other"),
         *("scoring.other", "scoring.other_requests"),
+        *("monitoring.other_counts", "monitoring.other_windows", "monitoring.other_drift"),
     ]
 
 

@@ -29,7 +29,7 @@ from airloop.intervals import Interval
 from airloop.lakehouse.publish import publish
 from airloop.settings import load_settings
 from airloop.use_cases.catalogue import use_case
-from airloop.use_cases.spec import TrainingPolicy
+from airloop.use_cases.training_policy import TrainingPolicy
 from spark_jobs import training_set
 from spark_jobs.audit import audit
 from spark_jobs.clean import clean

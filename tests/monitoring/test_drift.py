@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from airloop.monitoring.drift import DriftRule, alarmed, judge
+from airloop.monitoring.drift import alarmed, judge
 from airloop.monitoring.homogeneity import Comparison
+from airloop.use_cases.monitoring_policy import DriftRule
 
 RULE = DriftRule()
 

@@ -10,7 +10,7 @@ import pytest
 
 from airloop.references import RolloutCheck
 from airloop.use_cases.flight_delay import USE_CASE
-from airloop.use_cases.spec import Guardrails
+from airloop.use_cases.rollout_policy import Guardrails
 from serving.analysis import Arm, Labelled, checks_of, log_losses, stability_index
 from serving.decision import Decided, decide
 from serving.model_server_client import AVAILABLE, END

@@ -15,19 +15,19 @@ import pyarrow as pa
 from airloop.lakehouse.catalog import open_catalog
 from airloop.references import TableSnapshot, TrainingSet
 from airloop.settings import Settings
+from airloop.use_cases.gates import Gates
+from airloop.use_cases.rollout_policy import Rollout
 from airloop.use_cases.spec import (
     Elapsed,
     FeatureTable,
-    Gates,
     Label,
     ModelInput,
     Outcome,
     RequestField,
-    Rollout,
-    TrainingPolicy,
     UseCase,
     define,
 )
+from airloop.use_cases.training_policy import TrainingPolicy
 
 SPLITS = {"train": 6000, "validation": 1500, "test": 2000}
 FIRST = datetime(2013, 1, 1, tzinfo=UTC)

@@ -17,7 +17,8 @@ from airloop.settings import Settings
 from airloop.training import fitting
 from airloop.training.train import stop_on_sigterm
 from airloop.training.trial import run_trial
-from airloop.use_cases.spec import Choices, Range, Tuning, UseCase
+from airloop.use_cases.spec import UseCase
+from airloop.use_cases.training_policy import Choices, Range, Tuning
 from tests.training.conftest import COMMIT, settings_in
 from tests.training.planted import planted_use_case
 

@@ -19,7 +19,8 @@ from airloop.training.cross_validated import DOCUMENT, collect
 from airloop.training.fold import joined, measure_fold
 from airloop.training.folds import Days, cut, folds_of, list_folds
 from airloop.training.staging import MICROS_PER_DAY, stage
-from airloop.use_cases.spec import CrossValidation, UseCase
+from airloop.use_cases.spec import UseCase
+from airloop.use_cases.training_policy import CrossValidation
 from tests.training.conftest import COMMIT, settings_in
 from tests.training.planted import FIRST, SPLITS, planted_rows, planted_use_case, write_training_set
 from tests.training.test_tuning import without_test_rows

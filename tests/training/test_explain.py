@@ -13,7 +13,7 @@ from airloop.training.evaluate import load_model
 from airloop.training.examples import Columns, read_examples, take
 from airloop.training.explain import Explainer, background_document, read_background, sample
 from airloop.training.importance import LEAST_SLICE_ROWS, importance_of
-from airloop.use_cases.spec import Slicing
+from airloop.use_cases.gates import Slicing
 from tests.training.conftest import Trained
 
 RANDOM = np.random.default_rng(5)

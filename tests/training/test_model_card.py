@@ -13,7 +13,8 @@ from airloop.registry import open_registry
 from airloop.training.evaluate import evaluate
 from airloop.training.model_card import CARD, WEAKEST, card_of, weakest_slices, windows
 from airloop.training.publication import read_facts, read_verdict
-from airloop.use_cases.spec import Behaviour, Slicing, UseCase
+from airloop.use_cases.gates import Behaviour, Slicing
+from airloop.use_cases.spec import UseCase
 from airloop.verdict import Verdict, overridden
 from tests.test_verdict import OVERRIDE, champion, slice_of, verdict_on
 from tests.training.conftest import Trained

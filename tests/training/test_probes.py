@@ -11,7 +11,8 @@ import pytest
 from airloop.errors import SpecError
 from airloop.training.examples import Examples
 from airloop.training.probes import PROBED_ROWS, behaviours, single_inputs
-from airloop.use_cases.spec import Behaviour, UseCase, define
+from airloop.use_cases.gates import Behaviour
+from airloop.use_cases.spec import UseCase, define
 from tests.training.planted import planted_use_case
 
 ROWS = 8000

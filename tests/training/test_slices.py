@@ -9,7 +9,8 @@ import pytest
 
 from airloop.errors import SpecError
 from airloop.training.slices import slices_of
-from airloop.use_cases.spec import Slicing, UseCase, define
+from airloop.use_cases.gates import Slicing
+from airloop.use_cases.spec import UseCase, define
 from tests.training.planted import planted_use_case
 
 COLUMNS = {

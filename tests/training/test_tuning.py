@@ -31,7 +31,8 @@ from airloop.training.study import open_study
 from airloop.training.train import train
 from airloop.training.trial import run_trial
 from airloop.training.tuned import close_study
-from airloop.use_cases.spec import Range, UseCase
+from airloop.use_cases.spec import UseCase
+from airloop.use_cases.training_policy import Range
 from tests.training.conftest import COMMIT, settings_in
 from tests.training.planted import planted_rows, planted_use_case, write_training_set
 from tests.training.planted_trial import long_use_case, tuned_use_case

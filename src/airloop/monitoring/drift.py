@@ -17,18 +17,7 @@ from typing import NamedTuple
 from scipy.stats import false_discovery_control
 
 from airloop.monitoring.homogeneity import Comparison
-
-
-class DriftRule(NamedTuple):
-    """When a feature has drifted, and when that is an alarm."""
-
-    false_discovery_rate: float = 0.05
-    """Under no drift at all it is also the share of windows in which anything is found."""
-    least_distance: float = 0.1
-    """Jensen-Shannon distance; 0.1 is also what Evidently calls drift."""
-    agreeing: int = 2
-    """How many of the last `windows` windows must find it."""
-    windows: int = 3
+from airloop.use_cases.monitoring_policy import DriftRule
 
 
 class Found(NamedTuple):

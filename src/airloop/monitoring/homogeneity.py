@@ -38,20 +38,43 @@ class Comparison(NamedTuple):
     """How much more the reference's days differ from each other than as many independent rows would."""
 
 
-def compare(window: np.ndarray, reference: np.ndarray) -> Comparison:
-    """Compare counts of a window, [cells], with those of the reference's days, [days, cells].
+def compare(window: np.ndarray, reference: np.ndarray, days: int = 1) -> Comparison:
+    """Compare counts of a window of `days` days, [cells], with those of the reference's days, [days, cells].
 
     Raises `ValueError` with fewer than `FEWEST_DAYS` days that have rows.
     """
-    reference = reference[reference.sum(axis=1) > 0].astype(np.float64)
-    if len(reference) < FEWEST_DAYS:
-        raise ValueError(f"{len(reference)} days with rows in the reference, {FEWEST_DAYS} needed")
-    rows = int(window.sum())
-    if not rows:
-        return Comparison(1.0, 0.0, 0, 1.0)
-    distance = float(jensenshannon(window, reference.sum(axis=0), base=2))
-    window, reference = _together(window.astype(np.float64), reference)
-    cells = len(window)
+    reference = _with_rows(reference)
+    return _compare(window, reference.sum(axis=0), reference, days, len(reference))
+
+
+def compare_with_before(
+    window: np.ndarray, before: np.ndarray, reference: np.ndarray, days: int = 1
+) -> Comparison:
+    """Compare counts of a window of `days` days, [cells], with those of an equally long one before it.
+
+    How much days differ from each other comes from the reference's, [days, cells]. Raises `ValueError` with
+    fewer than `FEWEST_DAYS` days that have rows.
+    """
+    return _compare(window, before, _with_rows(reference), days, days)
+
+
+def _with_rows(reference: np.ndarray) -> np.ndarray:
+    found: np.ndarray = reference[reference.sum(axis=1) > 0].astype(np.float64)
+    if len(found) < FEWEST_DAYS:
+        raise ValueError(f"{len(found)} days with rows in the reference, {FEWEST_DAYS} needed")
+    return found
+
+
+def _compare(
+    window: np.ndarray, others: np.ndarray, reference: np.ndarray, window_days: int, other_days: int
+) -> Comparison:
+    rows, other_rows = int(window.sum()), int(others.sum())
+    if not rows or not other_rows:
+        return Comparison(1.0, 0.0, rows, 1.0)
+    distance = float(jensenshannon(window, others, base=2))
+    counts = np.vstack([window, others]).astype(np.float64)
+    counts, reference = _together(counts, reference)
+    cells = reference.shape[1]
     if cells < 2:
         return Comparison(1.0, distance, rows, 1.0)
     sizes, total = reference.sum(axis=1), reference.sum(axis=0)
@@ -61,8 +84,11 @@ def compare(window: np.ndarray, reference: np.ndarray) -> Comparison:
     correlation = float(np.mean(excess / np.maximum(sizes - 1, 1)))
     scaled = found / (1 + (sizes - 1) * correlation)
     mean, variance = float(scaled.mean()), float(scaled.var(ddof=1))
-    effect = 1 + (rows - 1) * correlation
-    asked = _pearson(window, total) / effect
+    # The variance of the difference of two shares, beside that of as many independent rows: rows of one day
+    # have `correlation`, those of two have none.
+    shared = (rows / window_days - 1) / rows + (other_rows / other_days - 1) / other_rows
+    effect = 1 + correlation * max(shared, 0.0) / (1 / rows + 1 / other_rows)
+    asked = _pearson(*counts) / effect
     if variance <= 0 or mean <= 0:
         return Comparison(float(stats.chi2.sf(asked, cells - 1)), distance, rows, effect)
     scale, freedom = variance / (2 * mean), 2 * mean**2 / variance
@@ -79,14 +105,14 @@ def _pearson(counts: np.ndarray, others: np.ndarray) -> float:
     return float(((counts - expected)[used] ** 2 / expected[used]).sum() * finite)
 
 
-def _together(window: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same counts, with cells of which a window expects too little put together."""
-    shares = (reference.sum(axis=0) + window) / (reference.sum() + window.sum())
-    small = shares * min(window.sum(), float(np.median(reference.sum(axis=1)))) < LEAST_EXPECTED
+def _together(counts: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same counts, [2, cells] and [days, cells]; cells too small to count are put together."""
+    shares = (reference.sum(axis=0) + counts[0]) / (reference.sum() + counts[0].sum())
+    small = shares * min(*counts.sum(axis=1), float(np.median(reference.sum(axis=1)))) < LEAST_EXPECTED
     if small.sum() < 2:
-        return window, reference
-    rest = reference[:, small].sum(axis=1, keepdims=True)
-    return (
-        np.append(window[~small], window[small].sum()),
-        np.concatenate([reference[:, ~small], rest], axis=1),
-    )
+        return counts, reference
+
+    def merged(rows: np.ndarray) -> np.ndarray:
+        return np.concatenate([rows[:, ~small], rows[:, small].sum(axis=1, keepdims=True)], axis=1)
+
+    return merged(counts), merged(reference)

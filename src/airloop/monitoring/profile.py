@@ -10,13 +10,16 @@ window can be compared with what the model learnt from.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from airloop.errors import MonitoringError
 from airloop.monitoring.cells import Cells, category_cells, number_cells
 from airloop.monitoring.monitored import PREDICTION, watched, watched_values
+from airloop.settings import Settings
 from airloop.use_cases.spec import UseCase
 
 ARTIFACT: Final = "monitoring_profile.json"
@@ -50,6 +53,25 @@ class Profile(BaseModel):
     """Of the training window: what the model knows of the world."""
     prediction: Profiled
     """Of the test window: on rows that it learnt from, a model is surer than it will be again."""
+
+
+def profile_file(settings: Settings, use_case: str, run_id: str) -> Path:
+    """Where the profile of `run_id` lies for jobs without a registry (`airloop.monitoring.reference`)."""
+    return settings.monitoring_dir / use_case / f"{run_id}.json"
+
+
+def kept_profile(settings: Settings, use_case: str, run_id: str) -> Profile:
+    """The profile of `run_id`; raises `MonitoringError` where it was not brought there."""
+    path = profile_file(settings, use_case, run_id)
+    try:
+        return Profile.model_validate_json(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise MonitoringError(
+            expected=f"the profile of run {run_id} in {path}",
+            found="no such file",
+            next_step=f"run `python -m airloop.monitoring.reference --use-case {use_case} --end <end>` "
+            "first, as the monitoring DAG does",
+        ) from None
 
 
 def profile_of(

@@ -20,7 +20,8 @@ from rich.console import Console
 from airloop.errors import StackError
 from airloop.intervals import ONE_DAY, Interval
 from airloop.stack.airflow_api import AirflowApi, DagRun, TaskInstance
-from airloop.use_cases.spec import TrainingPolicy, UseCase
+from airloop.use_cases.spec import UseCase
+from airloop.use_cases.training_policy import TrainingPolicy
 
 POLL_SECONDS = 1.0
 PARSE_SECONDS = 120

@@ -29,7 +29,8 @@ from airloop.training.arguments import training_parser, training_set_of, tuned_o
 from airloop.training.examples import PREDICTION_TIME, Split, scan_split
 from airloop.training.staging import MICROS_PER_DAY, Staged
 from airloop.use_cases.catalogue import use_case
-from airloop.use_cases.spec import CrossValidation, UseCase
+from airloop.use_cases.spec import UseCase
+from airloop.use_cases.training_policy import CrossValidation
 
 SPLITS: Final[tuple[Split, ...]] = ("train", "validation")
 _MICROS: Final = np.timedelta64(1, "us")

@@ -16,7 +16,8 @@ from airloop import baseline
 from airloop.training.examples import Examples, take
 from airloop.training.served_model import ServedModel
 from airloop.training.statistics import SECONDS_PER_HOUR, elapsed_hours
-from airloop.use_cases.spec import Behaviour, UseCase
+from airloop.use_cases.gates import Behaviour
+from airloop.use_cases.spec import UseCase
 from airloop.verdict import Probe
 
 PROBED_ROWS: Final = 5000

@@ -14,7 +14,8 @@ import numpy as np
 
 from airloop.training.examples import Columns
 from airloop.training.statistics import SECONDS_PER_HOUR
-from airloop.use_cases.spec import Slicing, UseCase
+from airloop.use_cases.gates import Slicing
+from airloop.use_cases.spec import UseCase
 
 
 class Slice(NamedTuple):

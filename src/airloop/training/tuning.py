@@ -39,7 +39,8 @@ from airloop.errors import SpecError, TuningError
 from airloop.references import TrainingSet
 from airloop.settings import Settings
 from airloop.training.provenance import is_reproducible
-from airloop.use_cases.spec import Choices, Range, Tuning, UseCase
+from airloop.use_cases.spec import UseCase
+from airloop.use_cases.training_policy import Choices, Range, Tuning
 
 log = logging.getLogger(__name__)
 

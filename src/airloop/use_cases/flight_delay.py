@@ -6,28 +6,22 @@ from datetime import timedelta
 
 from airloop.sources.nycflights_contract import FEEDS
 from airloop.use_cases.flight_delay_expectations import CLEAN_TABLES
+from airloop.use_cases.gates import Behaviour, Gates, Slicing
+from airloop.use_cases.rollout_policy import Rollout
 from airloop.use_cases.spec import (
-    Behaviour,
-    Choices,
-    CrossValidation,
     Elapsed,
     Erasure,
     FeatureTable,
-    Gates,
     Label,
     ModelInput,
     OnDemandView,
     Outcome,
-    Range,
     RequestField,
-    Rollout,
-    Slicing,
     Source,
     Stream,
-    TrainingPolicy,
-    Tuning,
     define,
 )
+from airloop.use_cases.training_policy import Choices, CrossValidation, Range, TrainingPolicy, Tuning
 
 TOPICS = {"flights": "flights", "movements": "movements", "weather": "weather"}
 

@@ -1,35 +1,30 @@
 """The type of a use case: everything that makes one model different from another, as frozen, checked data.
 
-Belongs here: the shape of a spec. Does not belong here: any use case's
-own facts (one module each, beside this one), and anything heavy: a spec names heavy code by dotted path,
-so that Airflow can parse every spec without Spark, TensorFlow or Feast.
+Belongs here: the shape of a spec; its policies have a module each, beside this one. Does not belong here: any
+use case's own facts (likewise), and anything heavy: a spec names heavy code by dotted path, so that Airflow
+can parse every spec without Spark, TensorFlow or Feast.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from airloop.errors import SpecError
 from airloop.use_cases.contradictions import contradictions
+from airloop.use_cases.gates import Gates
+from airloop.use_cases.monitoring_policy import Monitoring
+from airloop.use_cases.part import Cron, DottedPath, Identifier, SpecPart
+from airloop.use_cases.rollout_policy import Rollout
+from airloop.use_cases.training_policy import TrainingPolicy
 
-Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
-DottedPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*(:[A-Za-z_]\w*)?$")]
-Cron = Annotated[str, StringConstraints(pattern=r"^(\S+\s+){4}\S+$")]
 LOCAL_SUFFIX = "_local"
 """An event has each datetime of its request twice: the instant, and with this suffix the wall clock."""
 ColumnType = Literal[
     "string", "long", "integer", "double", "float", "boolean", "timestamp", "local_timestamp"
 ]
-
-
-class SpecPart(BaseModel):
-    """Base of every part of a spec: frozen, unknown fields rejected."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Column(SpecPart):
@@ -86,7 +81,7 @@ class Source(SpecPart):
     adapter: DottedPath
     """`nycflights`, `files`, `sql`, `http`, or `module:Class` of a `SourceAdapter`."""
     feeds: tuple[Feed, ...] = Field(min_length=1)
-    options: dict[str, str] = {}
+    options: dict[str, str] = Field(default_factory=dict)
     """What the adapter needs to know; each documents its own."""
     connection: Identifier | None = None
     """The Airflow connection with the source's address and secrets."""
@@ -153,7 +148,7 @@ class CleanTable(SpecPart):
     """How many of those may lack data, per day of the interval."""
     fresh_within: timedelta | None = None
     """How long before its interval's end the newest row may be."""
-    renamed: dict[Identifier, Identifier] = {}
+    renamed: dict[Identifier, Identifier] = Field(default_factory=dict)
     """Columns that had another name before, as new name to former: tables are renamed, not rewritten."""
 
 
@@ -252,226 +247,6 @@ class Label(SpecPart):
         return self.outcome.thresholds if self.outcome else ()
 
 
-class Range(SpecPart):
-    """The numbers from `low` to `high`, both included, that tuning may give a parameter."""
-
-    low: int | float
-    high: int | float
-    log: bool = False
-    """Whether to look evenly over the orders of magnitude, as for a learning rate."""
-    integer: bool = False
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.low >= self.high:
-            raise ValueError(f"low {self.low} is not below high {self.high}")
-        if self.log and self.low <= 0:
-            raise ValueError(f"low {self.low} has no logarithm")
-        if self.integer and not all(float(end).is_integer() for end in (self.low, self.high)):
-            raise ValueError(f"{self.low} and {self.high} are not both integers")
-        return self
-
-    def has(self, value: int | float) -> bool:
-        """Whether `value` is one of them."""
-        return self.low <= value <= self.high and (float(value).is_integer() or not self.integer)
-
-
-class Choices(SpecPart):
-    """The few values that tuning may give a parameter."""
-
-    values: tuple[int | float, ...] = Field(min_length=2)
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if len(set(self.values)) < len(self.values):
-            raise ValueError(f"a value appears twice in {list(self.values)}")
-        return self
-
-    def has(self, value: int | float) -> bool:
-        """Whether `value` is one of them."""
-        return value in self.values
-
-
-class Tuning(SpecPart):
-    """Which parameters a study searches, and what it may cost."""
-
-    space: dict[Identifier, Range | Choices] = Field(min_length=1)
-    """By parameter; the spec's own value is among them, for it is the first that is tried."""
-    trials: int = Field(ge=2)
-    minutes: int = Field(ge=1)
-    """From the study's opening on; no trial starts after them, and one that runs may end."""
-    warm_up_epochs: int = Field(1, ge=0)
-    """Epochs of each trial after which it may be pruned, at the earliest."""
-    unpruned_trials: int = Field(4, ge=1)
-    """Trials that must have finished before any is pruned."""
-    parallel_trials: int = Field(1, ge=1)
-    """How many run at once; with more than one their order, and so the study, is not repeatable."""
-
-
-class CrossValidation(SpecPart):
-    """Folds in order of time, over the train and validation windows."""
-
-    folds: int = Field(ge=2)
-    fold_days: int = Field(ge=1)
-    """Days that each fold is measured on; as many before them say when its training stops."""
-    parallel_folds: int = Field(1, ge=1)
-
-    @property
-    def held_out_days(self) -> int:
-        """Days that the first fold does not learn from."""
-        return (self.folds + 1) * self.fold_days
-
-
-class TrainingPolicy(SpecPart):
-    """How a candidate is trained; windows end at the run's as-of instant, the test window last."""
-
-    model_builder: DottedPath
-    """`module:function`, called with the spec, the training data's statistics and `parameters`."""
-    parameters: dict[str, int | float]
-    train_days: int = Field(ge=1)
-    validation_days: int = Field(ge=1)
-    test_days: int = Field(ge=1)
-    seed: int = 2013
-    when_stale: Literal["mark", "retrain"] = "mark"
-    """What follows when published rows change that the champion was trained on, beside marking it."""
-    tuning: Tuning | None = None
-    """Without it the parameters cannot be tuned."""
-    cross_validation: CrossValidation | None = None
-    """Without it there is no cross-validation."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        problems = list(self._contradictions())
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
-
-    def _contradictions(self) -> Iterable[str]:
-        for name, values in (self.tuning.space if self.tuning else {}).items():
-            if name not in self.parameters:
-                yield f"tuning.space: {name!r} is not one of the parameters"
-            elif not values.has(self.parameters[name]):
-                yield f"tuning.space.{name}: the spec's own {self.parameters[name]} is not in it"
-
-    @property
-    def total_days(self) -> int:
-        """Length of the three windows together."""
-        return self.train_days + self.validation_days + self.test_days
-
-
-class Slicing(SpecPart):
-    """A model input that cuts the test rows into slices, each judged for itself."""
-
-    name: Identifier
-    input: Identifier
-    """A string input is cut by value, a local time by the hour of the day, a double by its value."""
-    edges: tuple[float, ...] = ()
-    """Hours or values at which a slice ends and the next one begins; none for a string input."""
-
-
-class Behaviour(SpecPart):
-    """What a model must do when rows are changed in a way whose effect is known beforehand."""
-
-    name: Identifier
-    changes: dict[Identifier, float] = Field(min_length=1)
-    """What is added to which inputs (hours for instants and local times); rows that lack one are left out."""
-    effect: Literal["rises", "falls", "stays"]
-    """What the mean probability may do: rise or stay, fall or stay, or stay."""
-    only: dict[Identifier, tuple[float, float]] = {}
-    """Only rows whose value lies between these (hours of the day for local times)."""
-    tolerance: float = Field(0.001, ge=0)
-    """By how much the mean may go the other way."""
-    why: str = Field(min_length=1)
-
-
-class Gates(SpecPart):
-    """What a candidate must show before it is registered. Every rule fails closed."""
-
-    baseline: tuple[Identifier, ...] = Field(min_length=1)
-    """Columns of the base-rate baseline: model inputs, or `<local_time input>_hour`."""
-    min_test_rows: int = Field(ge=1)
-    min_test_positives: int = Field(ge=1)
-    min_roc_auc_gain_over_baseline: float = Field(ge=0)
-    max_roc_auc_loss_to_champion: float = Field(ge=0)
-    max_log_loss_excess_over_champion: float = Field(ge=0)
-    slices: tuple[Slicing, ...] = ()
-    min_slice_positives: int = Field(100, ge=1)
-    """Slices with fewer positive or negative test rows are measured, but not judged."""
-    max_slice_log_loss_excess_over_baseline: float = Field(0.0, ge=0)
-    """No slice may be served worse than by a base rate."""
-    behaviours: tuple[Behaviour, ...] = ()
-    max_single_input_roc_auc: float = Field(0.9, gt=0.5, le=1)
-    """An input that alone tells the label better than this knows it: it leaks."""
-    max_calibration_error: float = Field(0.1, gt=0, le=1)
-    """How far predictions may be from the observed rates (`airloop.training.measures.calibration_error`). The
-    weather of a few weeks alone moves a base rate by a few hundredths."""
-    max_model_mebibytes: float = Field(500.0, gt=0)
-    """Size of the exported model: each replica of the server holds it in memory, twice during a rollout."""
-    max_single_row_p99_milliseconds: float = Field(250.0, gt=0)
-    """Generous, for it is measured where training runs, beside whatever else runs there."""
-
-
-class Guardrails(SpecPart):
-    """What traffic must not suffer from a candidate, however good its predictions are."""
-
-    max_error_rate: float = Field(0.001, ge=0, lt=1)
-    """Share of requests without a usable answer; more is forgiven only where the champion fails too."""
-    max_latency_ratio: float = Field(1.5, ge=1)
-    """Median and 99th percentile of the model server's time, beside the champion's in the same minutes."""
-    latency_slack_seconds: float = Field(0.01, ge=0)
-    """Slower than the champion by less than this is not slow."""
-    max_population_stability_index: float = Field(0.25, gt=0)
-    """How far the distribution of its predictions may be from the champion's. Above 0.25 is by convention a
-    major shift (Siddiqi, Credit Risk Scorecards, 2006)."""
-    max_missing_rate_excess: float = Field(0.05, ge=0, le=1)
-    """How much larger the share of predictions that lack a feature may be than the champion's."""
-    max_log_loss_excess: float = Field(0.0, ge=0)
-    """How much worse than the champion it may be on the same requests, once labels are in."""
-    min_labels: int = Field(200, ge=2)
-    """Labels before quality is judged."""
-
-
-class Rollout(SpecPart):
-    """How a registered candidate becomes the champion."""
-
-    replayed_requests: int = Field(ge=1)
-    """Recorded requests that the model server must answer as training predicted."""
-    max_absolute_difference: float = Field(gt=0)
-    load_timeout_seconds: float = Field(gt=0)
-    max_memory_mebibytes: float = Field(2048.0, gt=0)
-    """What a model server may need with the candidate alone."""
-    max_single_row_p99_milliseconds: float = Field(100.0, gt=0)
-    """Of a model server with the candidate alone, one request at a time."""
-    canary_percent: tuple[int, ...] = (5, 25, 50)
-    """The share of clients that each canary step gives to the candidate."""
-    bake: timedelta = timedelta(minutes=10)
-    """How long the shadow and each canary step last at least."""
-    watch: timedelta = timedelta(minutes=30)
-    """How long a new champion is held against the one before, and given up for it."""
-    look_every: timedelta = timedelta(seconds=30)
-    longest_hold: timedelta = timedelta(hours=24)
-    """A stage that can still decide nothing then is taken for a failure."""
-    min_requests: int = Field(200, ge=1)
-    """Answers of the candidate before a stage may end well."""
-    when_quiet: Literal["go_on", "hold"] = "hold"
-    """What a stage does when its time is over and there were fewer: what little traffic there is risks
-    little, or nothing goes on unseen."""
-    candidate_timeout_seconds: float = Field(0.25, gt=0)
-    """Then the champion answers a canary's client; a copy for a shadow may take ten times as long."""
-    sticky_by: tuple[Identifier, ...] = ()
-    """Request fields; requests that agree in them get the same version. Entities and event by default."""
-    approval: bool = False
-    """Whether a person must approve before a candidate becomes the champion."""
-    guardrails: Guardrails = Guardrails()
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        percent = list(self.canary_percent)
-        if percent != sorted(set(percent)) or any(not 0 < step < 100 for step in percent):
-            raise ValueError(f"canary_percent must rise between 0 and 100, found {percent}")
-        return self
-
-
 class Retention(SpecPart):
     """How much of its tables' past a use case keeps; what a training set's tag pins stays in any case."""
 
@@ -490,9 +265,9 @@ class Erasure(SpecPart):
 
     subject: Identifier
     """The column that names the subject. Tables of every layer are searched by the column of this name."""
-    tables: dict[str, Identifier] = {}
+    tables: dict[str, Identifier] = Field(default_factory=dict)
     """Tables, as `layer.name`, that name the subject in a column of another name."""
-    texts: dict[str, Identifier] = {}
+    texts: dict[str, Identifier] = Field(default_factory=dict)
     """Tables with a text column that may mention the subject; requests and quarantine are known already."""
     models: Literal["retrain", "revoke"]
     """What becomes of models whose training set had the subject's rows."""
@@ -510,6 +285,8 @@ class Schedules(SpecPart):
     """After the day's features; batch scores of the day before."""
     drill: Cron = "0 5 * * 1"
     """Weekly: the version to go back to loads and answers."""
+    monitoring: Cron = "20 * * * *"
+    """After the hour's predictions have landed."""
     rollout: Cron = "0 6 * * *"
     """The rollout also starts whenever a candidate is registered; the schedule catches what was missed."""
 
@@ -540,7 +317,7 @@ class UseCase(SpecPart):
     """Module with `definitions(use_case, settings)`, Feast's objects for the use case."""
     feature_service: Identifier
     """The features that models trained now are given; a change of them is a new name."""
-    earlier_feature_services: dict[Identifier, tuple[Identifier, ...]] = {}
+    earlier_feature_services: dict[Identifier, tuple[Identifier, ...]] = Field(default_factory=dict)
     """By name, the features of services that models which may still serve, or be rolled back to, ask for."""
     prediction_lead: timedelta
     """How long before `event_field` a prediction is asked; nothing later may be known."""
@@ -562,6 +339,7 @@ class UseCase(SpecPart):
     training: TrainingPolicy
     gates: Gates
     rollout: Rollout
+    monitoring: Monitoring = Monitoring()
     retention: Retention = Retention()
     erasure: Erasure | None = None
     """Without it there is no erasing by this use case's subject."""

@@ -1,0 +1,55 @@
+"""Who is told what of a judged window.
+
+Belongs here: when an alert goes out, and its words. Does not belong here: judging (`airloop.monitoring`), or
+the way to Slack (`alerts`).
+
+An alarm is told when it begins and when it is over, and not every hour in between. A past span that is judged
+again is history, and wakes nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import get_current_context
+
+from airloop.intervals import parse_instant
+from airloop_airflow.alerts import Alert, Severity, send
+
+RUNBOOK = "docs/runbooks/drift.md"
+NEWS = timedelta(hours=3)
+"""A window that ended longer ago, before the run was due, is history."""
+
+
+def tell(judged: Mapping[str, Any]) -> str:
+    """Send what began and what is over in the last window of `judged`; returns what was said."""
+    context = get_current_context()
+    dag, run = context["dag"], context["dag_run"]
+    use_case = dag.dag_id.removesuffix("_monitoring")
+    if judged["last_end"] is None:
+        return "no window was judged: hours are missing, or nothing was asked yet"
+    if run.run_after - parse_instant(judged["last_end"]) > NEWS:
+        return f"the last window ended at {judged['last_end']}: history, nobody is told"
+    news: list[tuple[Severity, str]] = []
+    if judged["lost_traffic_began"]:
+        news.append(("page", "traffic is lost"))
+    if judged["began"]:
+        news.append(("notice", f"drift of {', '.join(judged['began'])}"))
+    elif judged["cleared"]:
+        still = f"; still {', '.join(judged['alarmed'])}" if judged["alarmed"] else ""
+        news.append(("notice", f"drift is over: {', '.join(judged['cleared'])}{still}"))
+    for severity, title in news:
+        send(
+            Alert(
+                severity=severity,
+                title=f"{use_case}: {title}",
+                owner=dag.owner,
+                dag_id=dag.dag_id,
+                run_id=run.run_id,
+                detail="\n".join([f"version {judged['version']}", *judged["lines"]]),
+                runbook=RUNBOOK,
+            )
+        )
+    return "; ".join(title for _, title in news) or "nothing new"

@@ -1,0 +1,115 @@
+"""Job: the windows that end in a span, judged by what was counted, and kept.
+
+    python -m airloop.monitoring.judge --use-case NAME --version 3 --run-id ... --start ... --end ...
+
+Belongs here: from counts in their table to findings in theirs, and what a person is told of the last window.
+Does not belong here: the verdict on a window (`windows`), or who is told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from airloop.intervals import ONE_HOUR, Interval, make_interval, parse_instant, whole_hours_past
+from airloop.jobs import run_job
+from airloop.lakehouse.catalog import open_catalog
+from airloop.monitoring.counts import hours_of
+from airloop.monitoring.findings import replace_findings, window_at
+from airloop.monitoring.profile import Profile, kept_profile
+from airloop.monitoring.windows import Window, comparable, judged, needed
+from airloop.references import JudgedWindows
+from airloop.settings import Settings
+from airloop.use_cases.catalogue import use_case
+from airloop.use_cases.spec import UseCase
+
+log = logging.getLogger(__name__)
+
+MOST_LINES: Final = 10
+"""More features than a message in the middle of the night is read for."""
+
+
+def judge_span(
+    settings: Settings, spec: UseCase, profile: Profile, version: int, span: Interval
+) -> JudgedWindows:
+    """Judge each window that ends at an hour of `span` after its start; what was found there is replaced."""
+    catalog = open_catalog(settings)
+    ends = [span.start + n * ONE_HOUR for n in range(1, (span.end - span.start) // ONE_HOUR + 1)]
+    hours = hours_of(catalog, spec, profile, needed(spec.monitoring, span))
+    found = list(judged(profile, hours, spec.monitoring, ends))
+    replace_findings(catalog, spec, version, profile.run_id, span, found)
+    every = {one.cells.feature for one in (*profile.features, profile.prediction)}
+    not_compared = tuple(sorted(every - {one.cells.feature for one in comparable(profile)}))
+    if not found:
+        return JudgedWindows(version=version, windows=0, not_compared=not_compared)
+    last = found[-1]
+    before = window_at(catalog, spec, last.end - ONE_HOUR) or {}
+    was = set(before.get("alarmed") or ())
+    lines = tuple(lines_of(last))
+    for line in lines:
+        log.info("%s", line)
+    return JudgedWindows(
+        version=version,
+        windows=len(found),
+        last_end=last.end.isoformat(),
+        requests=last.requests,
+        failed=last.failed,
+        requests_before=last.requests_before,
+        alarmed=last.alarmed,
+        began=tuple(name for name in last.alarmed if name not in was),
+        cleared=tuple(sorted(was - set(last.alarmed))),
+        lost_traffic=last.lost_traffic,
+        lost_traffic_began=last.lost_traffic and not before.get("lost_traffic", False),
+        not_compared=not_compared,
+        lines=lines,
+    )
+
+
+def lines_of(window: Window) -> Iterator[str]:
+    """What `window` showed, in words: the traffic, then the features that drifted, the farthest first."""
+    before = "not counted" if window.requests_before is None else f"{window.requests_before:,}"
+    yield (
+        f"until {window.end:%Y-%m-%d %H:%M} UTC: {window.requests:,} answers (a week before: {before}), "
+        f"{window.failed:,} failed attempts"
+    )
+    if not window.features:
+        yield "too few to be judged"
+        return
+    drifted = [(name, one) for name, one in window.features.items() if one.found.drifted]
+    drifted.sort(key=lambda item: (item[0] not in window.alarmed, -item[1].found.comparison.distance))
+    for name, one in drifted[:MOST_LINES]:
+        text = f"{name}: distance {one.found.comparison.distance:.2f}, q {one.found.adjusted_p_value:.2g}"
+        if one.before is not None:
+            text += f", {'also' if one.before.drifted else 'not'} from a week before"
+        if abs(one.missing_share - one.usual_missing_share) >= 0.01:
+            text += f", missing {one.missing_share:.1%} (usually {one.usual_missing_share:.1%})"
+        yield text + ("" if name in window.alarmed else ", for the first time")
+    if len(drifted) > MOST_LINES:
+        yield f"and {len(drifted) - MOST_LINES} more"
+    if not drifted:
+        yield "nothing drifted"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; see `airloop.jobs.run_job` for the exit status and the result file."""
+
+    def work(arguments: argparse.Namespace, settings: Settings) -> JudgedWindows:
+        spec = use_case(arguments.use_case)
+        span = make_interval(parse_instant(arguments.start), parse_instant(arguments.end))
+        profile = kept_profile(settings, spec.name, arguments.run_id)
+        return judge_span(settings, spec, profile, arguments.version, whole_hours_past(span))
+
+    parser = argparse.ArgumentParser(description="Judge the windows that end in a span.")
+    parser.add_argument("--use-case", required=True, help="name of the use case")
+    parser.add_argument("--start", required=True, help="start of the span, ISO 8601, UTC")
+    parser.add_argument("--end", required=True, help="end of the span, ISO 8601, UTC")
+    parser.add_argument("--version", type=int, required=True, help="the version that is watched")
+    parser.add_argument("--run-id", required=True, help="the MLflow run that made it")
+    return run_job(parser, work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""What a use case's candidate must show before it is registered: parts of its spec.
+
+Belongs here: the shape of the gates. Does not belong here: judging (`airloop.verdict`).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from airloop.use_cases.part import Identifier, SpecPart
+
+
+class Slicing(SpecPart):
+    """A model input that cuts the test rows into slices, each judged for itself."""
+
+    name: Identifier
+    input: Identifier
+    """A string input is cut by value, a local time by the hour of the day, a double by its value."""
+    edges: tuple[float, ...] = ()
+    """Hours or values at which a slice ends and the next one begins; none for a string input."""
+
+
+class Behaviour(SpecPart):
+    """What a model must do when rows are changed in a way whose effect is known beforehand."""
+
+    name: Identifier
+    changes: dict[Identifier, float] = Field(min_length=1)
+    """What is added to which inputs (hours for instants and local times); rows that lack one are left out."""
+    effect: Literal["rises", "falls", "stays"]
+    """What the mean probability may do: rise or stay, fall or stay, or stay."""
+    only: dict[Identifier, tuple[float, float]] = Field(default_factory=dict)
+    """Only rows whose value lies between these (hours of the day for local times)."""
+    tolerance: float = Field(0.001, ge=0)
+    """By how much the mean may go the other way."""
+    why: str = Field(min_length=1)
+
+
+class Gates(SpecPart):
+    """What a candidate must show before it is registered. Every rule fails closed."""
+
+    baseline: tuple[Identifier, ...] = Field(min_length=1)
+    """Columns of the base-rate baseline: model inputs, or `<local_time input>_hour`."""
+    min_test_rows: int = Field(ge=1)
+    min_test_positives: int = Field(ge=1)
+    min_roc_auc_gain_over_baseline: float = Field(ge=0)
+    max_roc_auc_loss_to_champion: float = Field(ge=0)
+    max_log_loss_excess_over_champion: float = Field(ge=0)
+    slices: tuple[Slicing, ...] = ()
+    min_slice_positives: int = Field(100, ge=1)
+    """Slices with fewer positive or negative test rows are measured, but not judged."""
+    max_slice_log_loss_excess_over_baseline: float = Field(0.0, ge=0)
+    """No slice may be served worse than by a base rate."""
+    behaviours: tuple[Behaviour, ...] = ()
+    max_single_input_roc_auc: float = Field(0.9, gt=0.5, le=1)
+    """An input that alone tells the label better than this knows it: it leaks."""
+    max_calibration_error: float = Field(0.1, gt=0, le=1)
+    """How far predictions may be from the observed rates (`airloop.training.measures.calibration_error`). The
+    weather of a few weeks alone moves a base rate by a few hundredths."""
+    max_model_mebibytes: float = Field(500.0, gt=0)
+    """Size of the exported model: each replica of the server holds it in memory, twice during a rollout."""
+    max_single_row_p99_milliseconds: float = Field(250.0, gt=0)
+    """Generous, for it is measured where training runs, beside whatever else runs there."""

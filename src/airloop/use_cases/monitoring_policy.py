@@ -1,0 +1,49 @@
+"""How a use case's champion is watched: a part of its spec.
+
+Belongs here: the shape of these choices. Does not belong here: watching (`airloop.monitoring`).
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from airloop.use_cases.part import SpecPart
+
+
+class DriftRule(SpecPart):
+    """When a feature has drifted, and when that is an alarm."""
+
+    false_discovery_rate: float = Field(0.05, gt=0, lt=1)
+    """Under no drift at all it is also the share of windows in which anything is found."""
+    least_distance: float = Field(0.1, ge=0, le=1)
+    """Jensen-Shannon distance; 0.1 is also what Evidently calls drift."""
+    agreeing: int = Field(2, ge=1)
+    """How many of the last `windows` windows must find it."""
+    windows: int = Field(3, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.agreeing > self.windows:
+            raise ValueError(f"agreeing ({self.agreeing}) must be at most windows ({self.windows})")
+        return self
+
+
+class Monitoring(SpecPart):
+    """What is compared with the champion's own window, each hour."""
+
+    window: timedelta = timedelta(days=1)
+    """Whole days: the reference is days, and an hour of the night is not like a day."""
+    min_requests: int = Field(200, ge=1)
+    """A window with fewer requests is not judged."""
+    least_volume_share: float = Field(0.5, ge=0, le=1)
+    """A window with a smaller share of the requests of the same window a week before has lost traffic."""
+    drift: DriftRule = DriftRule()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.window < timedelta(days=1) or self.window % timedelta(days=1):
+            raise ValueError(f"window must be whole days, found {self.window}")
+        return self

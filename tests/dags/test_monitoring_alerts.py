@@ -1,0 +1,59 @@
+"""What is told of a judged window: what began, what is over, and nothing in between."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+
+from airloop_airflow import monitoring
+
+END = datetime(2026, 11, 20, 12, tzinfo=UTC)
+QUIET = {
+    "version": 3,
+    "last_end": END.isoformat(),
+    "alarmed": [],
+    "began": [],
+    "cleared": [],
+    "lost_traffic_began": False,
+    "lines": ["until 2026-11-20 12:00 UTC: 900 answers", "wind: distance 0.31"],
+}
+
+
+@pytest.fixture
+def tell(monkeypatch):
+    def told(due=END + timedelta(minutes=20), **judged):
+        context = {
+            "dag": SimpleNamespace(dag_id="flight_delay_monitoring", owner="ml-platform"),
+            "dag_run": SimpleNamespace(run_id="scheduled__1", run_after=due),
+        }
+        monkeypatch.setattr(monitoring, "get_current_context", lambda: context)
+        return monitoring.tell(QUIET | judged)
+
+    return told
+
+
+def test_drift_that_begins_is_told_with_its_numbers(tell, slack):
+    assert tell(alarmed=["wind"], began=["wind"]) == "drift of wind"
+    (message,) = slack.received
+    for part in ("notice", "flight_delay: drift of wind", "version 3", "distance 0.31", monitoring.RUNBOOK):
+        assert part in message["text"]
+
+
+def test_drift_that_goes_on_is_not_told_again_and_its_end_is(tell, slack):
+    assert tell(alarmed=["wind"]) == "nothing new"
+    assert slack.received == []
+    assert tell(alarmed=["dew_point"], cleared=["wind"]) == "drift is over: wind; still dew_point"
+    assert len(slack.received) == 1
+
+
+def test_lost_traffic_is_a_page(tell, slack):
+    assert tell(lost_traffic_began=True) == "traffic is lost"
+    assert "(page" in slack.received[0]["text"]
+
+
+def test_history_and_windows_that_are_not_there_wake_nobody(tell, slack):
+    assert "history" in tell(due=END + timedelta(days=1), began=["wind"], alarmed=["wind"])
+    assert "no window" in tell(last_end=None)
+    assert slack.received == []
