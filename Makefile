@@ -67,6 +67,10 @@ bench-model: setup ## our model and LightGBM, tuned for equally long, on fixed w
 bench-training: setup ## examples per second by way of feeding; ends with one line of JSON
 	$(PYTHON) -m benchmarks.training
 
+.PHONY: bench-drift
+bench-drift: setup ## what the monitor finds on real days, of drift and of none, beside Evidently's defaults; ends with one line of JSON
+	$(PYTHON) -m benchmarks.drift
+
 .PHONY: bench-rollout
 bench-rollout: setup ## good and bad candidates rolled out under a steady load, on the stack of make run; ends with one line of JSON
 	$(PYTHON) -m benchmarks.rollout --kill

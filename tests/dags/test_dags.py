@@ -331,7 +331,7 @@ def test_what_is_started_in_an_emergency_is_switched_on(dags):
 def test_switching_a_dag_on_starts_no_run_for_a_time_already_past(dags):
     """Such a run would compete with the one that a person is about to trigger."""
     scheduled = [run for dag in dags.values() if (run := _first_run(dag)) is not None]
-    assert len(scheduled) == 6 * len(all_use_cases()) + len({"stream_ingest", "maintenance", "predictions"})
+    assert len(scheduled) == 7 * len(all_use_cases()) + len({"stream_ingest", "maintenance", "predictions"})
     for run in scheduled:
         assert run.run_after > datetime.now(UTC)
 

@@ -131,7 +131,7 @@ def expected(
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def fresh(tmp_path: Path) -> Settings:
     (tmp_path / "jars").symlink_to(REPOSITORY / ".airloop" / "jars")
     return Settings(state_dir=tmp_path)
 
@@ -144,11 +144,11 @@ def landed(settings: Settings, made: list[PredictionRecord]) -> None:
 
 
 def test_spark_counts_what_numpy_counts(
-    spark: SparkSession, spec: UseCase, profile: Profile, settings: Settings
+    spark: SparkSession, spec: UseCase, profile: Profile, fresh: Settings
 ) -> None:
     made = records(spec)
-    landed(settings, made)
-    rows = count(session_for(settings), spec, profile, VERSION, SPAN).collect()
+    landed(fresh, made)
+    rows = count(session_for(fresh), spec, profile, VERSION, SPAN).collect()
     found = {(row["hour"].replace(tzinfo=UTC), row["feature"], row["cell"]): row["rows"] for row in rows}
     assert len(found) == len(rows)
     assert found == expected(spec, profile, made)
@@ -157,19 +157,19 @@ def test_spark_counts_what_numpy_counts(
 
 
 def test_hours_are_counted_once_judged_and_judged_again(
-    spec: UseCase, profile: Profile, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    spec: UseCase, profile: Profile, fresh: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(count_predictions, "open_session", lambda settings, name: session_for(settings))
     watchful = spec.model_copy(update={"monitoring": spec.monitoring.model_copy(update={"min_requests": 20})})
-    catalog, span = open_catalog(settings), Interval(SPAN.end - ONE_HOUR, SPAN.end)
+    catalog, span = open_catalog(fresh), Interval(SPAN.end - ONE_HOUR, SPAN.end)
     # Before there is a log at all, every hour is one without requests.
-    first = count_needed(settings, watchful, profile, VERSION, span)
+    first = count_needed(fresh, watchful, profile, VERSION, span)
     assert first.hours == 8 * 24 + 1
-    quiet = judge_span(settings, watchful, profile, VERSION, span)
+    quiet = judge_span(fresh, watchful, profile, VERSION, span)
     assert (quiet.windows, quiet.requests, quiet.alarmed) == (1, 0, ())
-    landed(settings, records(spec))
+    landed(fresh, records(spec))
     # The last hours are counted in every run.
-    again = count_needed(settings, watchful, profile, VERSION, span)
+    again = count_needed(fresh, watchful, profile, VERSION, span)
     assert again.hours == count_predictions.COUNTED_AGAIN
     counted = hours_of(catalog, watchful, profile, SPAN)
     assert counted.counted.all()
@@ -179,7 +179,7 @@ def test_hours_are_counted_once_judged_and_judged_again(
             for cell, rows in enumerate(cells):
                 assert rows == found.get((SPAN.start + hour * ONE_HOUR, name, cell), 0)
     for _ in range(2):
-        judged = judge_span(settings, watchful, profile, VERSION, span)
+        judged = judge_span(fresh, watchful, profile, VERSION, span)
     assert judged.requests == int(counted.counts[REQUESTS][:, ANSWERED].sum())
     assert judged.failed == int(counted.counts[REQUESTS][:, FAILED].sum())
     assert "origin: distance" in "\n".join(judged.lines), "an airport that the reference never had"
