@@ -428,8 +428,9 @@ def print_table(
     """Print what people read."""
     print(
         f"\n{calm['windows']} windows without drift: an alarm in {calm['alarm_rate']:.1%} (at most "
-        f"{calm['stated_rate']:.0%}), anything found in {calm['anything_found_rate']:.1%}; Evidently: a column "
-        f"in {calm['evidently_any_column_rate']:.1%}, the data set in {calm['evidently_data_set_rate']:.1%}\n"
+        f"{calm['stated_rate']:.0%}), anything found in {calm['anything_found_rate']:.1%}\n"
+        f"Evidently: any column in {calm['evidently_any_column_rate']:.1%}, "
+        f"the data set in {calm['evidently_data_set_rate']:.1%}\n"
     )
     print(f"{'drift':<45}{'found':>8}{'windows':>9}{'Evidently':>11}{'windows':>9}")
     for name, one in found.items():
