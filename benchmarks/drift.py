@@ -151,6 +151,7 @@ class Reference:
             train=inputs,
             train_days=year.days[train],
             predictions=year.predictions[test],
+            labels=year.labels[test],
             test_days=year.days[test],
         )
         every = (*self.profile.features, self.profile.prediction)

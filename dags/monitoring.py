@@ -18,7 +18,8 @@ DOC = """
 Counts the hour's predictions on Spark and compares the day that ends with it with the champion's training
 window (its features) and test window (its predictions), and with the same day a week before. A feature is an
 alarm when it drifted in enough of the last windows that do not overlap; the use case's spec says how far, how
-surely and how often. Whoever looks after the model is told when an alarm begins and when it is over.
+surely and how often. Once labels are in, the champion's answers are held against those on its test days.
+Whoever looks after the model is told when an alarm begins and when it is over.
 
 The trigger form takes a span of the past: every window that ends in it is judged again, against the version
 that was the champion at its end.
@@ -30,8 +31,11 @@ that was the champion at its end.
 | `count` | hours to `monitoring.<use case>_counts` | clear it: safe |
 | `judge` | windows to `monitoring.<use case>_windows`, features to `monitoring.<use case>_drift` | clear it |
 | `tell` | says in Slack what began and what is over | never by Slack's fault |
+| `count_scores` | answers with labels to `monitoring.<use case>_scores`; skipped without new | clear it |
+| `judge_quality` | days to `monitoring.<use case>_quality`, the champion's against its test days | clear it |
+| `tell_quality` | says in Slack that the champion decays | never by Slack's fault |
 
-Runbook: `docs/runbooks/monitoring_failed.md`; for an alarm, `docs/runbooks/drift.md`.
+Runbook: `docs/runbooks/monitoring_failed.md`; for alarms, `docs/runbooks/drift.md` and `docs/runbooks/decay.md`.
 """
 
 
@@ -72,6 +76,16 @@ def build(use_case: UseCase) -> DAG:
         judge = job_task(use_case, "judge", "airloop.monitoring.judge", {**span, **version})
         told = task(monitoring.tell, task_id="tell")(judge.output)
         chain(watched, count, judge, told)
+        scores = job_task(
+            use_case,
+            "count_scores",
+            "spark_jobs.count_scores",
+            {**span, "version": watched.output["version"]},
+        )
+        quality = job_task(use_case, "judge_quality", "airloop.monitoring.judge_quality", {**span, **version})
+        told_quality = task(monitoring.tell_quality, task_id="tell_quality")(quality.output)
+        # One after the other: both are Spark's, and a laptop has two cores.
+        chain(count, scores, quality, told_quality)
     return dag
 
 

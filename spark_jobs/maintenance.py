@@ -23,6 +23,8 @@ from airloop.jobs import run_job
 from airloop.lineage.spark import remove_events_before
 from airloop.monitoring.counts import table_name as counts_table
 from airloop.monitoring.findings import features_table, windows_table
+from airloop.monitoring.judge_quality import table_name as quality_table
+from airloop.monitoring.score_table import table_name as scores_table
 from airloop.references import Maintained, MaintainedTable
 from airloop.settings import Settings
 from airloop.use_cases.catalogue import all_use_cases, use_case
@@ -63,6 +65,7 @@ def _declared(spec: UseCase) -> list[str]:
     names += [f"{layer}.{spec.name}" for layer in (TRAINING, LABELS, SCORING)]
     names.append(f"{SCORING}.{spec.name}_requests")
     names += [counts_table(spec), windows_table(spec), features_table(spec)]
+    names += [scores_table(spec), quality_table(spec)]
     return list(dict.fromkeys(names))
 
 

@@ -19,6 +19,9 @@ from airloop.intervals import parse_instant
 from airloop_airflow.alerts import Alert, Severity, send
 
 RUNBOOK = "docs/runbooks/drift.md"
+DECAY_RUNBOOK = "docs/runbooks/decay.md"
+QUALITY_NEWS = timedelta(days=7)
+"""Labels come days later."""
 NEWS = timedelta(hours=3)
 """A window that ended longer ago, before the run was due, is history."""
 
@@ -53,3 +56,32 @@ def tell(judged: Mapping[str, Any]) -> str:
             )
         )
     return "; ".join(title for _, title in news) or "nothing new"
+
+
+def tell_quality(judged: Mapping[str, Any]) -> str:
+    """Send that the champion decays, once, when it begins; returns what was said."""
+    context = get_current_context()
+    dag, run = context["dag"], context["dag_run"]
+    if judged["last_day"] is None:
+        return f"no day has enough labels yet; {judged['waiting']} wait for them"
+    found = judged["figures"]
+    said = (
+        f"{judged['last_day']}: {judged['labelled']:,} of {judged['answers']:,} answers have a label; "
+        f"ROC AUC {found['roc_auc']:.4f} (on its test days {found['usual_roc_auc']:.4f}), log loss "
+        f"{found['log_loss']:.4f}, gain over a base rate {found['gain']:.4f} ({found['usual_gain']:.4f}), "
+        f"p {found['p_value']:.2g}"
+    )
+    is_news = run.run_after - parse_instant(judged["last_day"]) <= QUALITY_NEWS
+    if judged["began"] and is_news:
+        send(
+            Alert(
+                severity="notice",
+                title=f"{dag.dag_id.removesuffix('_monitoring')}: version {judged['version']} decays",
+                owner=dag.owner,
+                dag_id=dag.dag_id,
+                run_id=run.run_id,
+                detail=said,
+                runbook=DECAY_RUNBOOK,
+            )
+        )
+    return said

@@ -668,3 +668,32 @@ class JudgedWindows(Reference):
     """Features with too few days in the version's own window."""
     lines: tuple[str, ...] = ()
     """What drifted, largest first, in words."""
+
+
+class CountedScores(Reference):
+    """Hours whose answers were joined to labels and added up."""
+
+    table: str = ""
+    start: str = ""
+    end: str = ""
+    hours: int = 0
+    rows: int = 0
+    skipped: str | None = None
+    """Why there was nothing to count."""
+
+
+class JudgedQuality(Reference):
+    """Days of one version's answers, and how good they were on the last that enough labels are in of."""
+
+    version: int
+    days: int
+    """Those that could be judged."""
+    waiting: int
+    """Those with too few labels yet, or with too few answers."""
+    last_day: str | None = None
+    answers: int = 0
+    labelled: int = 0
+    figures: dict[str, float | None] = {}
+    alarmed: bool = False
+    began: bool = False
+    """Alarmed, and not known to be when the day was judged last."""

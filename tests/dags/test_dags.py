@@ -95,6 +95,7 @@ def _follows(dag, first: str, second: str) -> bool:
         ("experiment", ["infra_check", "experiment", "abandon"]),
         ("scoring", ["resolve_interval", "scoring_set", "score"]),
         ("monitoring", ["resolve_hours", "reference", "count", "judge", "tell"]),
+        ("monitoring", ["count", "count_scores", "judge_quality", "tell_quality"]),
     ],
 )
 def test_tasks_run_in_order(dags, kind, order):

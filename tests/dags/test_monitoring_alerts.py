@@ -21,15 +21,33 @@ QUIET = {
 }
 
 
+QUALITY = {
+    "version": 3,
+    "waiting": 2,
+    "last_day": "2026-11-18",
+    "answers": 1000,
+    "labelled": 950,
+    "figures": {
+        "roc_auc": 0.61,
+        "log_loss": 0.41,
+        "gain": 0.02,
+        "usual_gain": 0.06,
+        "usual_roc_auc": 0.74,
+        "p_value": 0.0001,
+    },
+    "began": False,
+}
+
+
 @pytest.fixture
 def tell(monkeypatch):
-    def told(due=END + timedelta(minutes=20), **judged):
+    def told(due=END + timedelta(minutes=20), of="tell", **judged):
         context = {
             "dag": SimpleNamespace(dag_id="flight_delay_monitoring", owner="ml-platform"),
             "dag_run": SimpleNamespace(run_id="scheduled__1", run_after=due),
         }
         monkeypatch.setattr(monitoring, "get_current_context", lambda: context)
-        return monitoring.tell(QUIET | judged)
+        return getattr(monitoring, of)((QUIET if of == "tell" else QUALITY) | judged)
 
     return told
 
@@ -57,3 +75,16 @@ def test_history_and_windows_that_are_not_there_wake_nobody(tell, slack):
     assert "history" in tell(due=END + timedelta(days=1), began=["wind"], alarmed=["wind"])
     assert "no window" in tell(last_end=None)
     assert slack.received == []
+
+
+def test_decay_is_told_once_with_what_is_usual(tell, slack):
+    said = tell(of="tell_quality")
+    assert "950 of 1,000" in said
+    assert slack.received == []
+    tell(of="tell_quality", began=True)
+    (message,) = slack.received
+    for part in ("version 3 decays", "0.6100 (on its test days 0.7400)", "docs/runbooks/decay.md"):
+        assert part in message["text"]
+    assert "2 wait" in tell(of="tell_quality", last_day=None)
+    tell(of="tell_quality", began=True, due=END + timedelta(days=30))
+    assert len(slack.received) == 1

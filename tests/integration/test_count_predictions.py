@@ -51,6 +51,7 @@ def profile(spec: UseCase) -> Profile:
         train=train,
         train_days=np.arange(TRAINED) // 25,
         predictions=random.random(TRAINED).astype(np.float32),
+        labels=random.integers(0, 2, TRAINED),
         test_days=np.arange(TRAINED) // 25,
     )
 

@@ -49,6 +49,7 @@ def test_every_row_of_every_day_is_counted_once_in_each_feature() -> None:
         train=given,
         train_days=days,
         predictions=predictions,
+        labels=np.tile([0, 1, 0], 10),
         test_days=np.repeat([15750, 15751, 15752], 10),
     )
     assert [one.cells.feature for one in profile.features] == list(watched(USE_CASE))
@@ -59,6 +60,11 @@ def test_every_row_of_every_day_is_counted_once_in_each_feature() -> None:
     assert temperature.array()[:, -1].tolist() == [10, 0]
     assert profile.prediction.cells.feature == PREDICTION
     assert profile.prediction.array().sum(axis=1).tolist() == [10, 10, 10]
+    assert [(one.day, one.figures.labelled, one.figures.positives) for one in profile.test_days] == [
+        (15750, 10, 3),
+        (15751, 10, 4),
+        (15752, 10, 3),
+    ]
     assert Profile.model_validate_json(profile.model_dump_json()) == profile
 
 
@@ -70,6 +76,7 @@ def test_a_number_in_a_log_falls_into_the_cell_that_it_fell_into_in_training() -
         train=given,
         train_days=np.zeros(ROWS, int),
         predictions=np.random.default_rng(1).random(5),
+        labels=np.zeros(5, int),
         test_days=np.zeros(5, int),
     )
     (temperature,) = (one for one in profile.features if one.cells.feature == "temperature_f")

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from airloop.errors import MonitoringError
 from airloop.monitoring.cells import Cells, category_cells, number_cells
 from airloop.monitoring.monitored import PREDICTION, watched, watched_values
+from airloop.monitoring.scores import Figures, figures, scores_of
 from airloop.settings import Settings
 from airloop.use_cases.spec import UseCase
 
@@ -42,6 +43,16 @@ class Profiled(BaseModel):
         return np.array(self.counts, np.int64).reshape(len(self.days), len(self.cells.names))
 
 
+class MeasuredDay(BaseModel):
+    """How good the version was on one day of its test window."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    day: int
+    """Since the epoch, UTC."""
+    figures: Figures
+
+
 class Profile(BaseModel):
     """The reference of one version."""
 
@@ -53,6 +64,8 @@ class Profile(BaseModel):
     """Of the training window: what the model knows of the world."""
     prediction: Profiled
     """Of the test window: on rows that it learnt from, a model is surer than it will be again."""
+    test_days: tuple[MeasuredDay, ...] = ()
+    """None of versions that were evaluated before these were kept: their decay cannot be judged."""
 
 
 def profile_file(settings: Settings, use_case: str, run_id: str) -> Path:
@@ -81,10 +94,11 @@ def profile_of(
     train: Mapping[str, np.ndarray],
     train_days: np.ndarray,
     predictions: np.ndarray,
+    labels: np.ndarray,
     test_days: np.ndarray,
 ) -> Profile:
-    """The profile of run `run_id` from its training inputs [rows], its predictions of the test window [rows],
-    and the day of each row, in days since the epoch."""
+    """The profile of run `run_id` from its training inputs [rows], its predictions of the test window [rows]
+    and their labels [rows], and the day of each row, in days since the epoch."""
     values = watched_values(use_case, train)
     return Profile(
         use_case=use_case.name,
@@ -94,6 +108,13 @@ def profile_of(
             for name, kind in watched(use_case).items()
         ),
         prediction=_profiled(number_cells(PREDICTION, predictions), predictions, test_days),
+        test_days=tuple(
+            MeasuredDay(
+                day=int(day), figures=figures(scores_of(predictions[rows], labels[rows].astype(float)))
+            )
+            for day in np.unique(test_days)
+            if len(rows := np.flatnonzero(test_days == day))
+        ),
     )
 
 

@@ -104,6 +104,7 @@ def evaluate(settings: Settings, spec: UseCase, training_set: TrainingSet, candi
                 train=train.columns,
                 train_days=_days(spec, train),
                 predictions=found["candidate"],
+                labels=test.labels,
                 test_days=days,
             )
             runs.log_text(candidate.run_id, PROFILE, profile.model_dump_json())

@@ -13,15 +13,11 @@ from pydantic import Field, model_validator
 from airloop.use_cases.part import SpecPart
 
 
-class DriftRule(SpecPart):
-    """When a feature has drifted, and when that is an alarm."""
+class Agreement(SpecPart):
+    """How many windows, which do not overlap, must find something before it is an alarm."""
 
-    false_discovery_rate: float = Field(0.05, gt=0, lt=1)
-    """Under no drift at all it is also the share of windows in which anything is found."""
-    least_distance: float = Field(0.1, ge=0, le=1)
-    """Jensen-Shannon distance; 0.1 is also what Evidently calls drift."""
     agreeing: int = Field(2, ge=1)
-    """How many of the last `windows` windows must find it."""
+    """How many of the last `windows` windows."""
     windows: int = Field(3, ge=1)
 
     @model_validator(mode="after")
@@ -29,6 +25,27 @@ class DriftRule(SpecPart):
         if self.agreeing > self.windows:
             raise ValueError(f"agreeing ({self.agreeing}) must be at most windows ({self.windows})")
         return self
+
+
+class DriftRule(Agreement):
+    """When a feature has drifted, and when that is an alarm."""
+
+    false_discovery_rate: float = Field(0.05, gt=0, lt=1)
+    """Under no drift at all it is also the share of windows in which anything is found."""
+    least_distance: float = Field(0.1, ge=0, le=1)
+    """Jensen-Shannon distance; 0.1 is also what Evidently calls drift."""
+
+
+class DecayRule(Agreement):
+    """When a champion answers worse than it did on its test days, and when that is an alarm."""
+
+    least_label_share: float = Field(0.8, gt=0, le=1)
+    """A window is judged once this share of its answers has a label; some events never get one."""
+    min_labels: int = Field(200, ge=2)
+    significance: float = Field(0.01, gt=0, lt=1)
+    """How often a day like the test days may be called worse."""
+    least_lost_share: float = Field(0.2, ge=0)
+    """Of the gain over a base rate."""
 
 
 class Monitoring(SpecPart):
@@ -41,6 +58,7 @@ class Monitoring(SpecPart):
     least_volume_share: float = Field(0.5, ge=0, le=1)
     """A window with a smaller share of the requests of the same window a week before has lost traffic."""
     drift: DriftRule = DriftRule()
+    decay: DecayRule = DecayRule()
 
     @model_validator(mode="after")
     def _check(self) -> Self:

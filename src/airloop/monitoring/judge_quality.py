@@ -1,0 +1,187 @@
+"""Job: how good the champion's answers were, day by day, once enough of a day's labels are in.
+
+    python -m airloop.monitoring.judge_quality --use-case NAME --version 3 --run-id ... --end ...
+
+Belongs here: from scores in their table to days in theirs. Does not belong here: the sums (`scores`), the
+verdict on a day (`decay`), or who is told.
+
+Days are UTC days of the answers. One is judged again whenever this runs, for as long as its labels may still
+come in, so that a late label counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import reduce
+from typing import Any, Final
+
+import pyarrow as pa
+from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import NoSuchTableError
+from pyiceberg.expressions import And, EqualTo, GreaterThan, LessThanOrEqual
+
+from airloop.intervals import ONE_DAY, Interval, make_interval, parse_instant
+from airloop.jobs import run_job
+from airloop.lakehouse.catalog import open_catalog
+from airloop.lakehouse.provenance import signature
+from airloop.lakehouse.replace import despite_conflicts
+from airloop.monitoring.counts import table_of
+from airloop.monitoring.decay import Quality, decay_alarmed, quality
+from airloop.monitoring.profile import Profile, kept_profile
+from airloop.monitoring.score_table import days_needed, scores_in
+from airloop.monitoring.scores import EVERYTHING, Figures, Scores, figures, nothing
+from airloop.references import JudgedQuality
+from airloop.settings import Settings
+from airloop.use_cases.catalogue import use_case
+from airloop.use_cases.spec import UseCase
+
+log = logging.getLogger(__name__)
+
+USUAL: Final = ("usual_gain", "usual_roc_auc", "p_value")
+QUALITY: Final = pa.schema(
+    [
+        pa.field("day_end", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("version", pa.int64(), nullable=False),
+        pa.field("slice", pa.string(), nullable=False),
+        *(pa.field(name, pa.int64(), nullable=False) for name in ("answers", "labelled", "positives")),
+        *(
+            pa.field(name, pa.float64())
+            for name in ("roc_auc", "log_loss", "gain", "brier", "calibration_error", *USUAL)
+        ),
+        pa.field("decayed", pa.bool_(), nullable=False),
+        pa.field("alarmed", pa.bool_(), nullable=False),
+    ]
+)
+"""Only all answers together, the slice "", are judged: slices have `p_value` null."""
+
+
+def table_name(spec: UseCase) -> str:
+    """The table of a use case's quality, a row for each day and slice."""
+    return f"monitoring.{spec.name}_quality"
+
+
+def judge_quality(
+    settings: Settings, spec: UseCase, profile: Profile, version: int, span: Interval
+) -> JudgedQuality:
+    """Judge the days of `span`, which is of whole days; what the table had of the version there
+    is replaced."""
+    catalog, rule = open_catalog(settings), spec.monitoring.decay
+    hours = scores_in(catalog, spec, version, span)
+    usual = [one.figures for one in profile.test_days]
+    rows: list[dict[str, Any]] = []
+    judged: list[Quality] = []
+    alarms: list[bool] = [False]
+    last: dict[str, Any] = {}
+    for number in range(span.days):
+        day = Interval(span.start + number * ONE_DAY, span.start + (number + 1) * ONE_DAY)
+        slices = _of_day(hours, day)
+        if EVERYTHING not in slices:
+            continue
+        found = quality(figures(slices.pop(EVERYTHING)), usual, rule)
+        alarmed = False
+        if found.judged:
+            judged.append(found)
+            alarmed = decay_alarmed(judged, rule)
+            alarms.append(alarmed)
+        rows.append(_row(day, version, EVERYTHING, found.figures, found, alarmed))
+        rows += [_row(day, version, name, figures(scores)) for name, scores in sorted(slices.items())]
+        if found.judged:
+            last = rows[-1 - len(slices)]
+    was = _day(catalog, spec, version, last["day_end"]) if last else None
+    _replace(catalog, spec, version, span, rows)
+    return JudgedQuality(
+        version=version,
+        days=len(judged),
+        last_day=(last["day_end"] - ONE_DAY).date().isoformat() if last else None,
+        alarmed=alarms[-1],
+        # It goes on for days, and a day is judged again each time that a label comes in.
+        began=alarms[-1] and not any(alarms[:-1]) and not (was or {}).get("alarmed", False),
+        figures={
+            name: last[name] for name in ("roc_auc", "log_loss", "gain", "usual_gain", "p_value") if last
+        },
+        labelled=last.get("labelled", 0),
+        answers=last.get("answers", 0),
+        waiting=sum(row["p_value"] is None for row in rows if row["slice"] == EVERYTHING),
+    )
+
+
+def _of_day(hours: Mapping[datetime, Mapping[str, Scores]], day: Interval) -> dict[str, Scores]:
+    inside = [slices for hour, slices in hours.items() if day.start <= hour < day.end]
+    names = sorted({name for slices in inside for name in slices})
+    return {name: reduce(Scores.plus, (s[name] for s in inside if name in s), nothing()) for name in names}
+
+
+def _row(
+    day: Interval,
+    version: int,
+    name: str,
+    found: Figures,
+    judged: Quality | None = None,
+    alarmed: bool = False,
+) -> dict[str, Any]:
+    return {
+        "day_end": day.end,
+        "version": version,
+        "slice": name,
+        **found.model_dump(exclude={"gain_deviation"}),
+        **{item: getattr(judged, item) if judged else None for item in USUAL},
+        "decayed": judged.decayed if judged else False,
+        "alarmed": alarmed,
+    }
+
+
+def _day(catalog: Catalog, spec: UseCase, version: int, end: datetime) -> dict[str, Any] | None:
+    """What the table has of `version` on the day that ends at `end`."""
+    try:
+        table = catalog.load_table(table_name(spec))
+    except NoSuchTableError:
+        return None
+    where = And(
+        EqualTo(term="version", value=version),
+        And(EqualTo(term="day_end", value=end.isoformat()), EqualTo(term="slice", value=EVERYTHING)),
+    )
+    rows = table.scan(row_filter=where).to_arrow().to_pylist()
+    return rows[0] if rows else None
+
+
+def _replace(
+    catalog: Catalog, spec: UseCase, version: int, span: Interval, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    table = table_of(catalog, table_name(spec), QUALITY, "day_end")
+    made = pa.Table.from_pylist([dict(row) for row in rows], QUALITY)
+    # Not another version's: each had answers of its own on a day that they shared.
+    where = And(
+        EqualTo(term="version", value=version),
+        And(
+            GreaterThan(term="day_end", value=span.start.isoformat()),
+            LessThanOrEqual(term="day_end", value=span.end.isoformat()),
+        ),
+    )
+    said = signature(spec.name, span)
+    despite_conflicts(table, lambda: table.overwrite(made, overwrite_filter=where, snapshot_properties=said))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; see `airloop.jobs.run_job` for the exit status and the result file."""
+
+    def work(arguments: argparse.Namespace, settings: Settings) -> JudgedQuality:
+        spec = use_case(arguments.use_case)
+        asked = make_interval(parse_instant(arguments.start), parse_instant(arguments.end))
+        profile = kept_profile(settings, spec.name, arguments.run_id)
+        return judge_quality(settings, spec, profile, arguments.version, days_needed(spec, asked))
+
+    parser = argparse.ArgumentParser(description="Judge the quality of the days whose labels are in.")
+    parser.add_argument("--use-case", required=True, help="name of the use case")
+    parser.add_argument("--start", required=True, help="start of the span, ISO 8601, UTC")
+    parser.add_argument("--end", required=True, help="end of the span, ISO 8601, UTC")
+    parser.add_argument("--version", type=int, required=True, help="the version that is watched")
+    parser.add_argument("--run-id", required=True, help="the MLflow run that made it")
+    return run_job(parser, work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""The table of hourly scores, by version and slice, and reading it as sums.
+
+Belongs here: the table's shape, putting hours into it, reading windows. Does not belong here: making the rows
+(`spark_jobs.count_scores`), or what sums say (`scores`, `decay`).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import datetime
+from typing import Final
+
+import pyarrow as pa
+from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import NoSuchTableError
+from pyiceberg.expressions import And, BooleanExpression, EqualTo, GreaterThanOrEqual, LessThan
+
+from airloop.intervals import ONE_DAY, Interval, covering_days
+from airloop.lakehouse.provenance import signature
+from airloop.lakehouse.replace import despite_conflicts
+from airloop.monitoring.counts import table_of
+from airloop.monitoring.scores import Scores, nothing
+from airloop.use_cases.spec import UseCase
+
+SUMS: Final = Scores._fields
+ARROW_SCHEMA: Final = pa.schema(
+    [
+        pa.field("version", pa.int64(), nullable=False),
+        pa.field("hour", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("slice", pa.string(), nullable=False),
+        pa.field("cell", pa.int32(), nullable=False),
+        *(pa.field(name, pa.float64(), nullable=False) for name in SUMS),
+    ]
+)
+
+
+LATE_DAYS: Final = 2
+"""How long after its labels ought to be there a day is still looked at again."""
+COUNTED_LABELS: Final = "airloop.monitoring.labels"
+"""Property of the table: what the labels were when scores were counted last."""
+
+
+def days_needed(spec: UseCase, span: Interval) -> Interval:
+    """The whole days, before the end of `span`, whose labels may have come in during `span`, and those before
+    that must agree with them."""
+    days = covering_days([span])
+    waited = -(-spec.label.matures_after // ONE_DAY) + LATE_DAYS + spec.monitoring.decay.windows
+    end = span.end.replace(hour=0, minute=0, second=0, microsecond=0)
+    return Interval(days.start - waited * ONE_DAY, end)
+
+
+def table_name(spec: UseCase) -> str:
+    """The table of a use case's scores."""
+    return f"monitoring.{spec.name}_scores"
+
+
+def counted_labels(catalog: Catalog, spec: UseCase) -> str | None:
+    """What was said to `replace_scores` last."""
+    try:
+        return catalog.load_table(table_name(spec)).properties.get(COUNTED_LABELS)
+    except NoSuchTableError:
+        return None
+
+
+def replace_scores(
+    catalog: Catalog, spec: UseCase, version: int, span: Interval, found: pa.Table, counted: str
+) -> int:
+    """Make `found` (all columns but `version`) what `version` has in `span`, in one commit; how many rows.
+
+    `counted` tells what the labels were; it is kept in the same commit.
+    """
+    rows = found.append_column("version", pa.array([version] * len(found), pa.int64()))
+    made = rows.select(ARROW_SCHEMA.names).cast(ARROW_SCHEMA)
+    table = table_of(catalog, table_name(spec), ARROW_SCHEMA, "hour")
+    said = signature(spec.name, span)
+
+    def attempt() -> None:
+        with table.transaction() as transaction:
+            transaction.overwrite(made, overwrite_filter=_where(version, span), snapshot_properties=said)
+            transaction.set_properties({COUNTED_LABELS: counted})
+
+    despite_conflicts(table, attempt)
+    return len(made)
+
+
+def scores_in(
+    catalog: Catalog, spec: UseCase, version: int, span: Interval
+) -> dict[datetime, dict[str, Scores]]:
+    """The sums of each hour of `span` that has answers, by slice."""
+    try:
+        table = catalog.load_table(table_name(spec))
+    except NoSuchTableError:
+        return {}
+    found: dict[datetime, dict[str, Scores]] = defaultdict(lambda: defaultdict(nothing))
+    for row in table.scan(row_filter=_where(version, span)).to_arrow().to_pylist():
+        scores = found[row["hour"]][row["slice"]]
+        for name in SUMS:
+            getattr(scores, name)[row["cell"]] = row[name]
+    return {hour: dict(slices) for hour, slices in found.items()}
+
+
+def _where(version: int, span: Interval) -> BooleanExpression:
+    return And(
+        EqualTo(term="version", value=version),
+        And(
+            GreaterThanOrEqual(term="hour", value=span.start.isoformat()),
+            LessThan(term="hour", value=span.end.isoformat()),
+        ),
+    )

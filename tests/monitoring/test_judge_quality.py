@@ -1,0 +1,132 @@
+"""Days judged by what their labels say, each version by itself, again as labels come in, told once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from airloop.intervals import ONE_DAY, ONE_HOUR, Interval
+from airloop.lakehouse.catalog import open_catalog
+from airloop.monitoring.cells import Cells
+from airloop.monitoring.judge_quality import judge_quality, table_name
+from airloop.monitoring.profile import MeasuredDay, Profile, Profiled
+from airloop.monitoring.score_table import SUMS, counted_labels, days_needed, replace_scores
+from airloop.monitoring.scores import EVERYTHING, figures, scores_of
+from airloop.references import JudgedQuality
+from airloop.settings import Settings
+from airloop.use_cases.flight_delay import USE_CASE
+
+END = datetime(2026, 11, 20, tzinfo=UTC)
+SPAN = days_needed(USE_CASE, Interval(END + 6 * ONE_HOUR, END + 7 * ONE_HOUR))
+ROWS = 900
+
+
+def answers(random: np.random.Generator, blur: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    logit = random.normal(-1.3, 1.0, ROWS)
+    labels = (random.random(ROWS) < 1 / (1 + np.exp(-logit))).astype(float)
+    told = (1 - blur) * logit + blur * random.normal(-1.3, 1.0, ROWS)
+    return 1 / (1 + np.exp(-told)), labels
+
+
+@pytest.fixture(scope="module")
+def profile() -> Profile:
+    random = np.random.default_rng(0)
+    empty = Profiled(cells=Cells(feature="prediction", kind="number"), days=(), counts=())
+    days = tuple(MeasuredDay(day=n, figures=figures(scores_of(*answers(random)))) for n in range(28))
+    return Profile(use_case=USE_CASE.name, run_id="run", features=(), prediction=empty, test_days=days)
+
+
+class Deployment:
+    """A lakehouse with scores by the day."""
+
+    def __init__(self, settings: Settings, profile: Profile) -> None:
+        self.settings, self.profile = settings, profile
+        self.catalog = open_catalog(settings)
+        self.random = np.random.default_rng(1)
+
+    def day(self, before: int, *, blur: float = 0.0, known: float = 1.0, version: int = 3) -> None:
+        """The answers of the day that ended `before` days before the end, all made at noon."""
+        hour = END - (before + 1) * ONE_DAY + timedelta(hours=12)
+        probabilities, labels = answers(self.random, blur)
+        labels[: int(ROWS * (1 - known))] = np.nan
+        rows = []
+        for name, part in ((EVERYTHING, slice(None)), ("origin=JFK", slice(0, 300))):
+            scores = scores_of(probabilities[part], labels[part])
+            for cell in np.flatnonzero(scores.answers):
+                sums = {field: float(getattr(scores, field)[cell]) for field in SUMS}
+                rows.append({"hour": hour, "slice": name, "cell": int(cell), **sums})
+        span = Interval(hour, hour + ONE_HOUR)
+        replace_scores(self.catalog, USE_CASE, version, span, pa.Table.from_pylist(rows), f"{before}")
+
+    def judge(self, version: int = 3) -> JudgedQuality:
+        return judge_quality(self.settings, USE_CASE, self.profile, version, SPAN)
+
+    def rows(self) -> list[dict[str, object]]:
+        return self.catalog.load_table(table_name(USE_CASE)).scan().to_arrow().to_pylist()
+
+
+@pytest.fixture
+def deployment(tmp_path: Path, profile: Profile) -> Deployment:
+    return Deployment(Settings(state_dir=tmp_path), profile)
+
+
+def test_days_reach_back_to_those_whose_labels_may_still_come() -> None:
+    # A day for labels to mature, two for late ones, three that must agree; today is not over.
+    assert Interval(END - 6 * ONE_DAY, END) == SPAN
+
+
+def test_good_days_are_judged_and_no_alarm(deployment: Deployment) -> None:
+    for before in range(3):
+        deployment.day(before)
+    found = deployment.judge()
+    assert (found.days, found.waiting, found.alarmed, found.last_day) == (3, 0, False, "2026-11-19")
+    assert (found.answers, found.labelled) == (ROWS, ROWS)
+    rows = deployment.rows()
+    assert len(rows) == 6
+    assert {row["slice"] for row in rows} == {EVERYTHING, "origin=JFK"}
+    assert all((row["p_value"] is None) == (row["slice"] != EVERYTHING) for row in rows)
+
+
+def test_decay_is_told_when_it_begins_and_not_again(deployment: Deployment) -> None:
+    deployment.day(3)
+    deployment.day(2, blur=1.0)
+    assert not deployment.judge().alarmed
+    deployment.day(1, blur=1.0)
+    found = deployment.judge()
+    assert (found.alarmed, found.began, found.last_day) == (True, True, "2026-11-18")
+    again = deployment.judge()
+    assert (again.alarmed, again.began) == (True, False)
+    deployment.day(0, blur=1.0)
+    on = deployment.judge()
+    assert (on.alarmed, on.began, on.last_day) == (True, False, "2026-11-19")
+
+
+def test_a_day_waits_for_its_labels_and_is_judged_once_they_are_in(deployment: Deployment) -> None:
+    deployment.day(0, known=0.5)
+    found = deployment.judge()
+    assert (found.days, found.waiting, found.last_day) == (0, 1, None)
+    deployment.day(0, known=0.9)
+    assert deployment.judge().days == 1
+    assert len(deployment.rows()) == 2
+
+
+def test_a_new_champion_leaves_the_days_of_the_one_before(deployment: Deployment) -> None:
+    deployment.day(2)
+    deployment.judge()
+    deployment.day(0, version=4)
+    deployment.judge(version=4)
+    assert sorted((row["version"], row["day_end"].day) for row in deployment.rows()) == [
+        *[(3, 18)] * 2,
+        *[(4, 20)] * 2,
+    ]
+
+
+def test_what_the_labels_were_is_kept_with_the_scores(deployment: Deployment) -> None:
+    assert counted_labels(deployment.catalog, USE_CASE) is None
+    deployment.day(1)
+    assert counted_labels(deployment.catalog, USE_CASE) == "1"
+    assert deployment.judge(version=9).last_day is None
