@@ -35,7 +35,7 @@ that was the champion at its end.
 | `judge_quality` | days to `monitoring.<use case>_quality`, the champion's against its test days | clear it |
 | `tell_quality` | says in Slack that the champion decays | never by Slack's fault |
 
-Runbook: `docs/runbooks/monitoring_failed.md`; for alarms, `docs/runbooks/drift.md` and `docs/runbooks/decay.md`.
+Runbook: `docs/runbooks/monitoring_failed.md`; alarms: `docs/runbooks/drift.md` and `docs/runbooks/decay.md`.
 """
 
 
