@@ -12,6 +12,7 @@ small for a hundred million predictions as for a hundred: a row for each hour, f
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ from airloop.lakehouse.catalog import open_catalog
 from airloop.monitoring.cells import Cells
 from airloop.monitoring.counts import ANSWERED, FAILED, REQUESTS, replace_hours, table_name, uncounted
 from airloop.monitoring.logged import logged_inputs
-from airloop.monitoring.monitored import PREDICTION, watched_values
+from airloop.monitoring.monitored import PREDICTION, watched_inputs, watched_values
 from airloop.monitoring.profile import Profile, kept_profile
 from airloop.monitoring.windows import needed
 from airloop.prediction_log import record, variants
@@ -64,18 +65,26 @@ def count(
     def inputs(batch: pa.RecordBatch) -> dict[str, np.ndarray]:
         return watched_values(use_case, logged_inputs(use_case, batch["request"], batch["features"]))
 
+    def given(text: str) -> set[str]:
+        """The watched features that a version was given whose record has the features `text`."""
+        names = {
+            *json.loads(text),
+            *(item.name for item in use_case.inputs if item.request_field is not None),
+        }
+        return {name for name, needs in watched_inputs(use_case).items() if needs <= names}
+
     def prediction(batch: pa.RecordBatch) -> dict[str, np.ndarray]:
         return {PREDICTION: batch["probability"].to_numpy(zero_copy_only=False)}
 
     features = (
         answered.where(F.col("variant") != variants.SHADOW)
-        .select(hour, "request", "features")
-        .mapInArrow(_counter([one.cells for one in profile.features], inputs), _SCHEMA)
+        .select(hour, "request", "features", "version")
+        .mapInArrow(_counter([one.cells for one in profile.features], inputs, given), _SCHEMA)
     )
     predictions = (
         answered.where(F.col("version") == version)
         .select(hour, "probability")
-        .mapInArrow(_counter([profile.prediction.cells], prediction), _SCHEMA)
+        .mapInArrow(_counter([profile.prediction.cells], prediction, None), _SCHEMA)
     )
     requests = rows.where(F.col("variant") != variants.SHADOW).select(
         hour,
@@ -87,17 +96,61 @@ def count(
     return counted.groupBy(HOUR, FEATURE, CELL).agg(F.sum(ROWS).alias(ROWS))
 
 
+def _counter(
+    every: Sequence[Cells],
+    values_of: Callable[[pa.RecordBatch], Mapping[str, np.ndarray]],
+    given: Callable[[str], set[str]] | None,
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """Counts each batch's values by hour and cell; of `given` features alone, version by version.
+
+    What an older version was never given is not missing, and what the spec no longer has is not counted.
+    """
+
+    def counted(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for whole in batches:
+            for batch in [whole] if given is None else _by_version(whole):
+                if not batch.num_rows:
+                    continue
+                values, hour = values_of(batch), batch[HOUR].cast(pa.int64()).to_numpy()
+                names = set(values) if given is None else given(batch["features"][0].as_py())
+                for cells in every:
+                    if cells.feature not in names:
+                        continue
+                    hours, counts = cells.count_by(hour, values[cells.feature])
+                    at, cell = counts.nonzero()
+                    yield pa.RecordBatch.from_arrays(
+                        [
+                            pa.array(hours[at], pa.timestamp("us", tz="UTC")),
+                            pa.array([cells.feature] * len(at), pa.string()),
+                            pa.array(cell, pa.int32()),
+                            pa.array(counts[at, cell], pa.int64()),
+                        ],
+                        names=[HOUR, FEATURE, CELL, ROWS],
+                    )
+
+    return counted
+
+
+def _by_version(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    versions = batch["version"].to_numpy()
+    for version in np.unique(versions):
+        yield batch.filter(pa.array(versions == version))
+
+
 def count_needed(
     settings: Settings, spec: UseCase, profile: Profile, version: int, span: Interval
 ) -> CountedPredictions:
     """Count, for the version of `profile`, what the windows that end in `span` need and is not counted yet.
 
+    A longer span than an hour is counted again whole: somebody asked for it, after records landed late, say.
     Safe to repeat and to kill: hours are replaced, all in one commit.
     """
     catalog = open_catalog(settings)
     asked = needed(spec.monitoring, span)
     again = 24 if span.end.hour == 0 else COUNTED_AGAIN
     since = min([*uncounted(catalog, spec, profile.run_id, asked), span.end - again * ONE_HOUR])
+    if span.end - span.start > ONE_HOUR:
+        since = asked.start
     hours = Interval(since, span.end)
     spark = open_session(settings, f"{spec.name} monitoring {span.end:%Y-%m-%dT%H}")
     rows = pa.table({HOUR: [], FEATURE: [], CELL: [], ROWS: []})
@@ -127,30 +180,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", type=int, required=True, help="the version that is watched")
     parser.add_argument("--run-id", required=True, help="the MLflow run that made it")
     return run_job(parser, work, argv)
-
-
-def _counter(
-    every: Sequence[Cells], values_of: Callable[[pa.RecordBatch], Mapping[str, np.ndarray]]
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """Counts each batch's values by hour and cell."""
-
-    def counted(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            values, hour = values_of(batch), batch[HOUR].cast(pa.int64()).to_numpy()
-            for cells in every:
-                hours, counts = cells.count_by(hour, values[cells.feature])
-                at, cell = counts.nonzero()
-                yield pa.RecordBatch.from_arrays(
-                    [
-                        pa.array(hours[at], pa.timestamp("us", tz="UTC")),
-                        pa.array([cells.feature] * len(at), pa.string()),
-                        pa.array(cell, pa.int32()),
-                        pa.array(counts[at, cell], pa.int64()),
-                    ],
-                    names=[HOUR, FEATURE, CELL, ROWS],
-                )
-
-    return counted
 
 
 if __name__ == "__main__":

@@ -23,9 +23,10 @@ from pyiceberg.catalog import Catalog
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from airloop.intervals import ONE_HOUR, Interval, whole_hours_past
+from airloop.intervals import ONE_DAY, ONE_HOUR, Interval, whole_hours_past
 from airloop.jobs import run_job
 from airloop.lakehouse.catalog import open_catalog
+from airloop.monitoring.judge_quality import judged_labels
 from airloop.monitoring.logged import logged_inputs
 from airloop.monitoring.score_table import SUMS, counted_labels, days_needed, replace_scores, table_name
 from airloop.monitoring.scores import EVERYTHING, Scores, scores_of
@@ -70,23 +71,34 @@ def count_scores(spark: SparkSession, spec: UseCase, version: int, span: Interva
 
 
 def answers_with_labels(spark: SparkSession, spec: UseCase, version: int, span: Interval) -> DataFrame:
-    """`hour`, `probability`, `request`, `features` and `label` (null where none is known) of each answer."""
+    """`hour`, `probability`, `request`, `features` and `label` (null where none is known) of each answer.
+
+    Of a day's answers about one event the last: a flight that is asked about a hundred times has one outcome,
+    and not a hundred independent ones.
+    """
+    day_before = Interval(span.start - ONE_DAY, span.end)
     asked = spark.table(record.TABLE).where(
-        within("predicted_at", span)
+        within("predicted_at", day_before)
         & (F.col("use_case") == spec.name)
-        & (F.col("version") == version)
         & F.col("error").isNull()
         & F.col("probability").isNotNull()
         & (F.col("variant") != variants.SHADOW)
     )
-    answers = asked.select(
-        *_REQUEST,
-        F.date_trunc("hour", "predicted_at").alias("hour"),
-        "probability",
-        "request",
-        "features",
-        "event",
-        F.count("*").over(Window.partitionBy(*_REQUEST)).alias("_uses"),
+    day = F.date_trunc("day", "predicted_at")
+    about = F.coalesce("event", F.concat_ws("/", "request_id", "instance"))
+    last = Window.partitionBy(about, day).orderBy(F.col("predicted_at").desc(), "writer", "sequence")
+    uses = F.count("*").over(Window.partitionBy(*_REQUEST))
+    of_version = asked.withColumn("_uses", uses).where(
+        within("predicted_at", span) & (F.col("version") == version)
+    )
+    answers = (
+        of_version.withColumn("_place", F.row_number().over(last))
+        .where("_place = 1")
+        .select(
+            *_REQUEST,
+            F.date_trunc("hour", "predicted_at").alias("hour"),
+            *("probability", "request", "features", "event", "_uses"),
+        )
     )
     told = _told(spark, spec, span)
     known = _known(spark, spec)
@@ -139,7 +151,9 @@ def count_and_keep(settings: Settings, spec: UseCase, version: int, asked: Inter
     """
     catalog, span = open_catalog(settings), days_needed(spec, asked)
     counted = f"version {version} until {span.end:%Y-%m-%d}: {_labels_now(catalog, spec)}"
-    if asked.end - asked.start <= ONE_HOUR and counted_labels(catalog, spec) == counted:
+    # By both: where days could not be judged, they are still to be.
+    done = {counted_labels(catalog, spec), judged_labels(catalog, spec)}
+    if asked.end - asked.start <= ONE_HOUR and done == {counted}:
         return CountedScores(skipped=f"no label came in since {counted}")
     spark = open_session(settings, f"{spec.name} scores {span.end:%Y-%m-%d}")
     if not spark.catalog.tableExists(record.TABLE):

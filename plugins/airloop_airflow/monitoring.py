@@ -38,9 +38,11 @@ def tell(judged: Mapping[str, Any]) -> str:
     news: list[tuple[Severity, str]] = []
     if judged["lost_traffic_began"]:
         news.append(("page", "traffic is lost"))
+    if judged["lost_traffic_cleared"]:
+        news.append(("notice", "traffic is back"))
     if judged["began"]:
         news.append(("notice", f"drift of {', '.join(judged['began'])}"))
-    elif judged["cleared"]:
+    if judged["cleared"]:
         still = f"; still {', '.join(judged['alarmed'])}" if judged["alarmed"] else ""
         news.append(("notice", f"drift is over: {', '.join(judged['cleared'])}{still}"))
     for severity, title in news:
@@ -59,9 +61,11 @@ def tell(judged: Mapping[str, Any]) -> str:
 
 
 def tell_quality(judged: Mapping[str, Any]) -> str:
-    """Send that the champion decays, once, when it begins; returns what was said."""
+    """Send that the champion decays, once, when it begins and when it is over; returns what was said."""
     context = get_current_context()
     dag, run = context["dag"], context["dag_run"]
+    if not judged["has_test_days"]:
+        return f"version {judged['version']} cannot be judged: its figures by test day were not kept"
     if judged["last_day"] is None:
         return f"no day has enough labels yet; {judged['waiting']} wait for them"
     found = judged["figures"]
@@ -72,11 +76,12 @@ def tell_quality(judged: Mapping[str, Any]) -> str:
         f"p {found['p_value']:.2g}"
     )
     is_news = run.run_after - parse_instant(judged["last_day"]) <= QUALITY_NEWS
-    if judged["began"] and is_news:
+    if (judged["began"] or judged["cleared"]) and is_news:
+        decays = "decays" if judged["began"] else "is as good as on its test days again"
         send(
             Alert(
                 severity="notice",
-                title=f"{dag.dag_id.removesuffix('_monitoring')}: version {judged['version']} decays",
+                title=f"{dag.dag_id.removesuffix('_monitoring')}: version {judged['version']} {decays}",
                 owner=dag.owner,
                 dag_id=dag.dag_id,
                 run_id=run.run_id,

@@ -659,11 +659,12 @@ class JudgedWindows(Reference):
     """A week before."""
     alarmed: tuple[str, ...] = ()
     began: tuple[str, ...] = ()
-    """Alarms that the window an hour before did not have."""
+    """Alarms that the judged window before did not have."""
     cleared: tuple[str, ...] = ()
-    """Alarms of the window an hour before that are over."""
+    """Alarms of the judged window before that are over."""
     lost_traffic: bool = False
     lost_traffic_began: bool = False
+    lost_traffic_cleared: bool = False
     not_compared: tuple[str, ...] = ()
     """Features with too few days in the version's own window."""
     lines: tuple[str, ...] = ()
@@ -696,4 +697,8 @@ class JudgedQuality(Reference):
     figures: dict[str, float | None] = {}
     alarmed: bool = False
     began: bool = False
-    """Alarmed, and not known to be when the day was judged last."""
+    """Alarmed, as the day before and the same day, judged by an earlier run, were not."""
+    cleared: bool = False
+    """Not alarmed any more, and no earlier run said so."""
+    has_test_days: bool = True
+    """Whether there is anything to judge by."""

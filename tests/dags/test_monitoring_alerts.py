@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from airloop.monitoring.judge_quality import USUAL
+from airloop.references import JudgedQuality, JudgedWindows
 from airloop_airflow import monitoring
 
 END = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -17,6 +19,7 @@ QUIET = {
     "began": [],
     "cleared": [],
     "lost_traffic_began": False,
+    "lost_traffic_cleared": False,
     "lines": ["until 2026-11-20 12:00 UTC: 900 answers", "wind: distance 0.31"],
 }
 
@@ -36,6 +39,8 @@ QUALITY = {
         "p_value": 0.0001,
     },
     "began": False,
+    "cleared": False,
+    "has_test_days": True,
 }
 
 
@@ -64,11 +69,15 @@ def test_drift_that_goes_on_is_not_told_again_and_its_end_is(tell, slack):
     assert slack.received == []
     assert tell(alarmed=["dew_point"], cleared=["wind"]) == "drift is over: wind; still dew_point"
     assert len(slack.received) == 1
+    assert tell(alarmed=["a"], began=["a"], cleared=["b"]) == "drift of a; drift is over: b; still a"
+    assert len(slack.received) == 3
 
 
 def test_lost_traffic_is_a_page(tell, slack):
     assert tell(lost_traffic_began=True) == "traffic is lost"
     assert "(page" in slack.received[0]["text"]
+    assert tell(lost_traffic_cleared=True) == "traffic is back"
+    assert "(notice" in slack.received[1]["text"]
 
 
 def test_history_and_windows_that_are_not_there_wake_nobody(tell, slack):
@@ -88,3 +97,13 @@ def test_decay_is_told_once_with_what_is_usual(tell, slack):
     assert "2 wait" in tell(of="tell_quality", last_day=None)
     tell(of="tell_quality", began=True, due=END + timedelta(days=30))
     assert len(slack.received) == 1
+    assert "were not kept" in tell(of="tell_quality", has_test_days=False)
+    tell(of="tell_quality", cleared=True)
+    assert "as good as on its test days again" in slack.received[1]["text"]
+
+
+def test_what_is_told_is_what_the_jobs_say():
+    """A field that a job does not have would be found by nobody but on-call."""
+    assert set(QUIET) <= set(JudgedWindows.model_fields)
+    assert set(QUALITY) <= set(JudgedQuality.model_fields)
+    assert set(QUALITY["figures"]) == {"roc_auc", "log_loss", "gain", *USUAL}

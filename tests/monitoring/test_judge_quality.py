@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -47,6 +48,7 @@ class Deployment:
         self.settings, self.profile = settings, profile
         self.catalog = open_catalog(settings)
         self.random = np.random.default_rng(1)
+        self.runs = 0
 
     def day(self, before: int, *, blur: float = 0.0, known: float = 1.0, version: int = 3) -> None:
         """The answers of the day that ended `before` days before the end, all made at noon."""
@@ -62,20 +64,26 @@ class Deployment:
         span = Interval(hour, hour + ONE_HOUR)
         replace_scores(self.catalog, USE_CASE, version, span, pa.Table.from_pylist(rows), f"{before}")
 
-    def judge(self, version: int = 3) -> JudgedQuality:
-        return judge_quality(self.settings, USE_CASE, self.profile, version, SPAN)
+    def judge(self, version: int = 3, run: str = "", days_later: int = 0) -> JudgedQuality:
+        """As the Airflow run `run`, another one each time by default."""
+        self.runs += 1
+        os.environ["AIRFLOW_CTX_DAG_RUN_ID"] = run or f"run {self.runs}"
+        span = Interval(SPAN.start + days_later * ONE_DAY, SPAN.end + days_later * ONE_DAY)
+        return judge_quality(self.settings, USE_CASE, self.profile, version, span)
 
     def rows(self) -> list[dict[str, object]]:
         return self.catalog.load_table(table_name(USE_CASE)).scan().to_arrow().to_pylist()
 
 
 @pytest.fixture
-def deployment(tmp_path: Path, profile: Profile) -> Deployment:
+def deployment(tmp_path: Path, profile: Profile, monkeypatch: pytest.MonkeyPatch) -> Deployment:
+    monkeypatch.setenv("AIRFLOW_CTX_DAG_ID", "flight_delay_monitoring")
+    monkeypatch.setenv("AIRFLOW_CTX_DAG_RUN_ID", "")
     return Deployment(Settings(state_dir=tmp_path), profile)
 
 
 def test_days_reach_back_to_those_whose_labels_may_still_come() -> None:
-    # A day for labels to mature, two for late ones, three that must agree; today is not over.
+    # Two days until labels are mature, two for late ones, two that may have to agree; today is not over.
     assert Interval(END - 6 * ONE_DAY, END) == SPAN
 
 
@@ -103,6 +111,37 @@ def test_decay_is_told_when_it_begins_and_not_again(deployment: Deployment) -> N
     deployment.day(0, blur=1.0)
     on = deployment.judge()
     assert (on.alarmed, on.began, on.last_day) == (True, False, "2026-11-19")
+
+
+def test_a_run_that_is_repeated_says_the_same(deployment: Deployment) -> None:
+    deployment.day(2)
+    deployment.judge()
+    for before in (1, 0):
+        deployment.day(before, blur=1.0)
+    assert [deployment.judge(run="one").began for _ in range(3)] == [True, True, True]
+    assert not deployment.judge(run="another").began
+
+
+def test_the_end_of_decay_is_told_once(deployment: Deployment) -> None:
+    for before in (3, 2):
+        deployment.day(before, blur=1.0)
+    assert deployment.judge().began
+    deployment.day(1)
+    over = deployment.judge()
+    assert (over.alarmed, over.cleared) == (False, True)
+    assert not deployment.judge().cleared
+
+
+def test_a_day_keeps_its_alarm_when_later_days_are_judged(deployment: Deployment) -> None:
+    for before in (3, 2, 1, 0):
+        deployment.day(before, blur=1.0)
+    deployment.judge()
+    alarms = {row["day_end"]: row["alarmed"] for row in deployment.rows() if row["slice"] == EVERYTHING}
+    assert [alarms[day] for day in sorted(alarms)] == [False, True, True, True]
+    for days_later in range(1, 7):
+        deployment.judge(days_later=days_later)
+    later = {row["day_end"]: row["alarmed"] for row in deployment.rows() if row["slice"] == EVERYTHING}
+    assert later == alarms
 
 
 def test_a_day_waits_for_its_labels_and_is_judged_once_they_are_in(deployment: Deployment) -> None:

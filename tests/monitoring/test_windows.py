@@ -45,6 +45,7 @@ class Traffic:
         self.cells = {one.cells.feature: one.cells for one in (*profile.features, profile.prediction)}
         self.values = {name: self.random.normal(size=(HOURS, PER_HOUR)) for name in FEATURES}
         self.asked = np.full(HOURS, PER_HOUR)
+        self.rows: dict[str, np.ndarray] = {}
         self.counted = np.ones(HOURS, bool)
 
     def since(self, days: float, until: float = 0) -> slice:
@@ -52,12 +53,12 @@ class Traffic:
         return slice(HOURS - int(24 * days), HOURS - int(24 * until))
 
     def judge(self, profile: Profile, policy: Monitoring = POLICY) -> Window | None:
-        counts = {
-            name: np.array(
-                [self.cells[name].count(row[:many]) for row, many in zip(rows, self.asked, strict=True)]
+        counts = {}
+        for name, hours in self.values.items():
+            rows = self.rows.get(name, self.asked)
+            counts[name] = np.array(
+                [self.cells[name].count(hour[:many]) for hour, many in zip(hours, rows, strict=True)]
             )
-            for name, rows in self.values.items()
-        }
         counts[REQUESTS] = np.stack([self.asked, np.zeros(HOURS, np.int64)], axis=1)
         return next(judged(profile, Hours(SPAN.start, self.counted, counts), policy, [END]), None)
 
@@ -101,6 +102,16 @@ def test_what_has_long_been_so_is_drift_and_no_change_from_a_week_before(
     before = window.features["wind"].before
     assert before is not None
     assert not before.drifted
+
+
+def test_what_was_not_there_a_week_before_is_compared_with_nothing(
+    traffic: Traffic, profile: Profile
+) -> None:
+    traffic.rows[PREDICTION] = np.where(np.arange(HOURS) < HOURS - 48, 0, PER_HOUR)
+    window = traffic.judge(profile)
+    assert window is not None
+    assert window.features[PREDICTION].before is None
+    assert window.features["wind"].before is not None
 
 
 def test_values_that_go_missing_are_drift_and_their_share_is_told(traffic: Traffic, profile: Profile) -> None:

@@ -59,7 +59,8 @@ def quality(window: Figures, test_days: Sequence[Figures], rule: DecayRule) -> Q
     ]
     lost = (usual_gain - _gain(window)[0], usual_auc - _roc_auc(window)[0])
     decayed = any(
-        len(tests) * p <= rule.significance and gone >= rule.least_lost_share * usual
+        # What never was any gain cannot be lost.
+        usual > 0 and len(tests) * p <= rule.significance and gone >= rule.least_lost_share * usual
         for (p, usual), gone in zip(tests, lost, strict=True)
     )
     return Quality(window, usual_gain, usual_auc, min(1.0, len(tests) * min(p for p, _ in tests)), decayed)

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NoSuchTableError
-from pyiceberg.expressions import And, EqualTo, GreaterThan, LessThanOrEqual
+from pyiceberg.expressions import And, GreaterThan, LessThanOrEqual
 
 from airloop.intervals import Interval
 from airloop.lakehouse.provenance import signature
 from airloop.lakehouse.replace import despite_conflicts
 from airloop.monitoring.counts import table_of
-from airloop.monitoring.windows import Feature, Window
+from airloop.monitoring.windows import ONE_WEEK, Feature, Window
 from airloop.use_cases.spec import UseCase
 
 _UTC: Final = pa.timestamp("us", tz="UTC")
@@ -120,14 +120,29 @@ def replace_findings(
         )
 
 
-def window_at(catalog: Catalog, spec: UseCase, end: datetime) -> dict[str, Any] | None:
-    """The row of the window that ends at `end`; None where there is none."""
+class Earlier(NamedTuple):
+    """What is asked of a window that was judged before."""
+
+    end: datetime
+    alarmed: tuple[str, ...]
+    lost_traffic: bool
+
+
+def window_before(catalog: Catalog, spec: UseCase, end: datetime, *, judged: bool = False) -> Earlier | None:
+    """The newest window that ended at `end` or in the week before it, or the newest `judged` one."""
     try:
         table = catalog.load_table(windows_table(spec))
     except NoSuchTableError:
         return None
-    rows = table.scan(row_filter=EqualTo(term="window_end", value=end.isoformat())).to_arrow().to_pylist()
-    return rows[0] if rows else None
+    ends = And(
+        GreaterThan(term="window_end", value=(end - ONE_WEEK).isoformat()),
+        LessThanOrEqual(term="window_end", value=end.isoformat()),
+    )
+    rows = [row for row in table.scan(row_filter=ends).to_arrow().to_pylist() if row["judged"] or not judged]
+    if not rows:
+        return None
+    last = max(rows, key=lambda row: row["window_end"])
+    return Earlier(last["window_end"], tuple(last["alarmed"] or ()), last["lost_traffic"])
 
 
 def _feature_row(end: datetime, version: int, name: str, one: Feature) -> dict[str, Any]:

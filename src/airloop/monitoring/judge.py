@@ -18,7 +18,7 @@ from airloop.intervals import ONE_HOUR, Interval, make_interval, parse_instant, 
 from airloop.jobs import run_job
 from airloop.lakehouse.catalog import open_catalog
 from airloop.monitoring.counts import hours_of
-from airloop.monitoring.findings import replace_findings, window_at
+from airloop.monitoring.findings import replace_findings, window_before
 from airloop.monitoring.profile import Profile, kept_profile
 from airloop.monitoring.windows import Window, comparable, judged, needed
 from airloop.references import JudgedWindows
@@ -46,8 +46,16 @@ def judge_span(
     if not found:
         return JudgedWindows(version=version, windows=0, not_compared=not_compared)
     last = found[-1]
-    before = window_at(catalog, spec, last.end - ONE_HOUR) or {}
-    was = set(before.get("alarmed") or ())
+    earlier = found[-2::-1]
+    # What this run writes, at this or an earlier try, lies after the start of its span.
+    before = earlier[0] if earlier else window_before(catalog, spec, span.start)
+    judged_before = next((one for one in earlier if one.features), None) or window_before(
+        catalog, spec, span.start, judged=True
+    )
+    had_lost = before is not None and before.lost_traffic
+    was = set(judged_before.alarmed if judged_before is not None else ())
+    # A window that is too quiet to be judged says nothing, and neither does it say that drift is over.
+    over = was - set(last.alarmed) if last.features else set()
     lines = tuple(lines_of(last))
     for line in lines:
         log.info("%s", line)
@@ -60,9 +68,10 @@ def judge_span(
         requests_before=last.requests_before,
         alarmed=last.alarmed,
         began=tuple(name for name in last.alarmed if name not in was),
-        cleared=tuple(sorted(was - set(last.alarmed))),
+        cleared=tuple(sorted(over)),
         lost_traffic=last.lost_traffic,
-        lost_traffic_began=last.lost_traffic and not before.get("lost_traffic", False),
+        lost_traffic_began=last.lost_traffic and not had_lost,
+        lost_traffic_cleared=had_lost and not last.lost_traffic,
         not_compared=not_compared,
         lines=lines,
     )

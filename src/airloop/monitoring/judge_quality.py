@@ -24,15 +24,17 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.expressions import And, EqualTo, GreaterThan, LessThanOrEqual
 
+from airloop.airflow_run import run_id
 from airloop.intervals import ONE_DAY, Interval, make_interval, parse_instant
 from airloop.jobs import run_job
 from airloop.lakehouse.catalog import open_catalog
+from airloop.lakehouse.properties import RUN_ID
 from airloop.lakehouse.provenance import signature
 from airloop.lakehouse.replace import despite_conflicts
 from airloop.monitoring.counts import table_of
 from airloop.monitoring.decay import Quality, decay_alarmed, quality
 from airloop.monitoring.profile import Profile, kept_profile
-from airloop.monitoring.score_table import days_needed, scores_in
+from airloop.monitoring.score_table import COUNTED_LABELS, counted_labels, days_needed, scores_in
 from airloop.monitoring.scores import EVERYTHING, Figures, Scores, figures, nothing
 from airloop.references import JudgedQuality
 from airloop.settings import Settings
@@ -67,45 +69,50 @@ def table_name(spec: UseCase) -> str:
 def judge_quality(
     settings: Settings, spec: UseCase, profile: Profile, version: int, span: Interval
 ) -> JudgedQuality:
-    """Judge the days of `span`, which is of whole days; what the table had of the version there
-    is replaced."""
+    """Judge the days of `span`, of whole days; what the table had of the version there is replaced.
+
+    The first days of the span, as many as may have to agree with a later one, are only looked at: what agrees
+    with them lies before.
+    """
     catalog, rule = open_catalog(settings), spec.monitoring.decay
+    counted = counted_labels(catalog, spec)
     hours = scores_in(catalog, spec, version, span)
     usual = [one.figures for one in profile.test_days]
+    kept = Interval(span.start + (rule.windows - 1) * ONE_DAY, span.end)
     rows: list[dict[str, Any]] = []
     judged: list[Quality] = []
-    alarms: list[bool] = [False]
-    last: dict[str, Any] = {}
+    days: list[dict[str, Any]] = []
     for number in range(span.days):
         day = Interval(span.start + number * ONE_DAY, span.start + (number + 1) * ONE_DAY)
         slices = _of_day(hours, day)
         if EVERYTHING not in slices:
             continue
         found = quality(figures(slices.pop(EVERYTHING)), usual, rule)
-        alarmed = False
         if found.judged:
             judged.append(found)
-            alarmed = decay_alarmed(judged, rule)
-            alarms.append(alarmed)
-        rows.append(_row(day, version, EVERYTHING, found.figures, found, alarmed))
-        rows += [_row(day, version, name, figures(scores)) for name, scores in sorted(slices.items())]
+        row = _row(day, version, EVERYTHING, found.figures, found)
+        row["alarmed"] = found.judged and decay_alarmed(judged, rule)
         if found.judged:
-            last = rows[-1 - len(slices)]
-    was = _day(catalog, spec, version, last["day_end"]) if last else None
-    _replace(catalog, spec, version, span, rows)
+            days.append(row)
+        if day.start >= kept.start:
+            rows += [row, *(_row(day, version, name, figures(one)) for name, one in sorted(slices.items()))]
+    last, before = (days or [{}])[-1], (days[:-1] or [{}])[-1]
+    known = _known_before_this_run(catalog, spec, version, last["day_end"]) if last else None
+    _replace(catalog, spec, version, kept, rows, counted or "")
+    alarmed, was = bool(last.get("alarmed")), bool(before.get("alarmed"))
     return JudgedQuality(
         version=version,
-        days=len(judged),
+        days=len(days),
         last_day=(last["day_end"] - ONE_DAY).date().isoformat() if last else None,
-        alarmed=alarms[-1],
-        # It goes on for days, and a day is judged again each time that a label comes in.
-        began=alarms[-1] and not any(alarms[:-1]) and not (was or {}).get("alarmed", False),
-        figures={
-            name: last[name] for name in ("roc_auc", "log_loss", "gain", "usual_gain", "p_value") if last
-        },
+        alarmed=alarmed,
+        # A day is judged again each time that a label comes in, and a run may be repeated: told once.
+        began=alarmed and not was and not (known or {}).get("alarmed", False),
+        cleared=bool(last) and was and not alarmed and (known is None or known["alarmed"]),
+        figures={name: last[name] for name in ("roc_auc", "log_loss", "gain", *USUAL) if last},
         labelled=last.get("labelled", 0),
         answers=last.get("answers", 0),
-        waiting=sum(row["p_value"] is None for row in rows if row["slice"] == EVERYTHING),
+        waiting=sum(row["slice"] == EVERYTHING and row["p_value"] is None for row in rows),
+        has_test_days=bool(profile.test_days),
     )
 
 
@@ -121,7 +128,6 @@ def _row(
     name: str,
     found: Figures,
     judged: Quality | None = None,
-    alarmed: bool = False,
 ) -> dict[str, Any]:
     return {
         "day_end": day.end,
@@ -130,26 +136,46 @@ def _row(
         **found.model_dump(exclude={"gain_deviation"}),
         **{item: getattr(judged, item) if judged else None for item in USUAL},
         "decayed": judged.decayed if judged else False,
-        "alarmed": alarmed,
+        "alarmed": False,
     }
 
 
-def _day(catalog: Catalog, spec: UseCase, version: int, end: datetime) -> dict[str, Any] | None:
-    """What the table has of `version` on the day that ends at `end`."""
+def judged_labels(catalog: Catalog, spec: UseCase) -> str | None:
+    """What the labels were when days were judged last (`airloop.monitoring.score_table.counted_labels`)."""
+    try:
+        return catalog.load_table(table_name(spec)).properties.get(COUNTED_LABELS)
+    except NoSuchTableError:
+        return None
+
+
+def _known_before_this_run(
+    catalog: Catalog, spec: UseCase, version: int, end: datetime
+) -> dict[str, Any] | None:
+    """What the table had of a judged day before the present Airflow run wrote to it."""
     try:
         table = catalog.load_table(table_name(spec))
     except NoSuchTableError:
         return None
-    where = And(
-        EqualTo(term="version", value=version),
-        And(EqualTo(term="day_end", value=end.isoformat()), EqualTo(term="slice", value=EVERYTHING)),
-    )
-    rows = table.scan(row_filter=where).to_arrow().to_pylist()
-    return rows[0] if rows else None
+    for entry in reversed(table.history()):
+        snapshot = table.snapshot_by_id(entry.snapshot_id)
+        if snapshot is None or snapshot.summary is None or snapshot.summary.get(RUN_ID) == run_id():
+            continue
+        where = And(
+            EqualTo(term="version", value=version),
+            And(EqualTo(term="day_end", value=end.isoformat()), EqualTo(term="slice", value=EVERYTHING)),
+        )
+        rows = table.scan(row_filter=where, snapshot_id=entry.snapshot_id).to_arrow().to_pylist()
+        return next((row for row in rows if row["p_value"] is not None), None)
+    return None
 
 
 def _replace(
-    catalog: Catalog, spec: UseCase, version: int, span: Interval, rows: Sequence[Mapping[str, Any]]
+    catalog: Catalog,
+    spec: UseCase,
+    version: int,
+    span: Interval,
+    rows: Sequence[Mapping[str, Any]],
+    counted: str,
 ) -> None:
     table = table_of(catalog, table_name(spec), QUALITY, "day_end")
     made = pa.Table.from_pylist([dict(row) for row in rows], QUALITY)
@@ -162,7 +188,13 @@ def _replace(
         ),
     )
     said = signature(spec.name, span)
-    despite_conflicts(table, lambda: table.overwrite(made, overwrite_filter=where, snapshot_properties=said))
+
+    def attempt() -> None:
+        with table.transaction() as transaction:
+            transaction.overwrite(made, overwrite_filter=where, snapshot_properties=said)
+            transaction.set_properties({COUNTED_LABELS: counted})
+
+    despite_conflicts(table, attempt)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

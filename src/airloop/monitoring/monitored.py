@@ -34,6 +34,16 @@ def watched(use_case: UseCase) -> dict[str, Literal["number", "category"]]:
     return found | {span.name: "number" for span in use_case.elapsed}
 
 
+def watched_inputs(use_case: UseCase) -> dict[str, frozenset[str]]:
+    """The model inputs that each watched feature is made of."""
+    found = {
+        f"{item.name}_hour" if item.type == "local_time" else item.name: frozenset({item.name})
+        for item in use_case.inputs
+        if item.type != "instant"
+    }
+    return found | {span.name: frozenset({span.since, span.until}) for span in use_case.elapsed}
+
+
 def watched_values(use_case: UseCase, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The values of each watched feature, [rows], from a model's inputs [rows] by name.
 

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 
-from airloop.errors import MonitoringError
 from airloop.intervals import parse_instant
 from airloop.jobs import run_job, write_whole
 from airloop.monitoring.profile import ARTIFACT, Profile, profile_file
@@ -29,9 +28,9 @@ log = logging.getLogger(__name__)
 
 
 def reference(settings: Settings, spec: UseCase, end: datetime) -> Watched:
-    """The version that was the champion just before `end`; `skipped` says why where there is none to watch.
+    """The version that was the champion just before `end`.
 
-    Raises `MonitoringError` for a version whose run has no profile.
+    `skipped` says why where there is none to watch, or it has no profile.
     """
     periods = serving_history(settings, spec.name).periods
     version = next(
@@ -44,10 +43,12 @@ def reference(settings: Settings, spec: UseCase, end: datetime) -> Watched:
         )
     run_id = run_of(settings, spec.model_name, version)
     if not has_artifact(settings, run_id, ARTIFACT):
-        raise MonitoringError(
-            expected=f"{ARTIFACT} on run {run_id} of version {version}, to compare its traffic with",
-            found="none: it was evaluated before profiles were kept",
-            next_step=f"clear `evaluate` of the {spec.name}_training run that made it, or promote another",
+        # Nothing that this run could mend: failing would page every hour until the next model serves.
+        return Watched(
+            use_case=spec.name,
+            skipped=f"version {version} cannot be watched: its run {run_id} has no {ARTIFACT}, for it was "
+            f"evaluated before there were any; clear `evaluate` in the {spec.name}_training run that made "
+            "it, or promote another version",
         )
     kept = profile_file(settings, spec.name, run_id)
     with_run = download_artifacts(settings, run_id, ARTIFACT, kept.parent / run_id)

@@ -42,9 +42,10 @@ COUNTED_LABELS: Final = "airloop.monitoring.labels"
 
 def days_needed(spec: UseCase, span: Interval) -> Interval:
     """The whole days, before the end of `span`, whose labels may have come in during `span`, and those before
-    that must agree with them."""
+    that may have to agree with them."""
     days = covering_days([span])
-    waited = -(-spec.label.matures_after // ONE_DAY) + LATE_DAYS + spec.monitoring.decay.windows
+    mature = -(-(spec.prediction_lead + spec.label.matures_after) // ONE_DAY)
+    waited = mature + LATE_DAYS + spec.monitoring.decay.windows - 1
     end = span.end.replace(hour=0, minute=0, second=0, microsecond=0)
     return Interval(days.start - waited * ONE_DAY, end)
 

@@ -87,10 +87,9 @@ def judged(profile: Profile, hours: Hours, policy: Monitoring, ends: Sequence[da
         found = against_reference(end)
         requests = int(counts[REQUESTS][ANSWERED])
         requests_before = None if before is None else int(before[REQUESTS][ANSWERED])
-        weekly = None
-        if found is not None and before is not None and (requests_before or 0) >= policy.min_requests:
-            weekly = judge(_with_before(reference, counts, before, days), policy.drift)
-        # Newest first, as far as they go back without a gap that says nothing.
+        weekly: dict[str, Found] = {}
+        if found is not None and before is not None:
+            weekly = judge(_with_before(reference, counts, before, policy), policy.drift)
         past = [against_reference(end - n * policy.window) for n in range(policy.drift.windows)]
         yield Window(
             end=end,
@@ -100,7 +99,7 @@ def judged(profile: Profile, hours: Hours, policy: Monitoring, ends: Sequence[da
             features={
                 name: Feature(
                     found=one,
-                    before=None if weekly is None else weekly[name],
+                    before=weekly.get(name),
                     missing_share=_missing(counts[name]),
                     usual_missing_share=_missing(reference[name].array().sum(axis=0)),
                 )
@@ -113,11 +112,16 @@ def judged(profile: Profile, hours: Hours, policy: Monitoring, ends: Sequence[da
 
 
 def _with_before(
-    reference: dict[str, Profiled], counts: dict[str, np.ndarray], before: dict[str, np.ndarray], days: int
+    reference: dict[str, Profiled],
+    counts: dict[str, np.ndarray],
+    before: dict[str, np.ndarray],
+    policy: Monitoring,
 ) -> dict[str, Comparison]:
+    """The features that had enough values a week before; a new version had no answers then."""
     return {
-        name: compare_with_before(counts[name], before[name], one.array(), days)
+        name: compare_with_before(counts[name], before[name], one.array(), policy.window // timedelta(days=1))
         for name, one in reference.items()
+        if before[name].sum() >= policy.min_requests
     }
 
 
