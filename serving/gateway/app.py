@@ -186,7 +186,8 @@ def create_app(
 def requires(access: Access, role: Role) -> Any:
     """A dependency: the request's key must have `role`, or `Problem` (401, 403) is the answer."""
 
-    def check(
+    # Not a plain function: FastAPI would run it in a thread, which costs more than the check.
+    async def check(
         request: Request, presented: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)]
     ) -> None:
         try:
