@@ -13,7 +13,10 @@ import pytest
 
 from airloop.intervals import ONE_DAY, ONE_HOUR, Interval
 from airloop.lakehouse.catalog import open_catalog
-from airloop.monitoring.score_table import scores_in
+from airloop.monitoring.cells import Cells
+from airloop.monitoring.judge_quality import judge_quality
+from airloop.monitoring.profile import Profile, Profiled
+from airloop.monitoring.score_table import days_needed, scores_in
 from airloop.monitoring.scores import EVERYTHING, SMALLEST, scores_of
 from airloop.prediction_log import labels, variants
 from airloop.prediction_log.land import land
@@ -147,9 +150,15 @@ def test_answers_are_joined_to_their_labels_and_added_up(spec: UseCase, fresh: S
         slices = [name for name in found[hour] if name.startswith("origin=")]
         assert sum(found[hour][name].answers.sum() for name in slices) == len(here)
 
-    # Nothing new: nothing is done; a longer span is asked for by somebody, who means it.
+    # Until days were judged by these labels it is done again; then nothing new is nothing to do.
+    assert count_and_keep(fresh, spec, VERSION, ASKED).rows == done.rows
+    empty = Profiled(cells=Cells(feature="prediction", kind="number"), days=(), counts=())
+    profile = Profile(use_case=spec.name, run_id="run", features=(), prediction=empty)
+    judged = judge_quality(fresh, spec, profile, VERSION, days_needed(spec, ASKED))
+    assert (judged.days, judged.waiting, judged.has_test_days) == (0, 1, False)
     again = count_and_keep(fresh, spec, VERSION, ASKED)
     assert "no label came in" in (again.skipped or "")
+    # A longer span is asked for by somebody, who means it.
     assert count_and_keep(fresh, spec, VERSION, Interval(DAY, ASKED.end)).rows == done.rows
     know(fresh, spec, [("event 50", 1.0)])
     assert count_and_keep(fresh, spec, VERSION, ASKED).skipped is None
