@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import DAG, AssetOrTimeSchedule, Param, chain, task
+from airflow.sdk import DAG, AssetOrTimeSchedule, chain, task
 
 from airloop.connections import PSEUDONYM_KEY
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import assets, run_times
+from airloop_airflow.forms import optional_text
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments, schedule
 from airloop_airflow.stale import mark_stale, rows_changed
@@ -53,16 +54,12 @@ def build(use_case: UseCase) -> DAG:
         ),
         **dag_arguments(use_case, "features"),
         params={
-            "start_date": Param(
-                None,
-                type=["null", "string"],
+            "start_date": optional_text(
                 format="date",
                 title="First day",
                 description="UTC; empty for the day before the run",
             ),
-            "end_date": Param(
-                None,
-                type=["null", "string"],
+            "end_date": optional_text(
                 format="date",
                 title="Day after the last",
                 description="UTC, excluded; empty for one day",

@@ -8,6 +8,7 @@ from airflow.sdk import DAG, Param
 
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
+from airloop_airflow.forms import optional_text
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments, schedule
 
@@ -37,16 +38,12 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
         is_paused_upon_creation=False,
         **dag_arguments(use_cases[0], "maintenance"),
         params={
-            "use_case": Param(
-                None,
-                type=["null", "string"],
+            "use_case": optional_text(
                 enum=[None, *(spec.name for spec in use_cases)],
                 title="Use case",
                 description="only this one's tables; empty for all",
             ),
-            "tables": Param(
-                None,
-                type=["null", "string"],
+            "tables": optional_text(
                 title="Tables",
                 description="only these, comma-separated, such as raw.<feed>; empty for all",
             ),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import DAG, Param, chain, task
+from airflow.sdk import DAG, chain, task
 
 from airloop.connections import PSEUDONYM_KEY
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import run_times
+from airloop_airflow.forms import optional_text
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments, schedule
 
@@ -40,9 +41,7 @@ def build(use_case: UseCase) -> DAG:
         schedule=schedule(use_case.schedules.push, timedelta(hours=1)),
         **dag_arguments(use_case, "push"),
         params={
-            "until": Param(
-                None,
-                type=["null", "string"],
+            "until": optional_text(
                 format="date-time",
                 title="Until",
                 description="full hour in UTC; empty for the one that just ended",

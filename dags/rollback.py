@@ -7,6 +7,7 @@ from airflow.sdk import DAG, Param, chain, task
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import assets, run_times
+from airloop_airflow.forms import optional_text
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments
 from airloop_airflow.stale import mark_stale
@@ -53,23 +54,17 @@ def build(use_case: UseCase) -> DAG:
                 title="Before run",
                 description="run id of the features DAG, or <dag_id>/<run_id>; what it published goes",
             ),
-            "start_date": Param(
-                None,
-                type=["null", "string"],
+            "start_date": optional_text(
                 format="date",
                 title="Start date",
                 description="only the rows from this day on (UTC); empty for whole tables",
             ),
-            "end_date": Param(
-                None,
-                type=["null", "string"],
+            "end_date": optional_text(
                 format="date",
                 title="End date",
                 description="day after the last one; empty for a single day",
             ),
-            "tables": Param(
-                None,
-                type=["null", "string"],
+            "tables": optional_text(
                 title="Tables",
                 description="only these, comma-separated, such as clean.<table>; empty for all",
             ),

@@ -11,6 +11,7 @@ from airflow.sdk import DAG, AssetOrTimeSchedule, Param, TriggerRule, chain, tas
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import assets
+from airloop_airflow.forms import optional_text
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments, schedule
 from airloop_airflow.rollout import page_unless_rolled_back, stage_task, stages_of
@@ -74,9 +75,7 @@ def build(use_case: UseCase) -> DAG:
                 title="Model version",
                 description="number in the registry; empty for the challenger, or for the version before",
             ),
-            "reason": Param(
-                None,
-                type=["null", "string"],
+            "reason": optional_text(
                 title="Reason",
                 description="for the record of what served when; above all when going back",
             ),

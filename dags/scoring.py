@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import DAG, Param, chain, task
+from airflow.sdk import DAG, chain, task
 
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import run_times
+from airloop_airflow.forms import optional_text
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments, schedule
 
@@ -38,9 +39,7 @@ def build(use_case: UseCase) -> DAG:
         schedule=schedule(use_case.schedules.scoring, timedelta(days=1)),
         **dag_arguments(use_case, "scoring"),
         params={
-            name: Param(
-                None,
-                type=["null", "string"],
+            name: optional_text(
                 format="date",
                 title=title,
                 description=description,

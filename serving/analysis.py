@@ -18,6 +18,7 @@ import numpy as np
 from scipy.stats import binom, chi2, norm
 
 from airloop.references import RolloutCheck
+from airloop.row_losses import row_losses
 from airloop.use_cases.rollout_policy import Guardrails
 from serving.sequential_test import confidence_sequence
 
@@ -25,7 +26,6 @@ CHANCE: Final = 0.001
 """How likely each guardrail may be to be breached by chance at one look; a rollout has tens of looks."""
 BINS: Final = 10
 """Of the stability index: tenths of the champion's predictions."""
-_LOG_FLOOR: Final = 1e-7
 
 
 @dataclass(frozen=True)
@@ -220,8 +220,8 @@ def _missing_features(rules: Guardrails, champion: Arm, candidate: Arm) -> Rollo
 
 def _quality(rules: Guardrails, labelled: Labelled) -> RolloutCheck:
     """A confidence sequence of the difference of log losses on the same requests, by what they are about."""
-    before = log_losses(labelled.champion, labelled.label)
-    after = log_losses(labelled.candidate, labelled.label)
+    before = row_losses(labelled.label, labelled.champion)
+    after = row_losses(labelled.label, labelled.candidate)
     losses = labelled.by_event(before)
     found = confidence_sequence(labelled.by_event(after - before))
     count = len(losses)
@@ -238,13 +238,6 @@ def _quality(rules: Guardrails, labelled: Labelled) -> RolloutCheck:
         detail=f"log loss less the champion's, on {count} events whose outcome is known "
         f"({rules.min_labels} needed)",
     )
-
-
-def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The log loss of each prediction, [n]."""
-    p = np.clip(probabilities, _LOG_FLOOR, 1 - _LOG_FLOOR)
-    losses: np.ndarray = -(labels * np.log(p) + (1 - labels) * np.log1p(-p))
-    return losses
 
 
 def _percentile(values: np.ndarray, share: float) -> tuple[float | None, float | None]:

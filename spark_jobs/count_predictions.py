@@ -163,7 +163,7 @@ def count_needed(
         run_id=profile.run_id,
         start=hours.start.isoformat(),
         end=hours.end.isoformat(),
-        hours=(hours.end - hours.start) // ONE_HOUR,
+        hours=hours.hours,
         rows=written,
     )
 

@@ -26,7 +26,7 @@ from pyspark.sql import functions as F
 from airloop.intervals import ONE_DAY, ONE_HOUR, Interval, whole_hours_past
 from airloop.jobs import run_job
 from airloop.lakehouse.catalog import open_catalog
-from airloop.monitoring.judge_quality import judged_labels
+from airloop.monitoring import judge_quality
 from airloop.monitoring.logged import logged_inputs
 from airloop.monitoring.score_table import SUMS, counted_labels, days_needed, replace_scores, table_name
 from airloop.monitoring.scores import EVERYTHING, Scores, scores_of
@@ -152,7 +152,7 @@ def count_and_keep(settings: Settings, spec: UseCase, version: int, asked: Inter
     catalog, span = open_catalog(settings), days_needed(spec, asked)
     counted = f"version {version} until {span.end:%Y-%m-%d}: {_labels_now(catalog, spec)}"
     # By both: where days could not be judged, they are still to be.
-    done = {counted_labels(catalog, spec), judged_labels(catalog, spec)}
+    done = {counted_labels(catalog, name) for name in (table_name(spec), judge_quality.table_name(spec))}
     if asked.end - asked.start <= ONE_HOUR and done == {counted}:
         return CountedScores(skipped=f"no label came in since {counted}")
     spark = open_session(settings, f"{spec.name} scores {span.end:%Y-%m-%d}")
@@ -165,7 +165,7 @@ def count_and_keep(settings: Settings, spec: UseCase, version: int, asked: Inter
         table=table_name(spec),
         start=span.start.isoformat(),
         end=span.end.isoformat(),
-        hours=(span.end - span.start) // ONE_HOUR,
+        hours=span.hours,
         rows=written,
     )
 

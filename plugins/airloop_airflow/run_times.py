@@ -34,7 +34,7 @@ def features_interval() -> dict[str, str]:
         run_after=context["dag_run"].run_after,
         changed=_changed_days(context.get("triggering_asset_events") or {}),
     )
-    return {"start": interval.start.isoformat(), "end": interval.end.isoformat()}
+    return _as_texts(interval)
 
 
 def day_so_far() -> dict[str, str]:
@@ -45,7 +45,7 @@ def day_so_far() -> dict[str, str]:
         data_interval=_data_interval(context["dag_run"]),
         run_after=context["dag_run"].run_after,
     )
-    return {"start": interval.start.isoformat(), "end": interval.end.isoformat()}
+    return _as_texts(interval)
 
 
 def hours() -> dict[str, str]:
@@ -57,7 +57,7 @@ def hours() -> dict[str, str]:
         data_interval=_data_interval(context["dag_run"]),
         run_after=context["dag_run"].run_after,
     )
-    return {"start": interval.start.isoformat(), "end": interval.end.isoformat()}
+    return _as_texts(interval)
 
 
 def as_of() -> str:
@@ -73,6 +73,10 @@ def as_of() -> str:
 def is_no_dry_run() -> bool:
     """Whether the present run is to change anything; only an explicit `false` for `dry_run` says so."""
     return get_current_context()["params"]["dry_run"] is False
+
+
+def _as_texts(interval: Interval) -> dict[str, str]:
+    return {"start": interval.start.isoformat(), "end": interval.end.isoformat()}
 
 
 def _changed_days(events: Mapping[Any, Sequence[Any]]) -> list[Interval]:

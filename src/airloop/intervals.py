@@ -38,6 +38,16 @@ class Interval(NamedTuple):
         """Length in whole days, rounded down."""
         return (self.end - self.start).days
 
+    @property
+    def hours(self) -> int:
+        """Length in whole hours, rounded down."""
+        return (self.end - self.start) // ONE_HOUR
+
+    def pieces(self, length: timedelta) -> list[Interval]:
+        """The consecutive intervals of `length` from the start on; a shorter rest is left out."""
+        count = (self.end - self.start) // length
+        return [Interval(self.start + n * length, self.start + (n + 1) * length) for n in range(count)]
+
 
 def parse_instant(text: str) -> datetime:
     """An ISO 8601 date or time as an instant in UTC; a text without an offset is taken as UTC.

@@ -17,7 +17,7 @@ from airloop.monitoring.cells import Cells
 from airloop.monitoring.judge_quality import judge_quality
 from airloop.monitoring.profile import Profile, Profiled
 from airloop.monitoring.score_table import days_needed, scores_in
-from airloop.monitoring.scores import EVERYTHING, SMALLEST, scores_of
+from airloop.monitoring.scores import EVERYTHING, scores_of
 from airloop.prediction_log import labels, variants
 from airloop.prediction_log.land import land
 from airloop.prediction_log.logs import OUTCOMES
@@ -144,7 +144,7 @@ def test_answers_are_joined_to_their_labels_and_added_up(spec: UseCase, fresh: S
             np.nan if one.event == "event of another" else label.get(int(one.request_id.split()[1]), np.nan)
             for one in here
         ]
-        expected = scores_of(np.array([one.probability or SMALLEST for one in here]), np.array(known))
+        expected = scores_of(np.array([one.probability for one in here]), np.array(known))
         for ours, theirs in zip(found[hour][EVERYTHING], expected, strict=True):
             assert np.allclose(ours, theirs)
         slices = [name for name in found[hour] if name.startswith("origin=")]

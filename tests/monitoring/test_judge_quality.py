@@ -12,6 +12,7 @@ import pytest
 
 from airloop.intervals import ONE_DAY, ONE_HOUR, Interval
 from airloop.lakehouse.catalog import open_catalog
+from airloop.monitoring import score_table
 from airloop.monitoring.cells import Cells
 from airloop.monitoring.judge_quality import judge_quality, table_name
 from airloop.monitoring.profile import MeasuredDay, Profile, Profiled
@@ -165,7 +166,7 @@ def test_a_new_champion_leaves_the_days_of_the_one_before(deployment: Deployment
 
 
 def test_what_the_labels_were_is_kept_with_the_scores(deployment: Deployment) -> None:
-    assert counted_labels(deployment.catalog, USE_CASE) is None
+    assert counted_labels(deployment.catalog, score_table.table_name(USE_CASE)) is None
     deployment.day(1)
-    assert counted_labels(deployment.catalog, USE_CASE) == "1"
+    assert counted_labels(deployment.catalog, score_table.table_name(USE_CASE)) == "1"
     assert deployment.judge(version=9).last_day is None

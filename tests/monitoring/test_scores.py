@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from airloop.monitoring.scores import Figures, figures, nothing, scores_of
-from airloop.training.measures import measure, row_losses
+from airloop.row_losses import row_losses
+from airloop.training.measures import measure
 
 ROWS = 20_000
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
+from airloop.row_losses import row_losses
 from airloop.training.bootstrap import LEVEL, gain_range, ranges, resampled, scored
-from airloop.training.measures import measure, row_losses
+from airloop.training.measures import measure
 
 
 def rows(count: int, seed: int, strength: float = 1.0) -> tuple[np.ndarray, np.ndarray]:

@@ -30,6 +30,16 @@ def open_catalog(settings: Settings) -> Catalog:
     )
 
 
+def ensure_namespace(catalog: Catalog, namespace: str) -> None:
+    """Make `namespace` if there is none."""
+    try:
+        catalog.create_namespace_if_not_exists(namespace)
+    except Exception:
+        # Of two at once, the catalog's database lets one through, and says so in words of its own.
+        if (namespace,) not in catalog.list_namespaces():
+            raise
+
+
 def load_table(catalog: Catalog, name: str) -> Table:
     """The table `namespace.name`; raises `HistoryError` when there is none yet."""
     try:

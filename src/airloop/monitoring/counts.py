@@ -11,20 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import NoSuchTableError
-from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo, GreaterThanOrEqual, LessThan
-from pyiceberg.table import Table
-from pyiceberg.transforms import MonthTransform
+from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo
 
 from airloop.intervals import ONE_HOUR, Interval
 from airloop.lakehouse.provenance import signature
-from airloop.lakehouse.replace import despite_conflicts
 from airloop.monitoring.profile import Profile
+from airloop.monitoring.tables import replace_rows, rows_where, starting_in
 from airloop.use_cases.spec import UseCase
 
 REQUESTS: Final = "requests"
@@ -67,8 +64,8 @@ def table_name(spec: UseCase) -> str:
 def uncounted(catalog: Catalog, spec: UseCase, run_id: str, span: Interval) -> list[datetime]:
     """The hours of `span` that have not been counted for the version of `run_id`, earliest first."""
     rows = _rows(catalog, spec, run_id, span, EqualTo(term="feature", value=REQUESTS))
-    there = set(rows["hour"].to_pylist())
-    return [hour for hour in _hours(span) if hour not in there]
+    there = {row["hour"] for row in rows}
+    return [hour for hour, _ in span.pieces(ONE_HOUR) if hour not in there]
 
 
 def replace_hours(catalog: Catalog, spec: UseCase, run_id: str, span: Interval, found: pa.Table) -> int:
@@ -78,66 +75,35 @@ def replace_hours(catalog: Catalog, spec: UseCase, run_id: str, span: Interval, 
     """
     rows = [{"run_id": run_id, **row} for row in found.to_pylist()]
     there = {(row["hour"], row["cell"]) for row in rows if row["feature"] == REQUESTS}
-    for hour in _hours(span):
+    for hour, _ in span.pieces(ONE_HOUR):
         for cell in (ANSWERED, FAILED):
             if (hour, cell) not in there:
                 rows.append({"run_id": run_id, "hour": hour, "feature": REQUESTS, "cell": cell, "rows": 0})
     made = pa.Table.from_pylist(rows, ARROW_SCHEMA)
-    table = table_of(catalog, table_name(spec), ARROW_SCHEMA, "hour")
     said = signature(spec.name, span)
-    despite_conflicts(
-        table,
-        lambda: table.overwrite(made, overwrite_filter=_where(run_id, span), snapshot_properties=said),
-    )
+    replace_rows(catalog, table_name(spec), made, _where(run_id, span), time="hour", said=said)
     return len(made)
 
 
 def hours_of(catalog: Catalog, spec: UseCase, profile: Profile, span: Interval) -> Hours:
     """The counts of the profile's version in `span`."""
     rows = _rows(catalog, spec, profile.run_id, span)
-    many = (span.end - span.start) // ONE_HOUR
+    many = span.hours
     cells = {one.cells.feature: len(one.cells.names) for one in (*profile.features, profile.prediction)}
     counts = {name: np.zeros((many, width), np.int64) for name, width in (cells | {REQUESTS: 2}).items()}
     counted = np.zeros(many, bool)
-    for row in rows.to_pylist():
+    for row in rows:
         hour = (row["hour"] - span.start) // ONE_HOUR
         counts[row["feature"]][hour, row["cell"]] = row["rows"]
         counted[hour] |= row["feature"] == REQUESTS
     return Hours(span.start, counted, counts)
 
 
-def table_of(catalog: Catalog, name: str, schema: pa.Schema, time: str) -> Table:
-    """The table `name`, by the UTC month of `time`; made if there is none."""
-    catalog.create_namespace_if_not_exists(name.split(".")[0])
-    table = catalog.create_table_if_not_exists(name, schema=schema)
-    if table.spec().is_unpartitioned():
-
-        def partition() -> None:
-            if table.spec().is_unpartitioned():
-                with table.update_spec() as update:
-                    update.add_field(time, MonthTransform(), f"{time}_month")
-
-        despite_conflicts(table, partition)
-    return table
-
-
-def _hours(span: Interval) -> list[datetime]:
-    return [span.start + n * ONE_HOUR for n in range((span.end - span.start) // ONE_HOUR)]
-
-
 def _where(run_id: str, span: Interval) -> BooleanExpression:
-    return And(
-        EqualTo(term="run_id", value=run_id),
-        And(
-            GreaterThanOrEqual(term="hour", value=span.start.isoformat()),
-            LessThan(term="hour", value=span.end.isoformat()),
-        ),
-    )
+    return And(EqualTo(term="run_id", value=run_id), starting_in("hour", span))
 
 
-def _rows(catalog: Catalog, spec: UseCase, run_id: str, span: Interval, *also: BooleanExpression) -> pa.Table:
-    try:
-        table = catalog.load_table(table_name(spec))
-    except NoSuchTableError:
-        return ARROW_SCHEMA.empty_table()
-    return table.scan(row_filter=And(_where(run_id, span), AlwaysTrue(), *also)).to_arrow()
+def _rows(
+    catalog: Catalog, spec: UseCase, run_id: str, span: Interval, *also: BooleanExpression
+) -> list[dict[str, Any]]:
+    return rows_where(catalog, table_name(spec), And(_where(run_id, span), AlwaysTrue(), *also))

@@ -101,5 +101,4 @@ def _p_value(window: tuple[float, float], days: Sequence[tuple[float, float]]) -
 
 def decay_alarmed(windows: Sequence[Quality], rule: DecayRule) -> bool:
     """Whether the newest of `windows` (oldest first) decayed, and enough of those before."""
-    last = windows[-rule.windows :]
-    return bool(last) and last[-1].decayed and sum(one.decayed for one in last) >= rule.agreeing
+    return rule.met([one.decayed for one in windows])

@@ -49,14 +49,7 @@ def alarmed(windows: Sequence[Mapping[str, Found]], rule: DriftRule) -> tuple[st
 
     A window that was not measured is not in `windows`, and agrees with nothing.
     """
-    if not windows:
-        return ()
-    last = windows[-rule.windows :]
+    names = sorted(windows[-1]) if windows else []
     return tuple(
-        sorted(
-            name
-            for name, found in windows[-1].items()
-            if found.drifted
-            and sum(name in window and window[name].drifted for window in last) >= rule.agreeing
-        )
+        name for name in names if rule.met([name in window and window[name].drifted for window in windows])
     )

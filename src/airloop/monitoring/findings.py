@@ -14,13 +14,10 @@ from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import NoSuchTableError
-from pyiceberg.expressions import And, GreaterThan, LessThanOrEqual
 
 from airloop.intervals import Interval
 from airloop.lakehouse.provenance import signature
-from airloop.lakehouse.replace import despite_conflicts
-from airloop.monitoring.counts import table_of
+from airloop.monitoring.tables import ending_in, replace_rows, rows_where
 from airloop.monitoring.windows import ONE_WEEK, Feature, Window
 from airloop.use_cases.spec import UseCase
 
@@ -103,21 +100,12 @@ def replace_findings(
         for window in found
     ]
     said = {**signature(spec.name, span), "airloop.version": str(version)}
-    ends = And(
-        GreaterThan(term="window_end", value=span.start.isoformat()),
-        LessThanOrEqual(term="window_end", value=span.end.isoformat()),
-    )
     for name, schema, rows in (
         (features_table(spec), FEATURES, features),
         (windows_table(spec), WINDOWS, windows),
     ):
-        table, made = table_of(catalog, name, schema, "window_end"), pa.Table.from_pylist(rows, schema)
-        despite_conflicts(
-            table,
-            lambda table=table, made=made: table.overwrite(  # type: ignore[misc]
-                made, overwrite_filter=ends, snapshot_properties=said
-            ),
-        )
+        made = pa.Table.from_pylist(rows, schema)
+        replace_rows(catalog, name, made, ending_in("window_end", span), time="window_end", said=said)
 
 
 class Earlier(NamedTuple):
@@ -130,15 +118,8 @@ class Earlier(NamedTuple):
 
 def window_before(catalog: Catalog, spec: UseCase, end: datetime, *, judged: bool = False) -> Earlier | None:
     """The newest window that ended at `end` or in the week before it, or the newest `judged` one."""
-    try:
-        table = catalog.load_table(windows_table(spec))
-    except NoSuchTableError:
-        return None
-    ends = And(
-        GreaterThan(term="window_end", value=(end - ONE_WEEK).isoformat()),
-        LessThanOrEqual(term="window_end", value=end.isoformat()),
-    )
-    rows = [row for row in table.scan(row_filter=ends).to_arrow().to_pylist() if row["judged"] or not judged]
+    where = ending_in("window_end", Interval(end - ONE_WEEK, end))
+    rows = [row for row in rows_where(catalog, windows_table(spec), where) if row["judged"] or not judged]
     if not rows:
         return None
     last = max(rows, key=lambda row: row["window_end"])

@@ -14,9 +14,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from airloop.intervals import ONE_HOUR, Interval, make_interval, parse_instant, whole_hours_past
+from airloop.intervals import ONE_HOUR, Interval, whole_hours_past
 from airloop.jobs import run_job
 from airloop.lakehouse.catalog import open_catalog
+from airloop.monitoring.arguments import span_of, watching_parser
 from airloop.monitoring.counts import hours_of
 from airloop.monitoring.findings import replace_findings, window_before
 from airloop.monitoring.profile import Profile, kept_profile
@@ -37,7 +38,7 @@ def judge_span(
 ) -> JudgedWindows:
     """Judge each window that ends at an hour of `span` after its start; what was found there is replaced."""
     catalog = open_catalog(settings)
-    ends = [span.start + n * ONE_HOUR for n in range(1, (span.end - span.start) // ONE_HOUR + 1)]
+    ends = [hour.end for hour in span.pieces(ONE_HOUR)]
     hours = hours_of(catalog, spec, profile, needed(spec.monitoring, span))
     found = list(judged(profile, hours, spec.monitoring, ends))
     replace_findings(catalog, spec, version, profile.run_id, span, found)
@@ -107,16 +108,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work(arguments: argparse.Namespace, settings: Settings) -> JudgedWindows:
         spec = use_case(arguments.use_case)
-        span = make_interval(parse_instant(arguments.start), parse_instant(arguments.end))
+        span = whole_hours_past(span_of(arguments))
         profile = kept_profile(settings, spec.name, arguments.run_id)
-        return judge_span(settings, spec, profile, arguments.version, whole_hours_past(span))
+        return judge_span(settings, spec, profile, arguments.version, span)
 
-    parser = argparse.ArgumentParser(description="Judge the windows that end in a span.")
-    parser.add_argument("--use-case", required=True, help="name of the use case")
-    parser.add_argument("--start", required=True, help="start of the span, ISO 8601, UTC")
-    parser.add_argument("--end", required=True, help="end of the span, ISO 8601, UTC")
-    parser.add_argument("--version", type=int, required=True, help="the version that is watched")
-    parser.add_argument("--run-id", required=True, help="the MLflow run that made it")
+    parser = watching_parser("Judge the windows that end in a span.")
     return run_job(parser, work, argv)
 
 

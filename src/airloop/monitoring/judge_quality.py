@@ -21,21 +21,21 @@ from typing import Any, Final
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import NoSuchTableError
-from pyiceberg.expressions import And, EqualTo, GreaterThan, LessThanOrEqual
+from pyiceberg.expressions import And, EqualTo
 
 from airloop.airflow_run import run_id
-from airloop.intervals import ONE_DAY, Interval, make_interval, parse_instant
+from airloop.intervals import ONE_DAY, Interval
 from airloop.jobs import run_job
 from airloop.lakehouse.catalog import open_catalog
 from airloop.lakehouse.properties import RUN_ID
 from airloop.lakehouse.provenance import signature
-from airloop.lakehouse.replace import despite_conflicts
-from airloop.monitoring.counts import table_of
+from airloop.monitoring import score_table
+from airloop.monitoring.arguments import span_of, watching_parser
 from airloop.monitoring.decay import Quality, decay_alarmed, quality
 from airloop.monitoring.profile import Profile, kept_profile
 from airloop.monitoring.score_table import COUNTED_LABELS, counted_labels, days_needed, scores_in
 from airloop.monitoring.scores import EVERYTHING, Figures, Scores, figures, nothing
+from airloop.monitoring.tables import ending_in, existing, replace_rows
 from airloop.references import JudgedQuality
 from airloop.settings import Settings
 from airloop.use_cases.catalogue import use_case
@@ -75,15 +75,14 @@ def judge_quality(
     with them lies before.
     """
     catalog, rule = open_catalog(settings), spec.monitoring.decay
-    counted = counted_labels(catalog, spec)
+    counted = counted_labels(catalog, score_table.table_name(spec))
     hours = scores_in(catalog, spec, version, span)
     usual = [one.figures for one in profile.test_days]
     kept = Interval(span.start + (rule.windows - 1) * ONE_DAY, span.end)
     rows: list[dict[str, Any]] = []
     judged: list[Quality] = []
     days: list[dict[str, Any]] = []
-    for number in range(span.days):
-        day = Interval(span.start + number * ONE_DAY, span.start + (number + 1) * ONE_DAY)
+    for day in span.pieces(ONE_DAY):
         slices = _of_day(hours, day)
         if EVERYTHING not in slices:
             continue
@@ -98,7 +97,16 @@ def judge_quality(
             rows += [row, *(_row(day, version, name, figures(one)) for name, one in sorted(slices.items()))]
     last, before = (days or [{}])[-1], (days[:-1] or [{}])[-1]
     known = _known_before_this_run(catalog, spec, version, last["day_end"]) if last else None
-    _replace(catalog, spec, version, kept, rows, counted or "")
+    replace_rows(
+        catalog,
+        table_name(spec),
+        pa.Table.from_pylist(rows, QUALITY),
+        # Not another version's: each had answers of its own on a day that they shared.
+        And(EqualTo(term="version", value=version), ending_in("day_end", kept)),
+        time="day_end",
+        said=signature(spec.name, kept),
+        properties={COUNTED_LABELS: counted or ""},
+    )
     alarmed, was = bool(last.get("alarmed")), bool(before.get("alarmed"))
     return JudgedQuality(
         version=version,
@@ -140,21 +148,12 @@ def _row(
     }
 
 
-def judged_labels(catalog: Catalog, spec: UseCase) -> str | None:
-    """What the labels were when days were judged last (`airloop.monitoring.score_table.counted_labels`)."""
-    try:
-        return catalog.load_table(table_name(spec)).properties.get(COUNTED_LABELS)
-    except NoSuchTableError:
-        return None
-
-
 def _known_before_this_run(
     catalog: Catalog, spec: UseCase, version: int, end: datetime
 ) -> dict[str, Any] | None:
     """What the table had of a judged day before the present Airflow run wrote to it."""
-    try:
-        table = catalog.load_table(table_name(spec))
-    except NoSuchTableError:
+    table = existing(catalog, table_name(spec))
+    if table is None:
         return None
     for entry in reversed(table.history()):
         snapshot = table.snapshot_by_id(entry.snapshot_id)
@@ -169,49 +168,16 @@ def _known_before_this_run(
     return None
 
 
-def _replace(
-    catalog: Catalog,
-    spec: UseCase,
-    version: int,
-    span: Interval,
-    rows: Sequence[Mapping[str, Any]],
-    counted: str,
-) -> None:
-    table = table_of(catalog, table_name(spec), QUALITY, "day_end")
-    made = pa.Table.from_pylist([dict(row) for row in rows], QUALITY)
-    # Not another version's: each had answers of its own on a day that they shared.
-    where = And(
-        EqualTo(term="version", value=version),
-        And(
-            GreaterThan(term="day_end", value=span.start.isoformat()),
-            LessThanOrEqual(term="day_end", value=span.end.isoformat()),
-        ),
-    )
-    said = signature(spec.name, span)
-
-    def attempt() -> None:
-        with table.transaction() as transaction:
-            transaction.overwrite(made, overwrite_filter=where, snapshot_properties=said)
-            transaction.set_properties({COUNTED_LABELS: counted})
-
-    despite_conflicts(table, attempt)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; see `airloop.jobs.run_job` for the exit status and the result file."""
 
     def work(arguments: argparse.Namespace, settings: Settings) -> JudgedQuality:
         spec = use_case(arguments.use_case)
-        asked = make_interval(parse_instant(arguments.start), parse_instant(arguments.end))
+        asked = span_of(arguments)
         profile = kept_profile(settings, spec.name, arguments.run_id)
         return judge_quality(settings, spec, profile, arguments.version, days_needed(spec, asked))
 
-    parser = argparse.ArgumentParser(description="Judge the quality of the days whose labels are in.")
-    parser.add_argument("--use-case", required=True, help="name of the use case")
-    parser.add_argument("--start", required=True, help="start of the span, ISO 8601, UTC")
-    parser.add_argument("--end", required=True, help="end of the span, ISO 8601, UTC")
-    parser.add_argument("--version", type=int, required=True, help="the version that is watched")
-    parser.add_argument("--run-id", required=True, help="the MLflow run that made it")
+    parser = watching_parser("Judge the quality of the days whose labels are in.")
     return run_job(parser, work, argv)
 
 

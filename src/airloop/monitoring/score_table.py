@@ -12,14 +12,12 @@ from typing import Final
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import NoSuchTableError
-from pyiceberg.expressions import And, BooleanExpression, EqualTo, GreaterThanOrEqual, LessThan
+from pyiceberg.expressions import And, BooleanExpression, EqualTo
 
 from airloop.intervals import ONE_DAY, Interval, covering_days
 from airloop.lakehouse.provenance import signature
-from airloop.lakehouse.replace import despite_conflicts
-from airloop.monitoring.counts import table_of
 from airloop.monitoring.scores import Scores, nothing
+from airloop.monitoring.tables import existing, replace_rows, rows_where, starting_in
 from airloop.use_cases.spec import UseCase
 
 SUMS: Final = Scores._fields
@@ -55,12 +53,10 @@ def table_name(spec: UseCase) -> str:
     return f"monitoring.{spec.name}_scores"
 
 
-def counted_labels(catalog: Catalog, spec: UseCase) -> str | None:
-    """What was said to `replace_scores` last."""
-    try:
-        return catalog.load_table(table_name(spec)).properties.get(COUNTED_LABELS)
-    except NoSuchTableError:
-        return None
+def counted_labels(catalog: Catalog, name: str) -> str | None:
+    """What the labels were when the table `name` was written last."""
+    table = existing(catalog, name)
+    return None if table is None else table.properties.get(COUNTED_LABELS)
 
 
 def replace_scores(
@@ -72,15 +68,15 @@ def replace_scores(
     """
     rows = found.append_column("version", pa.array([version] * len(found), pa.int64()))
     made = rows.select(ARROW_SCHEMA.names).cast(ARROW_SCHEMA)
-    table = table_of(catalog, table_name(spec), ARROW_SCHEMA, "hour")
-    said = signature(spec.name, span)
-
-    def attempt() -> None:
-        with table.transaction() as transaction:
-            transaction.overwrite(made, overwrite_filter=_where(version, span), snapshot_properties=said)
-            transaction.set_properties({COUNTED_LABELS: counted})
-
-    despite_conflicts(table, attempt)
+    replace_rows(
+        catalog,
+        table_name(spec),
+        made,
+        _where(version, span),
+        time="hour",
+        said=signature(spec.name, span),
+        properties={COUNTED_LABELS: counted},
+    )
     return len(made)
 
 
@@ -88,12 +84,8 @@ def scores_in(
     catalog: Catalog, spec: UseCase, version: int, span: Interval
 ) -> dict[datetime, dict[str, Scores]]:
     """The sums of each hour of `span` that has answers, by slice."""
-    try:
-        table = catalog.load_table(table_name(spec))
-    except NoSuchTableError:
-        return {}
     found: dict[datetime, dict[str, Scores]] = defaultdict(lambda: defaultdict(nothing))
-    for row in table.scan(row_filter=_where(version, span)).to_arrow().to_pylist():
+    for row in rows_where(catalog, table_name(spec), _where(version, span)):
         scores = found[row["hour"]][row["slice"]]
         for name in SUMS:
             getattr(scores, name)[row["cell"]] = row[name]
@@ -101,10 +93,4 @@ def scores_in(
 
 
 def _where(version: int, span: Interval) -> BooleanExpression:
-    return And(
-        EqualTo(term="version", value=version),
-        And(
-            GreaterThanOrEqual(term="hour", value=span.start.isoformat()),
-            LessThan(term="hour", value=span.end.isoformat()),
-        ),
-    )
+    return And(EqualTo(term="version", value=version), starting_in("hour", span))

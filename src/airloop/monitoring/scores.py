@@ -14,12 +14,12 @@ from typing import Final, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from airloop.row_losses import row_losses
+
 CELLS: Final = 100
 """Of equal width: ROC AUC is then within a few thousandths of that of the answers themselves."""
 CALIBRATION_BINS: Final = 15
 """As in the verdict (`airloop.training.measures`), each of about equally many rows."""
-SMALLEST: Final = 1e-7
-"""Answers of 0 and 1 count as this far away from them, as in the verdict."""
 EVERYTHING: Final = ""
 """The slice of all answers."""
 
@@ -81,8 +81,7 @@ def cells_of(probabilities: np.ndarray) -> np.ndarray:
 def scores_of(probabilities: np.ndarray, labels: np.ndarray) -> Scores:
     """The sums over answers, [rows], whose `labels`, [rows], are 0, 1, or NaN where none is known."""
     cells, known = cells_of(probabilities), ~np.isnan(labels)
-    p = np.clip(probabilities.astype(np.float64), SMALLEST, 1 - SMALLEST)
-    loss = -np.where(labels == 1, np.log(p), np.log1p(-p))
+    loss = row_losses(labels, probabilities)
 
     def over(values: np.ndarray) -> np.ndarray:
         found: np.ndarray = np.bincount(cells[known], weights=values[known], minlength=CELLS)

@@ -65,7 +65,7 @@ def comparable(profile: Profile) -> list[Profiled]:
 
 
 def judged(profile: Profile, hours: Hours, policy: Monitoring, ends: Sequence[datetime]) -> Iterator[Window]:
-    """What has enough days to tell how much days differ; all else is only counted."""
+    """Each window of `policy.window` that ends at one of `ends`; not one with hours not counted."""
     reference = {one.cells.feature: one for one in comparable(profile)}
     days = policy.window // timedelta(days=1)
 

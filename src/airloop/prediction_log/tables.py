@@ -11,6 +11,7 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 from pyiceberg.transforms import DayTransform
 
+from airloop.lakehouse.catalog import ensure_namespace
 from airloop.lakehouse.replace import despite_conflicts
 from airloop.prediction_log.logs import Log
 
@@ -27,13 +28,7 @@ landings of the same records both would count."""
 
 def table_of(catalog: Catalog, kept: Log) -> Table:
     """The log's table, by day; made if there is none, and given the columns that an older one lacks."""
-    namespace = kept.table.split(".")[0]
-    try:
-        catalog.create_namespace_if_not_exists(namespace)
-    except Exception:
-        # Of two at once, the catalog's database lets one through, and says so in words of its own.
-        if (namespace,) not in catalog.list_namespaces():
-            raise
+    ensure_namespace(catalog, kept.table.split(".")[0])
     table = catalog.create_table_if_not_exists(kept.table, schema=kept.schema)
     despite_conflicts(table, lambda: _conform(table, kept))
     return table

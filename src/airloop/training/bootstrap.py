@@ -15,7 +15,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from airloop.training.measures import equal_bins, row_losses
+from airloop.row_losses import row_losses
+from airloop.training.measures import equal_bins
 from airloop.verdict import Range
 
 RESAMPLES: Final = 1000

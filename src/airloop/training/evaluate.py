@@ -24,6 +24,7 @@ from airloop.monitoring.profile import ARTIFACT as PROFILE
 from airloop.monitoring.profile import profile_of
 from airloop.references import Candidate, Evaluated, TrainingSet
 from airloop.registry import CHAMPION, EXPLANATION_BACKGROUND, SAVED_MODEL, download_artifacts, version_behind
+from airloop.row_losses import row_losses
 from airloop.serving_history import recorded_champion
 from airloop.settings import Settings
 from airloop.signed_models import download_verified
@@ -33,7 +34,7 @@ from airloop.training.bootstrap import RESAMPLES, gain_range, ranges
 from airloop.training.examples import Examples, read_examples
 from airloop.training.explain import background_document
 from airloop.training.importance import FEWEST_ROWS, importance_of
-from airloop.training.measures import measure, reliability, row_losses
+from airloop.training.measures import measure, reliability
 from airloop.training.model_card import CardFacts, lineage_tags, windows
 from airloop.training.publication import publish
 from airloop.training.served_model import ServedModel

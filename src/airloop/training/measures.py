@@ -11,17 +11,10 @@ import numpy as np
 from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from airloop.row_losses import row_losses
 from airloop.verdict import Measures, ReliabilityBin
 
 CALIBRATION_BINS: Final = 15
-_SMALLEST: Final = 1e-7
-
-
-def row_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Negative log likelihood of each row in nats; probabilities of 0 and 1 count as 1e-7 away from it."""
-    p = np.clip(probabilities.astype(np.float64), _SMALLEST, 1 - _SMALLEST)
-    losses: np.ndarray = -np.where(labels == 1, np.log(p), np.log1p(-p))
-    return losses
 
 
 def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:

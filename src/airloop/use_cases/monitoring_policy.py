@@ -5,6 +5,7 @@ Belongs here: the shape of these choices. Does not belong here: watching (`airlo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Self
 
@@ -25,6 +26,10 @@ class Agreement(SpecPart):
         if self.agreeing > self.windows:
             raise ValueError(f"agreeing ({self.agreeing}) must be at most windows ({self.windows})")
         return self
+
+    def met(self, found: Sequence[bool]) -> bool:
+        """Whether the newest of the windows (oldest first) was `found` to be so, and enough of the last."""
+        return bool(found) and found[-1] and sum(found[-self.windows :]) >= self.agreeing
 
 
 class DriftRule(Agreement):
