@@ -12,6 +12,7 @@ from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop.use_cases.training_policy import CrossValidation, Tuning
 from airloop_airflow import assets, gate, optional_steps, run_times
+from airloop_airflow.forms import optional_text
 from airloop_airflow.jobs import JobOperator, job_task, mapped_job_task
 from airloop_airflow.policy import dag_arguments, schedule
 
@@ -152,9 +153,7 @@ def build(use_case: UseCase) -> DAG:
         ),
         **dag_arguments(use_case, "training"),
         params={
-            "as_of": Param(
-                None,
-                type=["null", "string"],
+            "as_of": optional_text(
                 format="date",
                 title="As of",
                 description="UTC day whose midnight to look back from; empty for the run's",
