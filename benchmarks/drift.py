@@ -9,7 +9,8 @@ as it tests on.
 
 - *Without drift*: the year's days are shuffled, so that reference and windows are alike; `--windows` of them.
 - *Injected drifts*, of the sizes that the table states, from the third window of each shuffled sequence on:
-  found when an alarm names a feature that was changed within five windows, by 2 of the last 3 windows.
+  found when an alarm names a feature that was changed within five windows, by 2 of the last 3 windows. Of a
+  number whose days are unlike each other (wind speed), and of one whose days are alike (seats of the plane).
 - *Seasonal return*: of a reference of winter days, five days of July and then five other winter days.
 - *Concept drift without feature drift*: other labels for the same features. What looks at features alone
   cannot see it, and is not to: it would be a false alarm.
@@ -62,6 +63,8 @@ from benchmarks.usual_models import logistic_regression
 
 BEFORE, DRIFTED = 2, 5
 """Windows of a sequence without the drift, and with it."""
+UNLIKE_DAYS, LIKE_DAYS = "wind_speed_mph", "tail_seats"
+"""A number that is another one each day, and one whose days are much alike."""
 EVIDENTLY_ROWS: Final = 10_000
 FEWEST_ROWS: Final = 200
 Values = dict[str, np.ndarray]
@@ -295,35 +298,9 @@ def _median(delays: Sequence[int | None]) -> float | None:
 
 def drifts(year: Year) -> Iterator[Drift]:
     """What is injected."""
-    number, word = "wind_speed_mph", "carrier"
-    known = year.columns[number][np.isfinite(year.columns[number])]
-    mean, spread = float(known.mean()), float(known.std())
-
-    def of_number(change: Callable[[np.ndarray, np.random.Generator], np.ndarray]) -> Any:
-        def changed(year: Year, rows: np.ndarray, random: np.random.Generator) -> tuple[Columns, np.ndarray]:
-            columns = dict(take(year.columns, rows))
-            columns[number] = change(columns[number], random).astype(np.float32)
-            return columns, year.predictions[rows]
-
-        return changed
-
-    for size in (0.25, 0.5, 1.0):
-        yield Drift(
-            f"mean shift of {size} standard deviations",
-            of_number(lambda v, _, s=size: v + s * spread),
-            (number,),
-        )
-    for size in (1.5, 2.0):
-        yield Drift(
-            f"variance times {size**2:g}", of_number(lambda v, _, s=size: mean + (v - mean) * s), (number,)
-        )
-    for share in (0.1, 0.5):
-        yield Drift(
-            f"missing in {share:.0%} of rows",
-            of_number(lambda v, random, s=share: np.where(random.random(len(v)) < s, np.nan, v)),
-            (number,),
-        )
-    yield Drift("one feature broken (always 0)", of_number(lambda v, _: np.zeros_like(v)), (number,))
+    for number in (UNLIKE_DAYS, LIKE_DAYS):
+        yield from _of_number(year, number)
+    word = "carrier"
     for share in (0.02, 0.1):
 
         def new_word(
@@ -349,6 +326,30 @@ def drifts(year: Year) -> Iterator[Drift]:
         return take(year.columns, rows), year.predictions[rows]
 
     yield Drift("concept drift without feature drift", other_labels, ())
+
+
+def _of_number(year: Year, number: str) -> Iterator[Drift]:
+    known = year.columns[number][np.isfinite(year.columns[number])]
+    mean, spread = float(known.mean()), float(known.std())
+
+    def drift(name: str, change: Callable[[np.ndarray, np.random.Generator], np.ndarray]) -> Drift:
+        def changed(year: Year, rows: np.ndarray, random: np.random.Generator) -> tuple[Columns, np.ndarray]:
+            columns = dict(take(year.columns, rows))
+            columns[number] = change(columns[number], random).astype(np.float32)
+            return columns, year.predictions[rows]
+
+        return Drift(f"{number}: {name}", changed, (number,))
+
+    for size in (0.25, 0.5, 1.0, 2.0):
+        yield drift(f"mean + {size} standard deviations", lambda v, _, s=size: v + s * spread)
+    for size in (1.5, 2.0):
+        yield drift(f"variance times {size**2:g}", lambda v, _, s=size: mean + (v - mean) * s)
+    for share in (0.1, 0.5):
+        yield drift(
+            f"missing in {share:.0%} of rows",
+            lambda v, random, s=share: np.where(random.random(len(v)) < s, np.nan, v),
+        )
+    yield drift("broken (always 0)", lambda v, _: np.zeros_like(v))
 
 
 def seasonal_return(year: Year, seed: int) -> dict[str, Any]:

@@ -203,7 +203,9 @@ def figures(labels: np.ndarray, fitted: Fitted) -> dict[str, float]:
 def bench_settings(deployment: Settings, spec: UseCase) -> Settings:
     """A deployment of the benchmark's own, in a folder named after the code and spec that make its data."""
     digest = hashlib.sha256(
-        spec.model_dump_json(exclude={"training", "gates", "rollout", "monitoring"}).encode()
+        spec.model_dump_json(
+            exclude={"schedules", "training", "gates", "rollout", "monitoring", "retraining"}
+        ).encode()
     )
     for folder in DATA_CODE:
         for path in sorted((deployment.repository / folder).rglob("*.py")):

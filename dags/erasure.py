@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Param, chain, task
 
 from airloop.connections import PSEUDONYM_KEY
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
-from airloop_airflow import assets, run_times
-from airloop_airflow.erasure import forget_subject, hand_over_subject, trainings_to_request
+from airloop_airflow import assets, retraining, run_times
+from airloop_airflow.erasure import forget_subject, hand_over_subject, tell_done, trainings_to_request
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments
 
@@ -31,6 +30,7 @@ Started by hand only: `airflow dags trigger erasure --conf '{"subject": "...", "
 | `prove` | scans every file and the online store | something is left: the message says where |
 | `models` | marks the models, revokes them where the spec says so | MLflow is down |
 | `write_down` | appends to the audit log | the log was tampered with |
+| `tell` | says in Slack that it is done, without the name | never by Slack's fault |
 | `decide` | which use cases are to be trained again | |
 | `retrain_<use_case>` | requests it, through the Asset that training starts from | |
 | `forget` | removes the private file, whatever happened | |
@@ -38,6 +38,9 @@ Started by hand only: `airflow dags trigger erasure --conf '{"subject": "...", "
 The run's configuration names the subject, and Airflow keeps it: delete the run when it is done, as
 `docs/how-to/erase-a-subject.md` says. Runbook: `docs/runbooks/erasure_failed.md`.
 """
+
+
+WHY = "rows of a subject that was erased were in its training set"
 
 
 def build(use_cases: tuple[UseCase, ...]) -> DAG:
@@ -127,12 +130,16 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
                 "who": "{{ dag_run.triggering_user_name or '' }}",
             },
         )
+        told = task(tell_done, task_id="tell")(prove.output, models.output, write_down.output)
         decision = task.branch(trainings_to_request, task_id="decide")(models.output)
         requests = [
-            EmptyOperator(task_id=f"retrain_{spec.name}", outlets=[assets.retrain_request(spec)])
+            task(retraining.request, task_id=f"retrain_{spec.name}", outlets=[assets.retrain_request(spec)])(
+                assets.retrain_request(spec), WHY
+            )
             for spec in use_cases
         ]
         forgotten = task(forget_subject, task_id="forget")(handed).as_teardown(setups=handed)
+        chain(told, forgotten)
         chain(plan, models_used, gate, erase, prove, models, write_down, decision, requests, forgotten)
     return dag
 

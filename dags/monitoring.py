@@ -8,7 +8,7 @@ from airflow.sdk import DAG, chain, task
 
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
-from airloop_airflow import monitoring, run_times
+from airloop_airflow import assets, monitoring, run_times
 from airloop_airflow.forms import optional_text
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments, schedule
@@ -20,7 +20,8 @@ Counts the hour's predictions on Spark and compares the day that ends with it wi
 window (its features) and test window (its predictions), and with the same day a week before. A feature is an
 alarm when it drifted in enough of the last windows that do not overlap; the use case's spec says how far, how
 surely and how often. Once labels are in, the champion's answers are held against those on its test days.
-Whoever looks after the model is told when an alarm begins and when it is over.
+Whoever looks after the model is told when an alarm begins and when it is over, and `<use case>_retraining`
+starts through its Asset.
 
 The trigger form takes a span of the past: every window that ends in it is judged again, against the version
 that was the champion at its end.
@@ -63,6 +64,7 @@ def build(use_case: UseCase) -> DAG:
     ) as dag:
         hours = task(run_times.hours, task_id="resolve_hours")()
         span = {"start": hours["start"], "end": hours["end"]}
+        now = {"at": "{{ dag_run.run_after.isoformat() }}"}
         watched = job_task(
             use_case,
             "reference",
@@ -72,8 +74,10 @@ def build(use_case: UseCase) -> DAG:
         )
         version = {"version": watched.output["version"], "run-id": watched.output["run_id"]}
         count = job_task(use_case, "count", "spark_jobs.count_predictions", {**span, **version})
-        judge = job_task(use_case, "judge", "airloop.monitoring.judge", {**span, **version})
-        told = task(monitoring.tell, task_id="tell")(judge.output)
+        judge = job_task(use_case, "judge", "airloop.monitoring.judge", {**span, **version, **now})
+        # Each by itself: drift waits for no labels, and quality is skipped for as long as no new one came in.
+        judged = [assets.judged(use_case)]
+        told = task(monitoring.tell, task_id="tell", outlets=judged)(judge.output)
         chain(watched, count, judge, told)
         scores = job_task(
             use_case,
@@ -81,8 +85,10 @@ def build(use_case: UseCase) -> DAG:
             "spark_jobs.count_scores",
             {**span, "version": watched.output["version"]},
         )
-        quality = job_task(use_case, "judge_quality", "airloop.monitoring.judge_quality", {**span, **version})
-        told_quality = task(monitoring.tell_quality, task_id="tell_quality")(quality.output)
+        quality = job_task(
+            use_case, "judge_quality", "airloop.monitoring.judge_quality", {**span, **version, **now}
+        )
+        told_quality = task(monitoring.tell_quality, task_id="tell_quality", outlets=judged)(quality.output)
         # One after the other: both are Spark's, and a laptop has two cores.
         chain(count, scores, quality, told_quality)
     return dag

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, AssetOrTimeSchedule, Param, TriggerRule, XComArg, chain, task
+from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, Param, TriggerRule, XComArg, chain, task
 
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop.use_cases.training_policy import CrossValidation, Tuning
-from airloop_airflow import assets, gate, optional_steps, run_times
+from airloop_airflow import assets, gate, optional_steps, retraining, run_times
 from airloop_airflow.forms import optional_text
 from airloop_airflow.jobs import JobOperator, job_task, mapped_job_task
 from airloop_airflow.policy import dag_arguments, schedule
@@ -140,6 +140,13 @@ def _cross_validated(
     )
 
 
+def _schedule(use_case: UseCase) -> AssetOrTimeSchedule | list[Asset]:
+    requests, weekly = [assets.retrain_request(use_case)], use_case.schedules.training
+    if weekly is None:
+        return requests
+    return AssetOrTimeSchedule(timetable=schedule(weekly, timedelta(days=7)), assets=requests)
+
+
 def build(use_case: UseCase) -> DAG:
     """The training DAG of `use_case`."""
     policy = use_case.training
@@ -147,10 +154,8 @@ def build(use_case: UseCase) -> DAG:
         f"{use_case.name}_training",
         description=f"A candidate, judged and registered: {use_case.description}",
         doc_md=DOC,
-        schedule=AssetOrTimeSchedule(
-            timetable=schedule(use_case.schedules.training, timedelta(days=7)),
-            assets=[assets.retrain_request(use_case)],
-        ),
+        schedule=_schedule(use_case),
+        user_defined_macros={"why": retraining.why},
         **dag_arguments(use_case, "training"),
         params={
             "as_of": optional_text(
@@ -182,7 +187,7 @@ def build(use_case: UseCase) -> DAG:
             use_case,
             "train",
             "airloop.training.train",
-            {**pinned, **parameters},
+            {**pinned, **parameters, "requested-because": "{{ why(triggering_asset_events) }}"},
             timeout=timedelta(hours=12),
             # Without a study its result is skipped.
             trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,

@@ -25,7 +25,10 @@ from airloop.monitoring.counts import table_name as counts_table
 from airloop.monitoring.findings import features_table, windows_table
 from airloop.monitoring.judge_quality import table_name as quality_table
 from airloop.monitoring.score_table import table_name as scores_table
+from airloop.monitoring.silences import table_name as silences_table
+from airloop.monitoring.skew import table_name as skew_table
 from airloop.references import Maintained, MaintainedTable
+from airloop.retraining.requests import table_name as decisions_table
 from airloop.settings import Settings
 from airloop.use_cases.catalogue import all_use_cases, use_case
 from airloop.use_cases.spec import Retention, UseCase
@@ -65,7 +68,8 @@ def _declared(spec: UseCase) -> list[str]:
     names += [f"{layer}.{spec.name}" for layer in (TRAINING, LABELS, SCORING)]
     names.append(f"{SCORING}.{spec.name}_requests")
     names += [counts_table(spec), windows_table(spec), features_table(spec)]
-    names += [scores_table(spec), quality_table(spec)]
+    names += [scores_table(spec), quality_table(spec), silences_table(spec), decisions_table(spec)]
+    names.append(skew_table(spec))
     return list(dict.fromkeys(names))
 
 

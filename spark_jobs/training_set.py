@@ -114,13 +114,20 @@ def chunks(span: Interval) -> list[Interval]:
     return found
 
 
-def join_features(store: FeatureStore, spec: UseCase, examples: DataFrame) -> DataFrame:
+def join_features(
+    store: FeatureStore, spec: UseCase, examples: DataFrame, *, prediction_time: str = EVENT_TIMESTAMP
+) -> DataFrame:
     """`examples` with every feature as it was known at `event_timestamp`, by Feast.
 
     A missing entity key becomes "", which no feature row has: Feast's join drops rows with a null key. What
-    is computed on demand is computed of what the join found, by Feast's own views, batch by batch.
+    is computed on demand is computed of what the join found, by Feast's own views, batch by batch, as of the
+    column `prediction_time`.
     """
-    given = {name: column for view in spec.on_demand for name, column in _on_demand_columns(spec, view)}
+    given = {
+        name: column
+        for view in spec.on_demand
+        for name, column in _on_demand_columns(spec, view, prediction_time)
+    }
     asked = examples.fillna("", list(spec.entities)).withColumns(given)
     job = store.get_historical_features(
         entity_df=asked, features=store.get_feature_service(spec.feature_service)
@@ -131,9 +138,11 @@ def join_features(store: FeatureStore, spec: UseCase, examples: DataFrame) -> Da
     return frame.drop(*given)
 
 
-def _on_demand_columns(spec: UseCase, view: OnDemandView) -> Iterator[tuple[str, Column]]:
+def _on_demand_columns(
+    spec: UseCase, view: OnDemandView, prediction_time: str
+) -> Iterator[tuple[str, Column]]:
     """What the function of `view` is given of each example, as of a request."""
-    yield ON_DEMAND_TIME, F.col(EVENT_TIMESTAMP).cast("long")
+    yield ON_DEMAND_TIME, F.col(prediction_time).cast("long")
     for name, kind in on_demand_fields(spec, view).items():
         if kind == "seconds":
             # The session is in UTC, so the wall clock counts as if it were UTC.

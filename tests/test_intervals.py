@@ -42,6 +42,18 @@ def test_a_scheduled_run_covers_its_data_interval() -> None:
     assert found == scheduled
 
 
+def test_a_run_that_is_scheduled_at_another_hour_covers_the_days_that_are_over() -> None:
+    at_three = MIDNIGHT + timedelta(hours=3)
+    found = resolve_features_interval(
+        start_date=None, end_date=None, data_interval=(at_three - timedelta(days=1), at_three), run_after=NOW
+    )
+    assert found == (MIDNIGHT - timedelta(days=1), MIDNIGHT)
+    with pytest.raises(IntervalError, match="a start before the end"):
+        resolve_features_interval(
+            start_date=None, end_date=None, data_interval=(MIDNIGHT, at_three), run_after=NOW
+        )
+
+
 def test_a_run_that_late_records_started_covers_their_days_whole() -> None:
     changed = [
         Interval(datetime(2026, 11, 18, 5, tzinfo=UTC), datetime(2026, 11, 18, 6, tzinfo=UTC)),

@@ -20,8 +20,13 @@ def data_changed(use_case: UseCase) -> Asset:
     return _asset(use_case, "data_changed")
 
 
+def judged(use_case: UseCase) -> Asset:
+    """What monitoring found of the newest windows."""
+    return _asset(use_case, "judged")
+
+
 def retrain_request(use_case: UseCase) -> Asset:
-    """A request to train a candidate now."""
+    """A request to train a candidate now; the event's extra may say why."""
     return _asset(use_case, "retrain_request")
 
 

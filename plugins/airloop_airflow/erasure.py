@@ -13,6 +13,8 @@ from airflow.sdk import get_current_context
 
 from airloop.erasure.subject import hand_over
 from airloop.settings import load_settings
+from airloop_airflow.alert_kinds import ERASURE_DONE
+from airloop_airflow.alerts import Alert, send
 
 
 def hand_over_subject() -> str:
@@ -26,6 +28,28 @@ def hand_over_subject() -> str:
 def forget_subject(path: str) -> None:
     """Remove the file that `hand_over_subject` wrote."""
     Path(path).unlink(missing_ok=True)
+
+
+def tell_done(proof: Mapping[str, Any], models: Mapping[str, Any], audited: Mapping[str, Any]) -> str:
+    """Send that the subject is erased, without naming it, and what is left to do; returns what was said."""
+    context = get_current_context()
+    dag = context["dag"]
+    said = (
+        f"{proof['files_scanned']:,} files, {proof['values_scanned']:,} values and "
+        f"{proof['online_entries_scanned']:,} online entries were searched and nothing was found; record "
+        f"{audited['sequence']} of the audit log. Next: {models['next_step']}"
+    )
+    send(
+        Alert(
+            kind=ERASURE_DONE,
+            title=f"erasure of {proof['subject']} is done",
+            owner=dag.owner,
+            dag_id=dag.dag_id,
+            run_id=context["dag_run"].run_id,
+            detail=said,
+        )
+    )
+    return said
 
 
 def trainings_to_request(models: Mapping[str, Any]) -> list[str]:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from airloop.settings import load_settings
 from airloop.verdict import Verdict
 from airloop.verdict_message import message_of
+from airloop_airflow.alert_kinds import CANDIDATE_REJECTED
 from airloop_airflow.alerts import Alert, send
 from airloop_airflow.reports import report_path
 
@@ -36,14 +37,13 @@ def accepted(evaluated: Mapping[str, Any]) -> bool:
     failed = "; ".join(evaluated.get("failed") or ("not known",))
     send(
         Alert(
-            severity="notice",
+            kind=CANDIDATE_REJECTED,
             title=f"{instance.dag_id}: candidate rejected",
             owner=context["dag"].owner,
             dag_id=instance.dag_id,
             run_id=instance.run_id,
             detail=f"{found}. Failed rules: {failed}. The verdict: {evaluated.get('verdict_uri')}. "
             "What serves is unchanged.",
-            runbook="docs/runbooks/candidate_rejected.md",
             blocks=_message(evaluated, f"{instance.dag_id}/runs/{instance.run_id}"),
         )
     )

@@ -16,10 +16,11 @@ from typing import Any
 from airflow.sdk import get_current_context
 
 from airloop.intervals import parse_instant
-from airloop_airflow.alerts import Alert, Severity, send
+from airloop_airflow.alert_kinds import DECAY, DRIFT, LOST_TRAFFIC, SKEW, AlertKind
+from airloop_airflow.alerts import Alert, Phase, send
 
-RUNBOOK = "docs/runbooks/drift.md"
-DECAY_RUNBOOK = "docs/runbooks/decay.md"
+SKEW_NEWS = timedelta(days=3)
+"""A day is compared once its features are published, and that may take a try or two."""
 QUALITY_NEWS = timedelta(days=7)
 """Labels come days later."""
 NEWS = timedelta(hours=3)
@@ -35,29 +36,31 @@ def tell(judged: Mapping[str, Any]) -> str:
         return "no window was judged: hours are missing, or nothing was asked yet"
     if run.run_after - parse_instant(judged["last_end"]) > NEWS:
         return f"the last window ended at {judged['last_end']}: history, nobody is told"
-    news: list[tuple[Severity, str]] = []
+    news: list[tuple[AlertKind, Phase, str]] = []
     if judged["lost_traffic_began"]:
-        news.append(("page", "traffic is lost"))
+        news.append((LOST_TRAFFIC, "began", "traffic is lost"))
     if judged["lost_traffic_cleared"]:
-        news.append(("notice", "traffic is back"))
+        news.append((LOST_TRAFFIC, "over", "traffic is back"))
     if judged["began"]:
-        news.append(("notice", f"drift of {', '.join(judged['began'])}"))
+        news.append((DRIFT, "began", f"drift of {', '.join(judged['began'])}"))
     if judged["cleared"]:
-        still = f"; still {', '.join(judged['alarmed'])}" if judged["alarmed"] else ""
-        news.append(("notice", f"drift is over: {', '.join(judged['cleared'])}{still}"))
-    for severity, title in news:
+        still = f"; still {', '.join(judged['heard'])}" if judged["heard"] else ""
+        phase: Phase = "goes_on" if still else "over"
+        news.append((DRIFT, phase, f"drift is over: {', '.join(judged['cleared'])}{still}"))
+    for kind, phase, title in news:
         send(
             Alert(
-                severity=severity,
+                kind=kind,
+                subject=use_case,
+                phase=phase,
                 title=f"{use_case}: {title}",
                 owner=dag.owner,
                 dag_id=dag.dag_id,
                 run_id=run.run_id,
                 detail="\n".join([f"version {judged['version']}", *judged["lines"]]),
-                runbook=RUNBOOK,
             )
         )
-    return "; ".join(title for _, title in news) or "nothing new"
+    return "; ".join([*(title for _, _, title in news), *judged["silenced"]]) or "nothing new"
 
 
 def tell_quality(judged: Mapping[str, Any]) -> str:
@@ -73,20 +76,53 @@ def tell_quality(judged: Mapping[str, Any]) -> str:
         f"{judged['last_day']}: {judged['labelled']:,} of {judged['answers']:,} answers have a label; "
         f"ROC AUC {found['roc_auc']:.4f} (on its test days {found['usual_roc_auc']:.4f}), log loss "
         f"{found['log_loss']:.4f}, gain over a base rate {found['gain']:.4f} ({found['usual_gain']:.4f}), "
-        f"p {found['p_value']:.2g}"
+        f"p {found['p_value']:.2g}" + (f"; decay is {judged['silenced']}" if judged["silenced"] else "")
     )
     is_news = run.run_after - parse_instant(judged["last_day"]) <= QUALITY_NEWS
     if (judged["began"] or judged["cleared"]) and is_news:
         decays = "decays" if judged["began"] else "is as good as on its test days again"
+        use_case = dag.dag_id.removesuffix("_monitoring")
         send(
             Alert(
-                severity="notice",
-                title=f"{dag.dag_id.removesuffix('_monitoring')}: version {judged['version']} {decays}",
+                kind=DECAY,
+                # What a version does after another one took its place nobody is told.
+                subject=f"{use_case}.{judged['version']}",
+                phase="began" if judged["began"] else "over",
+                title=f"{use_case}: version {judged['version']} {decays}",
                 owner=dag.owner,
                 dag_id=dag.dag_id,
                 run_id=run.run_id,
                 detail=said,
-                runbook=DECAY_RUNBOOK,
             )
         )
     return said
+
+
+def tell_skew(judged: Mapping[str, Any]) -> str:
+    """Send which features are served otherwise than they are trained on; returns what was said."""
+    context = get_current_context()
+    dag, run = context["dag"], context["dag_run"]
+    use_case = dag.dag_id.removesuffix("_skew")
+    news: list[tuple[Phase, str]] = []
+    if judged["began"]:
+        news.append(("began", f"served features are not those of training: {', '.join(judged['began'])}"))
+    if judged["cleared"]:
+        phase: Phase = "goes_on" if judged["skewed"] else "over"
+        news.append((phase, f"skew is over: {', '.join(judged['cleared'])}"))
+    if run.run_after - parse_instant(judged["day"]) > SKEW_NEWS:
+        news = []
+    for phase, title in news:
+        send(
+            Alert(
+                kind=SKEW,
+                subject=use_case,
+                phase=phase,
+                title=f"{use_case}: {title}",
+                owner=dag.owner,
+                dag_id=dag.dag_id,
+                run_id=run.run_id,
+                detail="\n".join([f"{judged['day']}, {judged['rows']:,} answers", *judged["lines"]]),
+            )
+        )
+    said = [*(title for _, title in news), *([f"skew is {judged['silenced']}"] if judged["silenced"] else [])]
+    return "; ".join(said) or "nothing new"

@@ -16,12 +16,12 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airloop.connections import PREDICTION_LOG
 from airloop.use_cases.spec import UseCase
+from airloop_airflow.alert_kinds import EXPERIMENT, ROLLOUT
 from airloop_airflow.alerts import Alert, alert_on_failure, send
 from airloop_airflow.jobs import JobOperator
 
-RUNBOOKS = {"experiment": "docs/runbooks/experiment_failed.md"}
-"""By stage, where it is not a rollout's."""
-RUNBOOK = "docs/runbooks/candidate_rolled_back.md"
+LAST_STAGE = "watch"
+"""After which nothing more is said of a rollout."""
 _TITLES = {
     "go_on": "passed",
     "roll_back": "rolled back",
@@ -126,15 +126,19 @@ def _alert(context: Any, decided: Mapping[str, Any]) -> Alert:
         for check in decided["checks"]
         if check["value"] is not None
     ]
+    is_experiment = decided["stage"] == "experiment"
+    # One thread for each rollout: its last stage, or whatever ends it before, is the end of it.
+    ends = is_experiment or decided["stage"] == LAST_STAGE or decided["decision"] != "go_on"
     return Alert(
-        severity="notice",
+        kind=EXPERIMENT if is_experiment else ROLLOUT,
         title=f"{instance.dag_id}: version {decided['version']} {_TITLES[decided['decision']]} "
         f"in {decided['stage']}",
         owner=context["dag"].owner,
         dag_id=instance.dag_id,
         run_id=instance.run_id,
         detail=f"{_text(decided)}. {'; '.join(checks)}",
-        runbook=RUNBOOKS.get(decided["stage"], RUNBOOK),
+        subject=f"{instance.dag_id}/{instance.run_id}",
+        phase="over" if ends else "goes_on",
     )
 
 

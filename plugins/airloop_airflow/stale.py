@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import chain, task
 
 from airloop.use_cases.spec import UseCase
-from airloop_airflow import assets
+from airloop_airflow import assets, retraining
 from airloop_airflow.jobs import JobOperator, job_task
+
+WHY = "published rows changed that the champion was trained on"
 
 
 def rows_changed(published: Mapping[str, Any]) -> bool:
@@ -31,6 +32,7 @@ def mark_stale(use_case: UseCase) -> JobOperator:
     """The task that marks what is stale, followed by those that request a training where one is wanted."""
     marked = job_task(use_case, "mark_stale", "airloop.versions.stale", {})
     wanted = task.short_circuit(retraining_wanted, task_id="retraining_wanted")(marked.output)
-    request = EmptyOperator(task_id="request_training", outlets=[assets.retrain_request(use_case)])
-    chain(wanted, request)
+    asset = assets.retrain_request(use_case)
+    asked = task(retraining.request, task_id="request_training", outlets=[asset])(asset, WHY)
+    chain(wanted, asked)
     return marked

@@ -115,8 +115,8 @@ def resolve_features_interval(
 
     The trigger form's (or `--conf`'s) `start_date` and `end_date` come first (the end is excluded; without
     an end, one day); then the days that changed (late records, a rollback), for a run that these started;
-    then the run's data interval (scheduled and backfill runs); then, for a manual run without any, the last
-    whole day before `run_after`.
+    then the days that are over by the end of the run's data interval (scheduled and backfill runs), which may
+    begin and end at another hour; then, for a manual run without any, the last whole day before `run_after`.
 
     Raises `IntervalError` for an end without a start, and for a range that is empty or not of whole days.
     """
@@ -133,11 +133,13 @@ def resolve_features_interval(
     if changed:
         return covering_days(changed)
     if data_interval is not None and data_interval[0] < data_interval[1]:
-        return require_whole_days(
-            make_interval(data_interval[0].astimezone(UTC), data_interval[1].astimezone(UTC))
-        )
-    midnight = datetime.combine(run_after.astimezone(UTC).date(), time(0), UTC)
+        return make_interval(_midnight(data_interval[0]), _midnight(data_interval[1]))
+    midnight = _midnight(run_after)
     return Interval(midnight - ONE_DAY, midnight)
+
+
+def _midnight(moment: datetime) -> datetime:
+    return datetime.combine(moment.astimezone(UTC).date(), time(0), UTC)
 
 
 def resolve_day_so_far(

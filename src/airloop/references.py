@@ -658,13 +658,17 @@ class JudgedWindows(Reference):
     requests_before: int | None = None
     """A week before."""
     alarmed: tuple[str, ...] = ()
+    heard: tuple[str, ...] = ()
+    """Alarms that nobody silenced."""
     began: tuple[str, ...] = ()
-    """Alarms that the judged window before did not have."""
+    """Alarms that nobody silenced and that the judged window before did not have, or only silenced."""
     cleared: tuple[str, ...] = ()
     """Alarms of the judged window before that are over."""
     lost_traffic: bool = False
     lost_traffic_began: bool = False
     lost_traffic_cleared: bool = False
+    silenced: tuple[str, ...] = ()
+    """What is silenced, until when, by whom and why."""
     not_compared: tuple[str, ...] = ()
     """Features with too few days in the version's own window."""
     lines: tuple[str, ...] = ()
@@ -697,8 +701,53 @@ class JudgedQuality(Reference):
     figures: dict[str, float | None] = {}
     alarmed: bool = False
     began: bool = False
-    """Alarmed, as the day before and the same day, judged by an earlier run, were not."""
+    """Alarmed, as the day before and the same day, judged by an earlier run, were not; or a silence ended."""
     cleared: bool = False
     """Not alarmed any more, and no earlier run said so."""
+    silenced: str | None = None
+    """Until when, by whom and why nobody hears that it decays."""
     has_test_days: bool = True
     """Whether there is anything to judge by."""
+
+
+class RetrainingDecision(Reference):
+    """Whether a candidate is to be trained, and why."""
+
+    version: int | None = None
+    """The champion."""
+    requested: bool = False
+    causes: tuple[str, ...] = ()
+    refusal: str | None = None
+    """Why nothing is requested though there is cause to (`airloop.retraining.decision.Refusal`)."""
+    said: str = ""
+    """All of it in words."""
+    needs_a_person: bool = False
+    """It is refused for a reason that does not pass by itself, and was not the time before."""
+    skipped: str | None = None
+    """Why there was nothing to decide."""
+
+
+class Silenced(Reference):
+    """A cause that nobody hears of until a moment."""
+
+    cause: str
+    until: str
+    lifted: bool
+    """The moment is past: the cause is heard again."""
+
+
+class JudgedSkew(Reference):
+    """Days of served features against those that training would have had, and what is new on the last."""
+
+    day: str | None = None
+    rows: int = 0
+    """Answers that were compared."""
+    skewed: tuple[str, ...] = ()
+    began: tuple[str, ...] = ()
+    """Features that were not skewed the day before, where nobody silenced it."""
+    cleared: tuple[str, ...] = ()
+    silenced: str | None = None
+    lines: tuple[str, ...] = ()
+    """Features by the share of unequal values, the largest first, in words."""
+    skipped: str | None = None
+    """Why there was nothing to compare."""

@@ -71,6 +71,8 @@ class Settings(BaseSettings):
     """SQLAlchemy URL of the database with Optuna's studies; by default a SQLite file in the state folder."""
     training_price_per_hour: float | None = Field(None, ge=0)
     """What an hour of training costs, all its machines together, in the currency of your bills."""
+    runbooks_url: str | None = None
+    """Where people read `docs/runbooks/`, for the buttons of alerts; without it they name the file."""
     signing_key: Path | None = None
     """Private key (PEM) that signs models as they are registered; with neither key, a pair is made."""
     verification_key: Path | None = None

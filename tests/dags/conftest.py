@@ -36,6 +36,30 @@ def dags(dagbag):
     return dagbag.dags
 
 
+@pytest.fixture(autouse=True)
+def variables(monkeypatch):
+    """Airflow's Variables, which outside a task have no server to go to."""
+    from airloop_airflow import incidents
+
+    found: dict[str, str] = {}
+
+    class Variable:
+        @staticmethod
+        def get(key, default=None, deserialize_json=False):
+            return json.loads(found[key]) if key in found else default
+
+        @staticmethod
+        def set(key, value, description=None, serialize_json=False):
+            found[key] = json.dumps(value)
+
+        @staticmethod
+        def delete(key):
+            del found[key]
+
+    monkeypatch.setattr(incidents, "Variable", Variable)
+    return found
+
+
 @pytest.fixture
 def receiver():
     """An HTTP server on loopback in Slack's place."""
@@ -68,3 +92,50 @@ def slack(receiver, monkeypatch):
     connection = {"conn_type": "slackwebhook", "host": url, "password": "/T000/B000/secret"}
     monkeypatch.setenv("AIRFLOW_CONN_SLACK_ONCALL", json.dumps(connection))
     return receiver
+
+
+@pytest.fixture
+def slack_api(monkeypatch):
+    """Slack's API on loopback, as far as alerts use it, behind the connection that they go to."""
+    received: list[tuple[str, dict]] = []
+
+    class Api(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            if self.server.busy:
+                self.server.busy -= 1
+                self.send_response(429)
+                self.send_header("Retry-After", "1")
+                answer = {"ok": False, "error": "ratelimited"}
+            elif self.server.gone and "thread_ts" in body:
+                received.append((self.path.rsplit("/", 1)[-1], body))
+                self.send_response(200)
+                answer = {"ok": False, "error": "is_archived"}
+            else:
+                assert self.headers["authorization"] == "Bearer xoxb-token"
+                received.append((self.path.rsplit("/", 1)[-1], body))
+                self.send_response(200)
+                posted = sum("thread_ts" not in message and "ts" not in message for _, message in received)
+                answer = {"ok": True, "channel": "C1", "ts": body.get("ts") or f"1.{posted:06}"}
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(json.dumps(answer).encode())
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    server = HTTPServer(("127.0.0.1", 0), Api)
+    server.received, server.busy, server.gone = received, 0, False
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    extra = {
+        "base_url": f"http://127.0.0.1:{server.server_port}/api/",
+        "channel": "#oncall",
+        "mentions": {"ml-platform": "<!subteam^S1>"},
+    }
+    connection = {"conn_type": "slack", "password": "xoxb-token", "extra": json.dumps(extra)}
+    monkeypatch.setenv("AIRFLOW_CONN_SLACK_ONCALL", json.dumps(connection))
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()

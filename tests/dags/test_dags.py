@@ -15,7 +15,7 @@ from airloop.use_cases.catalogue import all_use_cases
 REPOSITORY = Path(__file__).resolve().parents[2]
 KINDS = (
     *("features", "training", "rollout", "rollback", "override", "push", "experiment", "scoring", "drill"),
-    "monitoring",
+    *("monitoring", "retraining", "silence", "skew"),
 )
 PLATFORM = {
     "stream_ingest": "ingest",
@@ -96,6 +96,9 @@ def _follows(dag, first: str, second: str) -> bool:
         ("scoring", ["resolve_interval", "scoring_set", "score"]),
         ("monitoring", ["resolve_hours", "reference", "count", "judge", "tell"]),
         ("monitoring", ["count", "count_scores", "judge_quality", "tell_quality"]),
+        ("retraining", ["decide", "wanted", "request_training"]),
+        ("retraining", ["decide", "tell"]),
+        ("skew", ["resolve_interval", "count_skew", "tell_skew"]),
     ],
 )
 def test_tasks_run_in_order(dags, kind, order):
@@ -253,6 +256,10 @@ def test_the_dags_meet_through_assets(dags):
         late_days = f"{spec.name}_late_days"
         assert _outlets(dags["stream_ingest"], late_days) == _inlets(features) == {f"{prefix}/data_changed"}
         assert _outlets(dags["erasure"], f"retrain_{spec.name}") == {f"{prefix}/retrain_request"}
+        monitoring, retraining = dags[f"{spec.name}_monitoring"], dags[f"{spec.name}_retraining"]
+        for task_id in ("tell", "tell_quality"):
+            assert _outlets(monitoring, task_id) == _inlets(retraining) == {f"{prefix}/judged"}
+        assert _outlets(retraining, "request_training") == {f"{prefix}/retrain_request"}
         assert _outlets(training, "register") == _inlets(rollout) == {f"{prefix}/candidate"}
         assert _outlets(override, "register") == {f"{prefix}/candidate"}
         for task_id in ("live", "roll_back"):
@@ -272,6 +279,11 @@ def test_the_dags_meet_through_assets(dags):
         ("training", {"tune": True, "trials": 3, "minutes": None}, {"tune": "yes", "trials": 0}),
         ("training", {"cross_validate": True}, {"cross_validate": None}),
         ("rollout", {"version": 3}, {"version": 0}),
+        (
+            "silence",
+            {"cause": "drift of wind", "until": "2026-12-01T00:00:00Z", "by": "Ada", "reason": "a storm"},
+            {"cause": "", "until": "soon", "by": "", "reason": ""},
+        ),
         ("experiment", {"name": "wider", "version": 4, "share": 0.1}, {"name": "W i", "share": 1}),
         ("rollout", {"action": "rollback", "bake_minutes": 0.5}, {"version": "newest", "action": "forwards"}),
     ],
@@ -323,7 +335,7 @@ def _first_run(dag):
 
 def test_what_is_started_in_an_emergency_is_switched_on(dags):
     by_hand = {dag.dag_id for dag in dags.values() if dag.timetable.__class__.__name__ == "NullTimetable"}
-    kinds = ("rollback", "override", "experiment")
+    kinds = ("rollback", "override", "experiment", "silence")
     assert by_hand == {"erasure", *(f"{spec.name}_{kind}" for spec in all_use_cases() for kind in kinds)}
     for dag_id in by_hand | {"maintenance", "predictions"}:
         assert dags[dag_id].is_paused_upon_creation is False
@@ -332,7 +344,7 @@ def test_what_is_started_in_an_emergency_is_switched_on(dags):
 def test_switching_a_dag_on_starts_no_run_for_a_time_already_past(dags):
     """Such a run would compete with the one that a person is about to trigger."""
     scheduled = [run for dag in dags.values() if (run := _first_run(dag)) is not None]
-    assert len(scheduled) == 7 * len(all_use_cases()) + len({"stream_ingest", "maintenance", "predictions"})
+    assert len(scheduled) == 8 * len(all_use_cases()) + len({"stream_ingest", "maintenance", "predictions"})
     for run in scheduled:
         assert run.run_after > datetime.now(UTC)
 

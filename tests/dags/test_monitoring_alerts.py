@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from airloop.monitoring.judge_quality import USUAL
-from airloop.references import JudgedQuality, JudgedWindows
+from airloop.references import JudgedQuality, JudgedSkew, JudgedWindows
 from airloop_airflow import monitoring
 
 END = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -16,10 +16,12 @@ QUIET = {
     "version": 3,
     "last_end": END.isoformat(),
     "alarmed": [],
+    "heard": [],
     "began": [],
     "cleared": [],
     "lost_traffic_began": False,
     "lost_traffic_cleared": False,
+    "silenced": [],
     "lines": ["until 2026-11-20 12:00 UTC: 900 answers", "wind: distance 0.31"],
 }
 
@@ -41,6 +43,7 @@ QUALITY = {
     "began": False,
     "cleared": False,
     "has_test_days": True,
+    "silenced": None,
 }
 
 
@@ -60,16 +63,28 @@ def tell(monkeypatch):
 def test_drift_that_begins_is_told_with_its_numbers(tell, slack):
     assert tell(alarmed=["wind"], began=["wind"]) == "drift of wind"
     (message,) = slack.received
-    for part in ("notice", "flight_delay: drift of wind", "version 3", "distance 0.31", monitoring.RUNBOOK):
+    for part in (
+        "notice",
+        "flight_delay: drift of wind",
+        "version 3",
+        "distance 0.31",
+        "docs/runbooks/drift.md",
+    ):
         assert part in message["text"]
 
 
 def test_drift_that_goes_on_is_not_told_again_and_its_end_is(tell, slack):
     assert tell(alarmed=["wind"]) == "nothing new"
     assert slack.received == []
-    assert tell(alarmed=["dew_point"], cleared=["wind"]) == "drift is over: wind; still dew_point"
+    assert (
+        tell(alarmed=["dew_point", "rain"], heard=["dew_point"], cleared=["wind"])
+        == "drift is over: wind; still dew_point"
+    )
     assert len(slack.received) == 1
-    assert tell(alarmed=["a"], began=["a"], cleared=["b"]) == "drift of a; drift is over: b; still a"
+    assert (
+        tell(alarmed=["a"], heard=["a"], began=["a"], cleared=["b"])
+        == "drift of a; drift is over: b; still a"
+    )
     assert len(slack.received) == 3
 
 
@@ -107,3 +122,22 @@ def test_what_is_told_is_what_the_jobs_say():
     assert set(QUIET) <= set(JudgedWindows.model_fields)
     assert set(QUALITY) <= set(JudgedQuality.model_fields)
     assert set(QUALITY["figures"]) == {"roc_auc", "log_loss", "gain", *USUAL}
+
+
+SKEW = JudgedSkew(
+    day="2026-11-20", rows=1000, skewed=("wind",), began=("wind",), lines=("wind: 50.0% of 1,000 unequal",)
+).model_dump(mode="json")
+
+
+def test_skew_is_told_when_it_begins_and_when_it_is_over(tell, slack):
+    assert "served features are not those of training: wind" in tell(of="tell_skew", **SKEW)
+    (message,) = slack.received
+    assert "wind: 50.0% of 1,000 unequal" in message["text"]
+    assert "docs/runbooks/skew.md" in message["text"]
+    tell(of="tell_skew", **{**SKEW, "began": [], "cleared": ["rain"]})
+    assert "skew is over: rain" in slack.received[-1]["text"]
+
+
+def test_a_day_of_the_past_that_is_compared_again_wakes_nobody(tell, slack):
+    assert tell(of="tell_skew", due=END + timedelta(days=9), **SKEW) == "nothing new"
+    assert slack.received == []

@@ -43,6 +43,9 @@ def test_dags_parse_with_only_the_airflow_group(tmp_path):
         "experiment",
         "scoring",
         "monitoring",
+        "retraining",
+        "silence",
+        "skew",
         "drill",
     )
     wanted = {f"{spec.name}_{kind}" for spec in all_use_cases() for kind in kinds}

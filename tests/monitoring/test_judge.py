@@ -15,9 +15,11 @@ from airloop.monitoring.cells import Cells
 from airloop.monitoring.counts import ANSWERED, REQUESTS, replace_hours
 from airloop.monitoring.judge import judge_span
 from airloop.monitoring.profile import Profile, Profiled
+from airloop.monitoring.silences import LOST_TRAFFIC, Silence, add_silence
 from airloop.references import JudgedWindows
 from airloop.settings import Settings
 from airloop.use_cases.flight_delay import USE_CASE
+from airloop.use_cases.retraining_policy import DRIFT
 
 SPEC = USE_CASE.model_copy(
     update={"monitoring": USE_CASE.monitoring.model_copy(update={"min_requests": 100})}
@@ -95,6 +97,29 @@ def test_a_quiet_window_does_not_say_that_drift_is_over(deployment: Deployment) 
     assert (quiet.alarmed, quiet.cleared, quiet.lost_traffic_began) == ((), (), True)
     back = deployment.judge(15)
     assert (back.alarmed, back.began, back.lost_traffic_cleared) == (("wind",), (), True)
+
+
+def test_a_silenced_feature_is_news_when_its_silence_ends(deployment: Deployment) -> None:
+    deployment.count(10, 4, low=0.9)
+    until = START + 12.5 * ONE_DAY
+    silence = Silence(DRIFT, until, "a known storm", "Ada")
+    add_silence(open_catalog(deployment.settings), SPEC, START + 11 * ONE_DAY, silence)
+    silent = deployment.judge(12)
+    assert (silent.alarmed, silent.began) == (("wind",), ())
+    assert silent.silenced == (f"drift: {silence.said}",)
+    ended = deployment.judge(12.5)
+    assert (ended.alarmed, ended.began, ended.silenced) == (("wind",), ("wind",), ())
+    assert deployment.judge(12.5 + 1 / 24).began == ()
+
+
+def test_lost_traffic_can_be_silenced(deployment: Deployment) -> None:
+    deployment.count(10, 2, per_hour=6)
+    silence = Silence(LOST_TRAFFIC, START + 11.5 * ONE_DAY, "a test that ended", "Ada")
+    add_silence(open_catalog(deployment.settings), SPEC, START + 10 * ONE_DAY, silence)
+    silent = deployment.judge(11)
+    assert (silent.lost_traffic, silent.lost_traffic_began) == (True, False)
+    ended = deployment.judge(11.5)
+    assert (ended.lost_traffic, ended.lost_traffic_began) == (True, True)
 
 
 def test_a_past_span_is_judged_hour_by_hour(deployment: Deployment) -> None:

@@ -18,9 +18,11 @@ from airloop.monitoring.judge_quality import judge_quality, table_name
 from airloop.monitoring.profile import MeasuredDay, Profile, Profiled
 from airloop.monitoring.score_table import SUMS, counted_labels, days_needed, replace_scores
 from airloop.monitoring.scores import EVERYTHING, figures, scores_of
+from airloop.monitoring.silences import Silence, add_silence
 from airloop.references import JudgedQuality
 from airloop.settings import Settings
 from airloop.use_cases.flight_delay import USE_CASE
+from airloop.use_cases.retraining_policy import DECAY
 
 END = datetime(2026, 11, 20, tzinfo=UTC)
 SPAN = days_needed(USE_CASE, Interval(END + 6 * ONE_HOUR, END + 7 * ONE_HOUR))
@@ -65,12 +67,14 @@ class Deployment:
         span = Interval(hour, hour + ONE_HOUR)
         replace_scores(self.catalog, USE_CASE, version, span, pa.Table.from_pylist(rows), f"{before}")
 
-    def judge(self, version: int = 3, run: str = "", days_later: int = 0) -> JudgedQuality:
+    def judge(
+        self, version: int = 3, run: str = "", days_later: int = 0, at: datetime | None = None
+    ) -> JudgedQuality:
         """As the Airflow run `run`, another one each time by default."""
         self.runs += 1
         os.environ["AIRFLOW_CTX_DAG_RUN_ID"] = run or f"run {self.runs}"
         span = Interval(SPAN.start + days_later * ONE_DAY, SPAN.end + days_later * ONE_DAY)
-        return judge_quality(self.settings, USE_CASE, self.profile, version, span)
+        return judge_quality(self.settings, USE_CASE, self.profile, version, span, at)
 
     def rows(self) -> list[dict[str, object]]:
         return self.catalog.load_table(table_name(USE_CASE)).scan().to_arrow().to_pylist()
@@ -131,6 +135,19 @@ def test_the_end_of_decay_is_told_once(deployment: Deployment) -> None:
     over = deployment.judge()
     assert (over.alarmed, over.cleared) == (False, True)
     assert not deployment.judge().cleared
+
+
+def test_a_silenced_decay_is_news_when_its_silence_ends(deployment: Deployment) -> None:
+    now = datetime.now(UTC)
+    silence = Silence(DECAY, now + ONE_HOUR, "labels are late", "Ada")
+    add_silence(deployment.catalog, USE_CASE, SPAN.start, silence)
+    for before in (3, 2):
+        deployment.day(before, blur=1.0)
+    silent = deployment.judge(at=now)
+    assert (silent.alarmed, silent.began, silent.silenced) == (True, False, silence.said)
+    # However many hours later the next labels come in.
+    ended = deployment.judge(at=now + 30 * ONE_HOUR)
+    assert (ended.alarmed, ended.began, ended.silenced) == (True, True, None)
 
 
 def test_a_day_keeps_its_alarm_when_later_days_are_judged(deployment: Deployment) -> None:

@@ -11,16 +11,18 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Final
 
 from airloop.intervals import ONE_HOUR, Interval, whole_hours_past
 from airloop.jobs import run_job
 from airloop.lakehouse.catalog import open_catalog
-from airloop.monitoring.arguments import span_of, watching_parser
+from airloop.monitoring.arguments import moment_of, span_of, watching_parser
 from airloop.monitoring.counts import hours_of
 from airloop.monitoring.findings import replace_findings, window_before
 from airloop.monitoring.profile import Profile, kept_profile
+from airloop.monitoring.silences import LOST_TRAFFIC, Silence, silence_of, silences_of
 from airloop.monitoring.windows import Window, comparable, judged, needed
 from airloop.references import JudgedWindows
 from airloop.settings import Settings
@@ -34,9 +36,17 @@ MOST_LINES: Final = 10
 
 
 def judge_span(
-    settings: Settings, spec: UseCase, profile: Profile, version: int, span: Interval
+    settings: Settings,
+    spec: UseCase,
+    profile: Profile,
+    version: int,
+    span: Interval,
+    at: datetime | None = None,
 ) -> JudgedWindows:
-    """Judge each window that ends at an hour of `span` after its start; what was found there is replaced."""
+    """Judge each window that ends at an hour of `span` after its start; what was found there is replaced.
+
+    Silences count as of `at`, by default the end of the span.
+    """
     catalog = open_catalog(settings)
     ends = [hour.end for hour in span.pieces(ONE_HOUR)]
     hours = hours_of(catalog, spec, profile, needed(spec.monitoring, span))
@@ -53,10 +63,19 @@ def judge_span(
     judged_before = next((one for one in earlier if one.features), None) or window_before(
         catalog, spec, span.start, judged=True
     )
+    silences = silences_of(catalog, spec)
+    # A silence counts as of when a window is judged, not as of when it ended.
+    delay = min(max(at - last.end, timedelta(0)), ONE_HOUR) if at is not None else timedelta(0)
+    now = silences.at(last.end + delay)
+    # What was silenced before is news as soon as it no longer is.
     had_lost = before is not None and before.lost_traffic
-    was = set(judged_before.alarmed if judged_before is not None else ())
+    knew_lost = had_lost and before is not None and LOST_TRAFFIC not in silences.at(before.end + delay)
+    was = judged_before.alarmed if judged_before is not None else ()
+    told = _heard(was, silences.at(judged_before.end + delay)) if judged_before is not None else ()
+    heard = _heard(last.alarmed, now)
+    lost = last.lost_traffic and LOST_TRAFFIC not in now
     # A window that is too quiet to be judged says nothing, and neither does it say that drift is over.
-    over = was - set(last.alarmed) if last.features else set()
+    over = set(was) - set(last.alarmed) if last.features else set()
     lines = tuple(lines_of(last))
     for line in lines:
         log.info("%s", line)
@@ -68,14 +87,20 @@ def judge_span(
         failed=last.failed,
         requests_before=last.requests_before,
         alarmed=last.alarmed,
-        began=tuple(name for name in last.alarmed if name not in was),
+        heard=heard,
+        began=tuple(name for name in heard if name not in told),
         cleared=tuple(sorted(over)),
         lost_traffic=last.lost_traffic,
-        lost_traffic_began=last.lost_traffic and not had_lost,
+        lost_traffic_began=lost and not knew_lost,
         lost_traffic_cleared=had_lost and not last.lost_traffic,
+        silenced=tuple(f"{name}: {one.said}" for name, one in sorted(now.items())),
         not_compared=not_compared,
         lines=lines,
     )
+
+
+def _heard(alarmed: Sequence[str], silences: Mapping[str, Silence]) -> tuple[str, ...]:
+    return tuple(name for name in alarmed if silence_of(silences, name) is None)
 
 
 def lines_of(window: Window) -> Iterator[str]:
@@ -88,7 +113,9 @@ def lines_of(window: Window) -> Iterator[str]:
     if not window.features:
         yield "too few to be judged"
         return
-    drifted = [(name, one) for name, one in window.features.items() if one.found.drifted]
+    drifted = [
+        (name, one) for name, one in window.features.items() if one.found.drifted or name in window.alarmed
+    ]
     drifted.sort(key=lambda item: (item[0] not in window.alarmed, -item[1].found.comparison.distance))
     for name, one in drifted[:MOST_LINES]:
         text = f"{name}: distance {one.found.comparison.distance:.2f}, q {one.found.adjusted_p_value:.2g}"
@@ -96,7 +123,7 @@ def lines_of(window: Window) -> Iterator[str]:
             text += f", {'also' if one.before.drifted else 'not'} from a week before"
         if abs(one.missing_share - one.usual_missing_share) >= 0.01:
             text += f", missing {one.missing_share:.1%} (usually {one.usual_missing_share:.1%})"
-        yield text + ("" if name in window.alarmed else ", for the first time")
+        yield text + ("" if name in window.alarmed else ", in this window alone")
     if len(drifted) > MOST_LINES:
         yield f"and {len(drifted) - MOST_LINES} more"
     if not drifted:
@@ -110,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         spec = use_case(arguments.use_case)
         span = whole_hours_past(span_of(arguments))
         profile = kept_profile(settings, spec.name, arguments.run_id)
-        return judge_span(settings, spec, profile, arguments.version, span)
+        return judge_span(settings, spec, profile, arguments.version, span, moment_of(arguments))
 
     parser = watching_parser("Judge the windows that end in a span.")
     return run_job(parser, work, argv)

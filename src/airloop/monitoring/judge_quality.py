@@ -15,7 +15,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import reduce
 from typing import Any, Final
 
@@ -30,15 +30,17 @@ from airloop.lakehouse.catalog import open_catalog
 from airloop.lakehouse.properties import RUN_ID
 from airloop.lakehouse.provenance import signature
 from airloop.monitoring import score_table
-from airloop.monitoring.arguments import span_of, watching_parser
+from airloop.monitoring.arguments import moment_of, span_of, watching_parser
 from airloop.monitoring.decay import Quality, decay_alarmed, quality
 from airloop.monitoring.profile import Profile, kept_profile
 from airloop.monitoring.score_table import COUNTED_LABELS, counted_labels, days_needed, scores_in
 from airloop.monitoring.scores import EVERYTHING, Figures, Scores, figures, nothing
+from airloop.monitoring.silences import silences_of
 from airloop.monitoring.tables import ending_in, existing, replace_rows
 from airloop.references import JudgedQuality
 from airloop.settings import Settings
 from airloop.use_cases.catalogue import use_case
+from airloop.use_cases.retraining_policy import DECAY
 from airloop.use_cases.spec import UseCase
 
 log = logging.getLogger(__name__)
@@ -67,14 +69,21 @@ def table_name(spec: UseCase) -> str:
 
 
 def judge_quality(
-    settings: Settings, spec: UseCase, profile: Profile, version: int, span: Interval
+    settings: Settings,
+    spec: UseCase,
+    profile: Profile,
+    version: int,
+    span: Interval,
+    at: datetime | None = None,
 ) -> JudgedQuality:
     """Judge the days of `span`, of whole days; what the table had of the version there is replaced.
 
     The first days of the span, as many as may have to agree with a later one, are only looked at: what agrees
-    with them lies before.
+    with them lies before. Silences count as of `at`, by default the end of the span.
     """
     catalog, rule = open_catalog(settings), spec.monitoring.decay
+    silences = silences_of(catalog, spec)
+    silenced = silences.at(at or span.end).get(DECAY)
     counted = counted_labels(catalog, score_table.table_name(spec))
     hours = scores_in(catalog, spec, version, span)
     usual = [one.figures for one in profile.test_days]
@@ -96,7 +105,9 @@ def judge_quality(
         if day.start >= kept.start:
             rows += [row, *(_row(day, version, name, figures(one)) for name, one in sorted(slices.items()))]
     last, before = (days or [{}])[-1], (days[:-1] or [{}])[-1]
-    known = _known_before_this_run(catalog, spec, version, last["day_end"]) if last else None
+    known, when = _known_before_this_run(catalog, spec, version, last["day_end"]) if last else (None, None)
+    # Who was not told then, for it was silenced, is told now.
+    ended = when is not None and DECAY in silences.at(when)
     replace_rows(
         catalog,
         table_name(spec),
@@ -114,8 +125,11 @@ def judge_quality(
         last_day=(last["day_end"] - ONE_DAY).date().isoformat() if last else None,
         alarmed=alarmed,
         # A day is judged again each time that a label comes in, and a run may be repeated: told once.
-        began=alarmed and not was and not (known or {}).get("alarmed", False),
+        began=alarmed
+        and silenced is None
+        and (ended or (not was and not (known or {}).get("alarmed", False))),
         cleared=bool(last) and was and not alarmed and (known is None or known["alarmed"]),
+        silenced=silenced.said if silenced is not None else None,
         figures={name: last[name] for name in ("roc_auc", "log_loss", "gain", *USUAL) if last},
         labelled=last.get("labelled", 0),
         answers=last.get("answers", 0),
@@ -150,11 +164,11 @@ def _row(
 
 def _known_before_this_run(
     catalog: Catalog, spec: UseCase, version: int, end: datetime
-) -> dict[str, Any] | None:
-    """What the table had of a judged day before the present Airflow run wrote to it."""
+) -> tuple[dict[str, Any] | None, datetime | None]:
+    """What the table had of a judged day before the present Airflow run wrote to it, and since when."""
     table = existing(catalog, table_name(spec))
     if table is None:
-        return None
+        return None, None
     for entry in reversed(table.history()):
         snapshot = table.snapshot_by_id(entry.snapshot_id)
         if snapshot is None or snapshot.summary is None or snapshot.summary.get(RUN_ID) == run_id():
@@ -164,8 +178,9 @@ def _known_before_this_run(
             And(EqualTo(term="day_end", value=end.isoformat()), EqualTo(term="slice", value=EVERYTHING)),
         )
         rows = table.scan(row_filter=where, snapshot_id=entry.snapshot_id).to_arrow().to_pylist()
-        return next((row for row in rows if row["p_value"] is not None), None)
-    return None
+        written = datetime.fromtimestamp(entry.timestamp_ms / 1000, UTC)
+        return next((row for row in rows if row["p_value"] is not None), None), written
+    return None, None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -175,7 +190,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         spec = use_case(arguments.use_case)
         asked = span_of(arguments)
         profile = kept_profile(settings, spec.name, arguments.run_id)
-        return judge_quality(settings, spec, profile, arguments.version, days_needed(spec, asked))
+        span = days_needed(spec, asked)
+        return judge_quality(settings, spec, profile, arguments.version, span, moment_of(arguments))
 
     parser = watching_parser("Judge the quality of the days whose labels are in.")
     return run_job(parser, work, argv)

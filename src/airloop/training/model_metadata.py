@@ -22,6 +22,7 @@ from airloop.training.devices import Devices
 from airloop.training.examples import Columns
 from airloop.training.provenance import UNKNOWN
 from airloop.training.served_model import OUTPUT, input_signature
+from airloop.training.tracking import TRAINING_PRICE
 from airloop.use_cases.spec import UseCase
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class Cost(NamedTuple):
     def metrics(self) -> dict[str, float]:
         """As the run logs it."""
         measured = {"training_seconds": self.seconds, "training_devices": float(self.devices)}
-        return measured if self.price is None else {**measured, "training_price": self.price}
+        return measured if self.price is None else {**measured, TRAINING_PRICE: self.price}
 
 
 def cost_of(seconds: float, devices: Devices, price_per_hour: float | None) -> Cost:

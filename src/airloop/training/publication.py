@@ -19,7 +19,7 @@ from airloop.references import Evaluated
 from airloop.registry import download_artifacts
 from airloop.settings import Settings
 from airloop.training.model_card import CARD, FACTS, CardFacts, card_of
-from airloop.training.tracking import VERDICT_FILE, VERDICT_PAGE, TrainingRuns
+from airloop.training.tracking import VERDICT, VERDICT_FILE, VERDICT_PAGE, TrainingRuns
 from airloop.training.verdict_page import page_of
 from airloop.use_cases.spec import UseCase
 from airloop.verdict import Verdict
@@ -46,7 +46,7 @@ def publish(
     runs.tag(
         run_id,
         {
-            "airloop.verdict": outcome,
+            VERDICT: outcome,
             "airloop.rejected_for": "; ".join(verdict.reasons),
             OVERRIDDEN_BY: verdict.overridden_by or "",
             OVERRIDE_REASON: verdict.override.reason if verdict.override else "",

@@ -25,10 +25,18 @@ from airloop.settings import Settings
 from airloop.training.provenance import is_reproducible
 from airloop.use_cases.spec import UseCase
 
+USE_CASE: Final = "airloop.use_case"
+AS_OF: Final = "airloop.as_of"
 TRAINING_SET: Final = "airloop.training_set"
 CODE_COMMIT: Final = "airloop.code_commit"
 COMPLETE: Final = "airloop.complete"
 """Set last: every artifact of the run is there."""
+VERDICT: Final = "airloop.verdict"
+"""What the gate says of the run's candidate: `accepted` or `rejected`."""
+REQUESTED_BECAUSE: Final = "airloop.requested_because"
+"""Why it was trained, where a request said so."""
+TRAINING_PRICE: Final = "training_price"
+"""Metric of a run: what its training cost, in the currency of the setting."""
 TRAINING_SET_FILE: Final = "training_set.json"
 REPORT: Final = "airloop.report"
 """Key of a run that has no model, but is about trainings: a study, or a cross-validation."""
@@ -42,11 +50,11 @@ def tags_of_run(use_case: UseCase, training_set: TrainingSet, commit: str) -> di
     """What leads from a run to its data and its code."""
     return {
         "mlflow.runName": training_set.tag,
-        "airloop.use_case": use_case.name,
+        USE_CASE: use_case.name,
         TRAINING_SET: training_set.tag,
         "airloop.training_table": training_set.table,
         "airloop.snapshot_id": str(training_set.snapshot_id),
-        "airloop.as_of": training_set.as_of,
+        AS_OF: training_set.as_of,
         CODE_COMMIT: commit,
         **{f"airloop.source.{source.table}": str(source.snapshot_id) for source in training_set.sources},
     }

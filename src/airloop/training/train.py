@@ -33,7 +33,13 @@ from airloop.training.devices import TF_CONFIG, open_devices
 from airloop.training.provenance import is_reproducible
 from airloop.training.served_model import ServedModel, export, recorded_requests
 from airloop.training.staging import stage
-from airloop.training.tracking import TRAINING_SET_FILE, TrainingRuns, params_of_run, tags_of_run
+from airloop.training.tracking import (
+    REQUESTED_BECAUSE,
+    TRAINING_SET_FILE,
+    TrainingRuns,
+    params_of_run,
+    tags_of_run,
+)
 from airloop.training.warm_up_requests import write_warm_up_requests
 from airloop.training.workers import run_locally
 from airloop.use_cases.catalogue import use_case
@@ -49,10 +55,13 @@ def train(
     commit: str,
     stop: threading.Event | None = None,
     tuned: Tuned | None = None,
+    *,
+    requested_because: str = "",
 ) -> Candidate | Followed:
     """Train on `training_set` and log the run; one that was interrupted goes on where it was.
 
-    The parameters are those of `tuned`, if it is given, and the run then names the study.
+    The parameters are those of `tuned`, if it is given, and the run then names the study. It says why it was
+    `requested_because`, if that is given.
 
     With several workers (see `airloop.training.devices`) each calls this; the first one alone writes, and the
     others return what they were. Soon after `stop` is set it writes a checkpoint and raises `PreemptedError`.
@@ -71,8 +80,10 @@ def train(
         # Once more: TensorFlow's coordination of workers takes the signal for itself as it starts.
         stop_on_sigterm(stop)
     checkpoints = Checkpoints(learning.checkpoint_folder(settings, spec, tags, params))
+    why = {REQUESTED_BECAUSE: requested_because} if requested_because else {}
     if runs and there:
         checkpoints.remove()
+        runs.tag(there.info.run_id, why)
         log.info("run %s trained on %s already", there.info.run_id, training_set.tag)
         return Candidate(
             run_id=there.info.run_id, model_uri=runs.artifact_uri(there.info.run_id, SAVED_MODEL)
@@ -88,6 +99,7 @@ def train(
             checkpoints.remove()
         run_id = runs.start(tags, params)
         try:
+            runs.tag(run_id, why)
             artifacts = scratch / "artifacts"
             _train_into(artifacts, scratch, job, runs, run_id)
             runs.log_artifacts(run_id, artifacts)
@@ -152,6 +164,7 @@ def _train_into(folder: Path, scratch: Path, job: learning.Job, runs: TrainingRu
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = training_parser("Train a candidate on a pinned training set.", parameters=True, commit=True)
+    parser.add_argument("--requested-because", default="", help="why it is trained, for the record")
     arguments = sys.argv[1:] if argv is None else list(argv)
     stop = threading.Event()
     stop_on_sigterm(stop)
@@ -171,6 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             commit_of(arguments, settings),
             stop,
             tuned_of(arguments),
+            requested_because=arguments.requested_because,
         )
 
     return run_job(parser, work, arguments)

@@ -57,6 +57,8 @@ def contradictions(spec: UseCase) -> Iterable[str]:
     for key in spec.entities:
         if key not in fields:
             yield f"feature_tables: entity {key!r} is not a request field"
+    if spec.retraining.after_new_events is not None and not spec.event_table:
+        yield "retraining.after_new_events: there is no event_table whose events could be counted"
     if spec.event_table and spec.event_table not in {table.name for table in spec.clean_tables}:
         yield f"event_table: {spec.event_table!r} is not a clean table"
     for table in spec.clean_tables:

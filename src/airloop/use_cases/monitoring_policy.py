@@ -36,7 +36,7 @@ class DriftRule(Agreement):
     """When a feature has drifted, and when that is an alarm."""
 
     false_discovery_rate: float = Field(0.05, gt=0, lt=1)
-    """Under no drift at all it is also the share of windows in which anything is found."""
+    """Under no drift at all it is also the share of windows in which anything is an alarm."""
     least_distance: float = Field(0.1, ge=0, le=1)
     """Jensen-Shannon distance; 0.1 is also what Evidently calls drift."""
 
@@ -53,6 +53,15 @@ class DecayRule(Agreement):
     """Of the gain over a base rate."""
 
 
+class SkewRule(SpecPart):
+    """When the features that were served are not those that training would have had."""
+
+    most_unequal_share: float = Field(0.1, ge=0, lt=1)
+    """Of a day's answers. Some always are: what is pushed as an hour ends takes minutes to arrive."""
+    relative_tolerance: float = Field(1e-6, ge=0)
+    """Of numbers, by the larger one; at least this much where both are below 1."""
+
+
 class Monitoring(SpecPart):
     """What is compared with the champion's own window, each hour."""
 
@@ -64,6 +73,7 @@ class Monitoring(SpecPart):
     """A window with a smaller share of the requests of the same window a week before has lost traffic."""
     drift: DriftRule = DriftRule()
     decay: DecayRule = DecayRule()
+    skew: SkewRule = SkewRule()
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -17,6 +17,7 @@ from airloop.use_cases.contradictions import contradictions
 from airloop.use_cases.gates import Gates
 from airloop.use_cases.monitoring_policy import Monitoring
 from airloop.use_cases.part import Cron, DottedPath, Identifier, SpecPart
+from airloop.use_cases.retraining_policy import Retraining
 from airloop.use_cases.rollout_policy import Rollout
 from airloop.use_cases.training_policy import TrainingPolicy
 
@@ -279,10 +280,12 @@ class Schedules(SpecPart):
     features: Cron = "0 0 * * *"
     push: Cron = "5 * * * *"
     """Hourly, a few minutes after the hour, when its last records are there."""
-    training: Cron = "0 2 * * 1"
-    """After the day's features: training needs the outcomes of the day before."""
+    training: Cron | None = "0 2 * * 1"
+    """After the day's features: training needs the outcomes of the day before. None: only on request."""
     scoring: Cron = "0 3 * * *"
     """After the day's features; batch scores of the day before."""
+    skew: Cron = "30 3 * * *"
+    """After the day's features, with which those that were served are compared."""
     drill: Cron = "0 5 * * 1"
     """Weekly: the version to go back to loads and answers."""
     monitoring: Cron = "20 * * * *"
@@ -340,6 +343,7 @@ class UseCase(SpecPart):
     gates: Gates
     rollout: Rollout
     monitoring: Monitoring = Monitoring()
+    retraining: Retraining = Retraining()
     retention: Retention = Retention()
     erasure: Erasure | None = None
     """Without it there is no erasing by this use case's subject."""
