@@ -32,11 +32,12 @@ from serving.experiment_result import result_of
 from serving.model_config import read_models, served_model
 from serving.observations import NOT_KNOWN, Observed, observe
 from serving.rollout import rollout_parser
+from serving.rollout_page import EXPERIMENT
 from serving.routing import Experiment, Split, changing_routing, withdraw, write_routing
 
 log = logging.getLogger(__name__)
 
-STAGE: Final = "experiment"
+STAGE: Final = EXPERIMENT
 HARM: Final = ("error_rate", "latency_p50_seconds", "latency_p99_seconds")
 RECORD: Final = "experiment"
 """Kind of an audit record: an experiment ended."""

@@ -21,7 +21,7 @@ _PAGE: Final = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
-<title>{{ use_case }}: rollout of version {{ last.version }}</title>
+<title>{{ use_case }}: {{ about }}</title>
 <style>
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem;color:#1c1e21}
 h1{margin-bottom:.2rem}h2{margin:2rem 0 .3rem}
@@ -32,10 +32,10 @@ td.number,th.number{text-align:right;font-variant-numeric:tabular-nums;white-spa
 .decision{display:inline-block;padding:.1rem .7rem;border-radius:1rem;color:#fff;font-size:.8em}
 .go_on{background:#1a7f37}.hold{background:#0969da}.roll_back{background:#cf222e}.superseded{background:#9a6700}
 </style>
-<h1>{{ use_case }}: rollout of version {{ last.version }}</h1>
+<h1>{{ use_case }}: {{ about }}</h1>
 <p class="quiet">Beside version {{ last.champion if last.champion is not none else "none" }}. {{ run }}</p>
 {% for stage in stages %}
-<h2>{{ stage.stage }} <span class="decision {{ stage.decision }}">{{ words[stage.decision] }}</span></h2>
+<h2>{{ stage.stage }} <span class="decision {{ stage.decision }}">{{ word(stage) }}</span></h2>
 <p>{{ stage.reason }}<br>
 <span class="quiet">{{ "{:,}".format(stage.requests) }} requests of clients
 {% if stage.since %}from {{ stage.since.strftime("%Y-%m-%d %H:%M:%S") }}{% endif +%}
@@ -84,6 +84,8 @@ else "as drawn" }}</span> (p {{ number(stage.experiment.sample_ratio_p_value) }}
 allowed. The method of each: <code>serving/analysis.py</code>.</p>
 </html>
 """
+EXPERIMENT: Final = "experiment"
+"""The stage of an experiment, which is no rollout's."""
 _WORDS: Final = {
     "go_on": "goes on",
     "hold": "holds",
@@ -119,13 +121,22 @@ def decisions(folder: Path) -> list[StageDecision]:
 
 
 def page_of(use_case: str, run: str, stages: list[StageDecision]) -> str:
-    """The page of a rollout."""
+    """The page of a rollout, or of an experiment."""
+    last = stages[-1]
+    about = f"rollout of version {last.version}"
+    if last.stage == EXPERIMENT:
+        name = f" {last.experiment.name}" if last.experiment is not None else ""
+        about = f"experiment{name} with version {last.version}"
     environment = Environment(
         loader=DictLoader({"page": _PAGE}), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     return environment.get_template("page").render(
-        use_case=use_case, run=run, stages=stages, last=stages[-1], words=_WORDS, number=_number
+        use_case=use_case, run=run, about=about, stages=stages, last=last, word=_word, number=_number
     )
+
+
+def _word(stage: StageDecision) -> str:
+    return "ended" if stage.experiment and stage.decision == "go_on" else _WORDS[stage.decision]
 
 
 def _number(value: float | None) -> str:
