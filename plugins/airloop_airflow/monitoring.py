@@ -16,6 +16,7 @@ from typing import Any
 from airflow.sdk import get_current_context
 
 from airloop.intervals import parse_instant
+from airloop.wording import listed
 from airloop_airflow.alert_kinds import DECAY, DRIFT, LOST_TRAFFIC, SKEW, AlertKind
 from airloop_airflow.alerts import Alert, Phase, send
 
@@ -42,11 +43,11 @@ def tell(judged: Mapping[str, Any]) -> str:
     if judged["lost_traffic_cleared"]:
         news.append((LOST_TRAFFIC, "over", "traffic is back"))
     if judged["began"]:
-        news.append((DRIFT, "began", f"drift of {', '.join(judged['began'])}"))
+        news.append((DRIFT, "began", f"drift of {listed(judged['began'])}"))
     if judged["cleared"]:
-        still = f"; still {', '.join(judged['heard'])}" if judged["heard"] else ""
+        still = f"; still {listed(judged['heard'])}" if judged["heard"] else ""
         phase: Phase = "goes_on" if still else "over"
-        news.append((DRIFT, phase, f"drift is over: {', '.join(judged['cleared'])}{still}"))
+        news.append((DRIFT, phase, f"drift is over: {listed(judged['cleared'])}{still}"))
     for kind, phase, title in news:
         send(
             Alert(
@@ -105,10 +106,10 @@ def tell_skew(judged: Mapping[str, Any]) -> str:
     use_case = dag.dag_id.removesuffix("_skew")
     news: list[tuple[Phase, str]] = []
     if judged["began"]:
-        news.append(("began", f"served features are not those of training: {', '.join(judged['began'])}"))
+        news.append(("began", f"served features are not those of training: {listed(judged['began'])}"))
     if judged["cleared"]:
         phase: Phase = "goes_on" if judged["skewed"] else "over"
-        news.append((phase, f"skew is over: {', '.join(judged['cleared'])}"))
+        news.append((phase, f"skew is over: {listed(judged['cleared'])}"))
     if run.run_after - parse_instant(judged["day"]) > SKEW_NEWS:
         news = []
     for phase, title in news:

@@ -22,6 +22,7 @@ from airloop.monitoring.silences import Silence, silence_of
 from airloop.monitoring.tables import ending_in, existing, rows_where, starting_in
 from airloop.use_cases.retraining_policy import DECAY, DRIFT, NEW_EVENTS
 from airloop.use_cases.spec import UseCase
+from airloop.wording import listed
 
 FRESH: Final = timedelta(hours=6)
 """A window that ended longer ago says nothing of now: monitoring stands still, which alerts by itself."""
@@ -78,7 +79,7 @@ def _drift(
     until = last["window_end"].astimezone(UTC)
     yield Cause(
         DRIFT,
-        f"drift of {', '.join(heard or silent)} in the window until {until:%Y-%m-%d %H:%M} UTC",
+        f"drift of {listed(heard or list(silent))} in the window until {until:%Y-%m-%d %H:%M} UTC",
         None if heard else next(iter(silent.values())),
     )
 

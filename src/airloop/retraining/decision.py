@@ -121,7 +121,7 @@ def _refusal(policy: Retraining, at: datetime, past: Past) -> tuple[Refusal, str
         return Refusal.BUDGET, said
     last = max((moment for moment in (past.last_request, *started) if moment is not None), default=None)
     if last is not None and last > at - policy.cool_down:
-        return Refusal.COOL_DOWN, f"until {_shown(last + policy.cool_down)}"
+        return Refusal.COOL_DOWN, f"it cools down until {_shown(last + policy.cool_down)}"
     return None
 
 
