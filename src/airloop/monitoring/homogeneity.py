@@ -6,9 +6,9 @@ once, or when to alarm (`drift`).
 Rows of a day are not independent: they share its weather, its schedule, its holidays. Pearson's chi-square
 takes them for independent and finds drift on every day. Here its value is divided by what the reference's own
 days have it at (a design effect: Rao and Scott, The Analysis of Categorical Data from Complex Sample Surveys,
-JASA 1981), and its spread among those days gives the degrees of freedom (Satterthwaite, An Approximate
-Distribution of Estimates of Variance Components, Biometrics 1946). A window is then as strange as its p value
-says among days like the reference's.
+JASA 1981). A window is then as strange as the share of those days that are at least as strange says, whatever
+their distribution; beyond the strangest of them, as the chi-square distribution says that has their mean and
+spread (Satterthwaite, An Approximate Distribution of Estimates of Variance Components, Biometrics 1946).
 """
 
 from __future__ import annotations
@@ -89,10 +89,12 @@ def _compare(
     shared = (rows / window_days - 1) / rows + (other_rows / other_days - 1) / other_rows
     effect = 1 + correlation * max(shared, 0.0) / (1 / rows + 1 / other_rows)
     asked = _pearson(*counts) / effect
-    if variance <= 0 or mean <= 0:
-        return Comparison(float(stats.chi2.sf(asked, cells - 1)), distance, rows, effect)
-    scale, freedom = variance / (2 * mean), 2 * mean**2 / variance
-    return Comparison(float(stats.chi2.sf(asked / scale, freedom)), distance, rows, effect)
+    scale, freedom = (variance / (2 * mean), 2 * mean**2 / variance) if variance > 0 else (1.0, cells - 1)
+    as_strange = int((scaled >= asked).sum())
+    p_value = (1 + as_strange) / (len(scaled) + 1)
+    if not as_strange:
+        p_value = min(p_value, float(stats.chi2.sf(asked / scale, freedom)))
+    return Comparison(p_value, distance, rows, effect)
 
 
 def _pearson(counts: np.ndarray, others: np.ndarray) -> float:
