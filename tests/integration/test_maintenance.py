@@ -393,7 +393,8 @@ def test_a_table_that_two_use_cases_share_is_maintained_once(
         *("features.other_features", "training.other", "labels.other"),
         *("scoring.other", "scoring.other_requests"),
         *("monitoring.other_counts", "monitoring.other_windows", "monitoring.other_drift"),
-        *("monitoring.other_scores", "monitoring.other_quality"),
+        *("monitoring.other_scores", "monitoring.other_quality", "monitoring.other_silences"),
+        *("monitoring.other_retraining", "monitoring.other_skew"),
     ]
 
 
