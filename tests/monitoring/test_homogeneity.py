@@ -63,6 +63,20 @@ def test_a_value_that_the_reference_never_had_is_found() -> None:
     assert compare(np.array([450, 450, 0]), reference).p_value > 0.5
 
 
+def test_a_number_that_is_stuck_is_strange_where_storms_are_farther_off() -> None:
+    random = np.random.default_rng(3)
+    usual = np.array([0.4, *[0.07] * 8, 0.04])
+    reference = days(random, usual, DAYS, ROWS, 200)
+    reference[:3] = 0
+    reference[:3, -1] = ROWS
+    stuck = np.zeros(CELLS, int)
+    stuck[0] = ROWS
+    assert compare(stuck, reference).p_value == pytest.approx(1 / (DAYS + 1))
+    storm = np.zeros(CELLS, int)
+    storm[-1] = ROWS
+    assert compare(storm, reference).p_value > 2 / (DAYS + 1)
+
+
 def test_no_rows_are_not_strange_and_too_few_days_no_reference() -> None:
     reference = np.tile([450, 450], (DAYS, 1))
     assert compare(np.array([0, 0]), reference).p_value == 1

@@ -21,6 +21,8 @@ from scipy.spatial.distance import jensenshannon
 
 FEWEST_DAYS: Final = 14
 """Two of each weekday: fewer days do not tell how much days differ."""
+STUCK_SHARE: Final = 0.95
+"""Of a window's rows in one cell, from which on a feature may be stuck."""
 LEAST_EXPECTED: Final = 5.0
 """Cells with a smaller expected count are counted together (Cochran, The chi-square Test of Goodness of Fit,
 1952)."""
@@ -94,7 +96,19 @@ def _compare(
     p_value = (1 + as_strange) / (len(scaled) + 1)
     if not as_strange:
         p_value = min(p_value, float(stats.chi2.sf(asked / scale, freedom)))
+    if _is_stuck(counts[0], reference):
+        p_value = min(p_value, 1 / (len(scaled) + 1))
     return Comparison(p_value, distance, rows, effect)
+
+
+def _is_stuck(window: np.ndarray, reference: np.ndarray) -> bool:
+    """Whether nearly all of a window's rows are in one cell, and on no day of the reference so many were.
+
+    A number that is always 0 need not be farther off than a storm: that it does not vary is what is strange.
+    """
+    cell = int(window.argmax())
+    share = window[cell] / window.sum()
+    return bool(share >= STUCK_SHARE and share > (reference[:, cell] / reference.sum(axis=1)).max())
 
 
 def _pearson(counts: np.ndarray, others: np.ndarray) -> float:
