@@ -25,7 +25,11 @@ def settings(tmp_path: Path) -> Settings:
 def promoted(settings: Settings, *, with_profile: bool) -> tuple[int, str]:
     """A version that was made the champion; its number and its run."""
     client = open_registry(settings)
-    run_id = client.create_run("0").info.run_id
+    # Over a bare database MLflow would put the artifacts of its default experiment into the checkout.
+    location = (settings.state_dir / "artifacts").as_uri()
+    there = client.get_experiment_by_name(USE_CASE.name)
+    experiment = there.experiment_id if there else client.create_experiment(USE_CASE.name, location)
+    run_id = client.create_run(experiment).info.run_id
     if with_profile:
         empty = Profiled(cells=Cells(feature="prediction", kind="number"), days=(), counts=())
         made = Profile(use_case=USE_CASE.name, run_id=run_id, features=(), prediction=empty)
