@@ -10,7 +10,7 @@ from airloop.connections import PSEUDONYM_KEY
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import assets, run_times
-from airloop_airflow.forms import optional_text
+from airloop_airflow.forms import days
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments, schedule
 from airloop_airflow.stale import mark_stale, rows_changed
@@ -53,18 +53,7 @@ def build(use_case: UseCase) -> DAG:
             assets=[assets.data_changed(use_case)],
         ),
         **dag_arguments(use_case, "features"),
-        params={
-            "start_date": optional_text(
-                format="date",
-                title="First day",
-                description="UTC; empty for the day before the run",
-            ),
-            "end_date": optional_text(
-                format="date",
-                title="Day after the last",
-                description="UTC, excluded; empty for one day",
-            ),
-        },
+        params=days(),
     ) as dag:
         interval = task(run_times.features_interval, task_id="resolve_interval")()
         span = {"start": interval["start"], "end": interval["end"]}

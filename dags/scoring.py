@@ -9,7 +9,7 @@ from airflow.sdk import DAG, chain, task
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import run_times
-from airloop_airflow.forms import optional_text
+from airloop_airflow.forms import days
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments, schedule
 
@@ -38,17 +38,7 @@ def build(use_case: UseCase) -> DAG:
         doc_md=DOC,
         schedule=schedule(use_case.schedules.scoring, timedelta(days=1)),
         **dag_arguments(use_case, "scoring"),
-        params={
-            name: optional_text(
-                format="date",
-                title=title,
-                description=description,
-            )
-            for name, title, description in (
-                ("start_date", "First day", "UTC; empty for the day before the run"),
-                ("end_date", "Day after the last", "UTC, excluded; empty for one day"),
-            )
-        },
+        params=days(),
     ) as dag:
         interval = task(run_times.features_interval, task_id="resolve_interval")()
         span = {"start": interval["start"], "end": interval["end"]}

@@ -9,7 +9,7 @@ from airflow.sdk import DAG, task
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import monitoring, run_times
-from airloop_airflow.forms import optional_text
+from airloop_airflow.forms import days
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments, schedule
 
@@ -40,17 +40,7 @@ def build(use_case: UseCase) -> DAG:
         schedule=schedule(use_case.schedules.skew, timedelta(days=1)),
         is_paused_upon_creation=False,
         **dag_arguments(use_case, "skew"),
-        params={
-            name: optional_text(
-                format="date",
-                title=title,
-                description=description,
-            )
-            for name, title, description in (
-                ("start_date", "First day", "UTC; empty for the day before the run"),
-                ("end_date", "Day after the last", "UTC, excluded; empty for one day"),
-            )
-        },
+        params=days(),
     ) as dag:
         interval = task(run_times.features_interval, task_id="resolve_interval")()
         span = {"start": interval["start"], "end": interval["end"]}

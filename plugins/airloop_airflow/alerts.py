@@ -102,6 +102,23 @@ class Alert(NamedTuple):
         )
 
 
+def alert_of_run(
+    context: Any, kind: AlertKind, title: str, detail: str, *, subject: str = "", phase: Phase = "event"
+) -> Alert:
+    """An alert about what a task of the run of `context` found."""
+    dag = context["dag"]
+    return Alert(
+        kind=kind,
+        title=title,
+        owner=dag.owner,
+        dag_id=dag.dag_id,
+        run_id=context["dag_run"].run_id,
+        detail=detail,
+        subject=subject,
+        phase=phase,
+    )
+
+
 def send(alert: Alert) -> None:
     """Post `alert` to Slack, or log it where no `slack_oncall` connection exists.
 

@@ -14,7 +14,7 @@ from airflow.sdk import get_current_context
 from airloop.erasure.subject import hand_over
 from airloop.settings import load_settings
 from airloop_airflow.alert_kinds import ERASURE_DONE
-from airloop_airflow.alerts import Alert, send
+from airloop_airflow.alerts import alert_of_run, send
 
 
 def hand_over_subject() -> str:
@@ -33,19 +33,16 @@ def forget_subject(path: str) -> None:
 def tell_done(proof: Mapping[str, Any], models: Mapping[str, Any], audited: Mapping[str, Any]) -> str:
     """Send that the subject is erased, without naming it, and what is left to do; returns what was said."""
     context = get_current_context()
-    dag = context["dag"]
     said = (
         f"{proof['files_scanned']:,} files, {proof['values_scanned']:,} values and "
         f"{proof['online_entries_scanned']:,} online entries were searched and nothing was found; record "
         f"{audited['sequence']} of the audit log. Next: {models['next_step']}"
     )
     send(
-        Alert(
+        alert_of_run(
+            context,
             kind=ERASURE_DONE,
             title=f"erasure of {proof['subject']} is done",
-            owner=dag.owner,
-            dag_id=dag.dag_id,
-            run_id=context["dag_run"].run_id,
             detail=said,
         )
     )

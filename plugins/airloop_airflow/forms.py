@@ -16,3 +16,15 @@ def optional_text(title: str, description: str, **schema: Any) -> Param:
     `schema` is more of JSON Schema, such as `format="date"`.
     """
     return Param(None, type=["null", "string"], title=title, description=description, **schema)
+
+
+def days() -> dict[str, Param]:
+    """The whole days that a run is about, as `run_times.features_interval` reads them."""
+    return {
+        "start_date": optional_text(
+            format="date", title="First day", description="UTC; empty for the day before the run"
+        ),
+        "end_date": optional_text(
+            format="date", title="Day after the last", description="UTC, excluded; empty for one day"
+        ),
+    }

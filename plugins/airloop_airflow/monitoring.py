@@ -18,7 +18,7 @@ from airflow.sdk import get_current_context
 from airloop.intervals import parse_instant
 from airloop.wording import listed
 from airloop_airflow.alert_kinds import DECAY, DRIFT, LOST_TRAFFIC, SKEW, AlertKind
-from airloop_airflow.alerts import Alert, Phase, send
+from airloop_airflow.alerts import Phase, alert_of_run, send
 
 SKEW_NEWS = timedelta(days=3)
 """A day is compared once its features are published, and that may take a try or two."""
@@ -50,14 +50,12 @@ def tell(judged: Mapping[str, Any]) -> str:
         news.append((DRIFT, phase, f"drift is over: {listed(judged['cleared'])}{still}"))
     for kind, phase, title in news:
         send(
-            Alert(
+            alert_of_run(
+                context,
                 kind=kind,
                 subject=use_case,
                 phase=phase,
                 title=f"{use_case}: {title}",
-                owner=dag.owner,
-                dag_id=dag.dag_id,
-                run_id=run.run_id,
                 detail="\n".join([f"version {judged['version']}", *judged["lines"]]),
             )
         )
@@ -84,15 +82,13 @@ def tell_quality(judged: Mapping[str, Any]) -> str:
         decays = "decays" if judged["began"] else "is as good as on its test days again"
         use_case = dag.dag_id.removesuffix("_monitoring")
         send(
-            Alert(
+            alert_of_run(
+                context,
                 kind=DECAY,
                 # What a version does after another one took its place nobody is told.
                 subject=f"{use_case}.{judged['version']}",
                 phase="began" if judged["began"] else "over",
                 title=f"{use_case}: version {judged['version']} {decays}",
-                owner=dag.owner,
-                dag_id=dag.dag_id,
-                run_id=run.run_id,
                 detail=said,
             )
         )
@@ -114,14 +110,12 @@ def tell_skew(judged: Mapping[str, Any]) -> str:
         news = []
     for phase, title in news:
         send(
-            Alert(
+            alert_of_run(
+                context,
                 kind=SKEW,
                 subject=use_case,
                 phase=phase,
                 title=f"{use_case}: {title}",
-                owner=dag.owner,
-                dag_id=dag.dag_id,
-                run_id=run.run_id,
                 detail="\n".join([f"{judged['day']}, {judged['rows']:,} answers", *judged["lines"]]),
             )
         )

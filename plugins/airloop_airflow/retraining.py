@@ -12,7 +12,7 @@ from typing import Any
 from airflow.sdk import Asset, get_current_context
 
 from airloop_airflow.alert_kinds import RETRAINING_HELD, RETRAINING_REQUESTED
-from airloop_airflow.alerts import Alert, send
+from airloop_airflow.alerts import alert_of_run, send
 
 LONGEST_WHY = 450
 """A run's tags are cut a little above that."""
@@ -32,8 +32,7 @@ def request(asset: Asset, because: str) -> str:
 def tell(decided: Mapping[str, Any]) -> str:
     """Send that a training was requested, or that only a person can have one; returns what was decided."""
     context = get_current_context()
-    dag = context["dag"]
-    use_case = dag.dag_id.removesuffix("_retraining")
+    use_case = context["dag"].dag_id.removesuffix("_retraining")
     told = None
     if decided["requested"]:
         told = RETRAINING_REQUESTED, f"a training is requested ({', '.join(decided['causes'])})"
@@ -42,12 +41,10 @@ def tell(decided: Mapping[str, Any]) -> str:
     if told is not None:
         kind, title = told
         send(
-            Alert(
+            alert_of_run(
+                context,
                 kind=kind,
                 title=f"{use_case}: {title}",
-                owner=dag.owner,
-                dag_id=dag.dag_id,
-                run_id=context["dag_run"].run_id,
                 detail=f"version {decided['version']} serves. {decided['said']}",
             )
         )
