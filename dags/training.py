@@ -11,7 +11,7 @@ from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, Param, TriggerRule, XCo
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop.use_cases.training_policy import CrossValidation, Tuning
-from airloop_airflow import assets, gate, optional_steps, retraining, run_times
+from airloop_airflow import assets, cost, gate, optional_steps, retraining, run_times
 from airloop_airflow.forms import optional_text
 from airloop_airflow.jobs import JobOperator, job_task, mapped_job_task
 from airloop_airflow.policy import dag_arguments, schedule
@@ -25,6 +25,7 @@ verdict accepts it. Starts weekly, when a retrain request is raised, and by hand
 | task | what it does | when it fails |
 |---|---|---|
 | `resolve_as_of` | form or `--conf`, else the data interval's end, else the day | correct the date |
+| `check_budget` | where the spec has a budget: whether it has room | see `budget.md` |
 | `training_set` | point-in-time join by Feast, pinned by a tag | it names the days that miss features |
 | `study`, `trial`, `tuned` | with `tune`: a search for better parameters | a failed trial fails no run |
 | `train` | TensorFlow; the model and its metrics are an MLflow run | |
@@ -63,6 +64,8 @@ CROSS_VALIDATION_PARAMS = {
         "Cross-validate", "train and measure on several times before the test window too"
     )
 }
+
+BUDGET_PARAMS = {"whatever_it_costs": _switch("Whatever it costs", "train beyond the budget of the spec too")}
 
 
 def _wanted(param: str) -> XComArg:
@@ -168,6 +171,7 @@ def build(use_case: UseCase) -> DAG:
             "test_days": _count("Test window", "days"),
             **(TUNING_PARAMS if policy.tuning else {}),
             **(CROSS_VALIDATION_PARAMS if policy.cross_validation else {}),
+            **(BUDGET_PARAMS if use_case.budget else {}),
         },
     ) as dag:
         training_set = job_task(
@@ -181,6 +185,18 @@ def build(use_case: UseCase) -> DAG:
                 "test-days": "{{ params.test_days or '' }}",
             },
         )
+        if use_case.budget:
+            checked = job_task(
+                use_case,
+                "check_budget",
+                "airloop.cost.check_budget",
+                {
+                    "at": "{{ dag_run.run_after.isoformat() }}",
+                    "whatever-it-costs": "{{ params.whatever_it_costs | lower }}",
+                },
+                on_failure_callback=cost.alert_on_refusal,
+            )
+            chain(checked, training_set)
         pinned = {"training-set": training_set.output}
         parameters = _tuned(use_case, policy.tuning, pinned) if policy.tuning else {}
         train = job_task(

@@ -17,6 +17,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
+from airloop.cost.usage_table import TABLE as USAGE
 from airloop.errors import HistoryError
 from airloop.intervals import parse_instant
 from airloop.jobs import run_job
@@ -42,7 +43,7 @@ OWN_BRANCHES = ("audit_", "build_")
 """Starts of the names of the branches that jobs write aside on."""
 MANY_MANIFESTS = 50
 """From here on a scan spends longer on finding its files than it would on a rewrite of the manifests."""
-_SHARED = (f"{RAW}.quarantine", "serving.predictions", "serving.outcomes")
+_SHARED = (f"{RAW}.quarantine", "serving.predictions", "serving.outcomes", USAGE)
 SMALL_FILES = 5
 """Files of one partition that are worth being made one."""
 
@@ -50,7 +51,7 @@ SMALL_FILES = 5
 def tables_of(spec: UseCase) -> list[str]:
     """The tables of `spec`; those that an earlier use case of the catalogue has too are left to it.
 
-    The quarantine, and the logs of the gateways, belong to the first one.
+    The quarantine, the logs of the gateways and what tasks used belong to the first one.
     """
     seen: set[str] = set()
     for other in all_use_cases():

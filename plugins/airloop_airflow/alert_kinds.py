@@ -90,6 +90,12 @@ RETRAINING_HELD = AlertKind(
     "there is cause to train, and the budget or too many candidates that did not win speak against it",
     "docs/runbooks/retraining.md",
 )
+BUDGET = AlertKind(
+    "budget",
+    "notice",
+    "a week costs more than the use case's budget, or a training would; and when that is over",
+    "docs/runbooks/budget.md",
+)
 ERASURE_DONE = AlertKind(
     "erasure_done",
     "notice",
@@ -104,6 +110,7 @@ ALERT_KINDS = (
     SKEW,
     RETRAINING_REQUESTED,
     RETRAINING_HELD,
+    BUDGET,
     CANDIDATE_REJECTED,
     ROLLOUT,
     EXPERIMENT,

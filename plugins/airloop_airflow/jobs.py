@@ -12,7 +12,8 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.hooks.subprocess import SubprocessHook
@@ -25,8 +26,10 @@ from airflow.sdk.exceptions import (
 )
 
 from airloop.connections import variable_of
+from airloop.cost.attempts import Attempt, write_attempt
+from airloop.cost.meter import Meter
 from airloop.errors import EXIT_PERMANENT
-from airloop.settings import environment_of, load_settings
+from airloop.settings import Settings, environment_of, load_settings
 from airloop.use_cases.spec import UseCase
 from airloop_airflow.lineage import lineage_of, parent_environment
 from airloop_airflow.reports import ReportLink
@@ -120,21 +123,21 @@ class JobOperator(BaseOperator):
             if value is None or value == "":
                 continue
             command += [f"--{flag}", _as_text(value)]
-        status = self._process.run_command(
-            [*command, "--result", str(result_file)],
-            env={
-                **os.environ,
-                **environment_of(settings),
-                **self._connections(),
-                **parent_environment(self, instance),
-                "AIRFLOW_CTX_DAG_ID": instance.dag_id,
-                "AIRFLOW_CTX_DAG_RUN_ID": instance.run_id,
-                "AIRFLOW_CTX_TASK_ID": instance.task_id,
-                "AIRFLOW_CTX_TRY_NUMBER": str(instance.try_number),
-                "PYTHONUNBUFFERED": "1",
-            },
-            cwd=str(settings.repository),
-        ).exit_code
+        environment = {
+            **os.environ,
+            **environment_of(settings),
+            **self._connections(),
+            **parent_environment(self, instance),
+            "AIRFLOW_CTX_DAG_ID": instance.dag_id,
+            "AIRFLOW_CTX_DAG_RUN_ID": instance.run_id,
+            "AIRFLOW_CTX_TASK_ID": instance.task_id,
+            "AIRFLOW_CTX_TRY_NUMBER": str(instance.try_number),
+            "PYTHONUNBUFFERED": "1",
+        }
+        with self._meter(instance, settings):
+            status = self._process.run_command(
+                [*command, "--result", str(result_file)], env=environment, cwd=str(settings.repository)
+            ).exit_code
         document = json.loads(result_file.read_text("utf-8")) if result_file.exists() else None
         if status == EXIT_PERMANENT and document and "error" in document:
             error = document["error"]
@@ -164,6 +167,29 @@ class JobOperator(BaseOperator):
             instance.xcom_push(key=name, value="" if value is None else value)
         listed: list[Any] = result[self.each]
         return listed
+
+    def _meter(self, instance: Any, settings: Settings) -> Meter:
+        """Writes down what the job's processes use."""
+        now = datetime.now(UTC)
+        attempt = Attempt(
+            use_case=self.use_case,
+            dag_id=instance.dag_id,
+            run_id=instance.run_id,
+            task_id=instance.task_id,
+            map_index=instance.map_index,
+            try_number=instance.try_number,
+            module=self.module,
+            started=now,
+            measured=now,
+        )
+        # Each job has a process of its own, also where an operator runs several.
+        earlier = self._process.sub_process
+
+        def pid() -> int | None:
+            process = self._process.sub_process
+            return None if process is None or process is earlier else process.pid
+
+        return Meter(attempt, pid, partial(write_attempt, settings))
 
     def _connections(self) -> dict[str, str]:
         """The job's connections as environment variables, in Airflow's own JSON form."""

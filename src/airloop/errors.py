@@ -89,5 +89,9 @@ class MonitoringError(AirloopError):
     """What a version serves cannot be compared with what it learnt from."""
 
 
+class BudgetError(AirloopError):
+    """A run would spend more than its use case may."""
+
+
 class StackError(AirloopError):
     """The local stack cannot start, or one of its services is not well."""

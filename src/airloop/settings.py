@@ -69,8 +69,8 @@ class Settings(BaseSettings):
     """Processes on this machine that share a training; where TF_CONFIG is set, it says instead."""
     tuning_storage: str | None = None
     """SQLAlchemy URL of the database with Optuna's studies; by default a SQLite file in the state folder."""
-    training_price_per_hour: float | None = Field(None, ge=0)
-    """What an hour of training costs, all its machines together, in the currency of your bills."""
+    prices: Path | None = None
+    """File (TOML) with what machines cost and which job has which; without it nothing has a price."""
     runbooks_url: str | None = None
     """Where people read `docs/runbooks/`, for the buttons of alerts; without it they name the file."""
     signing_key: Path | None = None
@@ -143,6 +143,11 @@ class Settings(BaseSettings):
     def checkpoints_dir(self) -> Path:
         """Folder of the checkpoints of trainings that were interrupted, by use case."""
         return self.state_dir / "training"
+
+    @property
+    def usage_dir(self) -> Path:
+        """What tasks used that is not in its table yet, a file for each attempt."""
+        return self.state_dir / "usage"
 
     @property
     def signing_dir(self) -> Path:

@@ -39,7 +39,7 @@ def dags(dagbag):
 @pytest.fixture(autouse=True)
 def variables(monkeypatch):
     """Airflow's Variables, which outside a task have no server to go to."""
-    from airloop_airflow import incidents
+    from airloop_airflow import cost, incidents
 
     found: dict[str, str] = {}
 
@@ -57,6 +57,7 @@ def variables(monkeypatch):
             del found[key]
 
     monkeypatch.setattr(incidents, "Variable", Variable)
+    monkeypatch.setattr(cost, "Variable", Variable)
     return found
 
 

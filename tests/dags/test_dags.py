@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from airloop.use_cases.budget_policy import Budget
 from airloop.use_cases.catalogue import all_use_cases
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -22,6 +23,7 @@ PLATFORM = {
     "maintenance": "maintenance",
     "erasure": "erasure",
     "predictions": "predictions",
+    "cost": "cost",
 }
 
 
@@ -148,6 +150,20 @@ def test_while_a_person_decides_no_client_depends_on_the_candidate_and_nothing_t
     assert dag.get_task("promote").upstream_task_ids == {"nothing_beside", "confirm"}
 
 
+def test_with_a_budget_a_training_asks_for_room_before_it_spends_anything(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__CORE__UNIT_TEST_MODE", "True")
+    found = spec_from_file_location("training_with_budget", REPOSITORY / "dags" / "training.py")
+    module = module_from_spec(found)
+    found.loader.exec_module(module)
+    (first, *_) = all_use_cases()
+    dag = module.build(first.model_copy(update={"budget": Budget(per_week=10)}))
+    check = dag.get_task("check_budget")
+    assert "check_budget" in dag.get_task("training_set").upstream_task_ids
+    assert [callback.__name__ for callback in check.on_failure_callback] == ["alert_on_refusal"]
+    assert dag.params.get_param("whatever_it_costs").resolve() is False
+    assert "params.whatever_it_costs" in check.flags["whatever-it-costs"]
+
+
 def test_a_promotion_gets_the_reason_and_the_person_for_the_record(dags):
     for spec in all_use_cases():
         dag = dags[f"{spec.name}_rollout"]
@@ -212,6 +228,10 @@ def test_an_erasure_runs_in_order_and_forgets_its_subject_whatever_happens(dags)
     assert dag.get_task("forget").is_teardown
     assert dag.get_task("hand_over").is_setup
     assert dag.params.get_param("dry_run").resolve() is True
+
+
+def test_what_was_recorded_is_told(dags):
+    assert _follows(dags["cost"], "record", "tell")
 
 
 def test_each_stream_is_landed_and_switched_off_without_its_connection(dags):
@@ -344,7 +364,9 @@ def test_what_is_started_in_an_emergency_is_switched_on(dags):
 def test_switching_a_dag_on_starts_no_run_for_a_time_already_past(dags):
     """Such a run would compete with the one that a person is about to trigger."""
     scheduled = [run for dag in dags.values() if (run := _first_run(dag)) is not None]
-    assert len(scheduled) == 8 * len(all_use_cases()) + len({"stream_ingest", "maintenance", "predictions"})
+    assert len(scheduled) == 8 * len(all_use_cases()) + len(
+        {"stream_ingest", "maintenance", "predictions", "cost"}
+    )
     for run in scheduled:
         assert run.run_after > datetime.now(UTC)
 

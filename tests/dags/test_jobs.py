@@ -14,6 +14,8 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from airloop.connections import find_connection
+from airloop.cost.attempts import written_attempts
+from airloop.settings import Settings
 from airloop_airflow.jobs import JobOperator
 
 JOB = """
@@ -67,7 +69,7 @@ def operator(tmp_path, monkeypatch):
 
 
 RUN_ID = "manual__2026-01-01T00:00:00+00:00"
-CONTEXT = {"ti": SimpleNamespace(dag_id="d", run_id=RUN_ID, task_id="small", try_number=1)}
+CONTEXT = {"ti": SimpleNamespace(dag_id="d", run_id=RUN_ID, task_id="small", try_number=1, map_index=-1)}
 
 
 def test_a_job_returns_its_reference_and_gets_mappings_as_json(operator):
@@ -75,6 +77,20 @@ def test_a_job_returns_its_reference_and_gets_mappings_as_json(operator):
     assert result["version"] == 3
     assert result["mode"] is None, "an empty flag must be left out"
     assert json.loads(result["document"]) == {"rows": 1, "name": "o'hare"}
+
+
+def test_what_a_job_used_is_written_down_even_when_it_fails(operator, tmp_path):
+    settings = Settings(state_dir=tmp_path / "state")
+    operator(mode="well").execute(CONTEXT)
+    with pytest.raises(AirflowException):
+        operator(mode="temporary").execute(CONTEXT)
+    attempts = [attempt for _, attempt in written_attempts(settings)]
+    assert len(attempts) == 2
+    for attempt in attempts:
+        assert (attempt.use_case, attempt.module, attempt.task_id) == ("any", "small_job", "small")
+        assert (attempt.dag_id, attempt.run_id, attempt.try_number) == ("d", RUN_ID, 1)
+        assert attempt.ended
+        assert attempt.wall_seconds > 0
 
 
 def test_a_job_that_finds_nothing_to_do_skips_its_task_and_says_why(operator):
@@ -97,7 +113,7 @@ def test_a_mapped_job_gets_its_value_even_zero_and_lists_as_json(operator):
     options = {"mapped_flag": "document", "mapped_value": 0}
     results = []
     for index in (0, 1):
-        instance = SimpleNamespace(**vars(CONTEXT["ti"]), map_index=index)
+        instance = SimpleNamespace(**(vars(CONTEXT["ti"]) | {"map_index": index}))
         results.append(operator(options=options, mode="well").execute({"ti": instance}))
     assert [result["document"] for result in results] == ["0", "0"]
     lists = operator(document=({"fold": 0}, {"fold": 1}), mode="well").execute(CONTEXT)

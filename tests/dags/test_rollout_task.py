@@ -30,7 +30,9 @@ CHECK = {
     "detail": "8 of 400",
 }
 CONTEXT = {
-    "ti": SimpleNamespace(dag_id="flight_delay_rollout", run_id="r", task_id="canary_5", try_number=1),
+    "ti": SimpleNamespace(
+        dag_id="flight_delay_rollout", run_id="r", task_id="canary_5", try_number=1, map_index=-1
+    ),
     "dag": SimpleNamespace(dag_id="flight_delay_rollout", owner="ml-platform"),
 }
 

@@ -114,5 +114,5 @@ def test_a_training_without_a_price_counts_as_a_usual_one():
 def test_a_budget_in_money_without_any_price_refuses_and_says_what_to_set():
     found = decided(trained("won", 20), policy=PRICED)
     assert found.refusal is Refusal.BUDGET
-    assert "set AIRLOOP_TRAINING_PRICE_PER_HOUR" in found.said
+    assert "set AIRLOOP_PRICES" in found.said
     assert decided(policy=PRICED).requested, "nothing was trained yet"

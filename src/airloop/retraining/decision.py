@@ -135,7 +135,7 @@ def _too_dear(most: float, week: Sequence[Training], trainings: Sequence[Trainin
     if not prices:
         return (
             "no training has a price yet, so nothing tells what the budget of "
-            f"{most:g} a week allows; set AIRLOOP_TRAINING_PRICE_PER_HOUR and train once by hand"
+            f"{most:g} a week allows; set AIRLOOP_PRICES and train once by hand"
             if trainings
             else None
         )

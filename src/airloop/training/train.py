@@ -18,9 +18,12 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
+from airloop import airflow_run
+from airloop.cost.prices import load_prices
 from airloop.errors import SettingsError
 from airloop.jobs import run_job
 from airloop.references import Candidate, Followed, TrainingSet, Tuned
@@ -34,6 +37,7 @@ from airloop.training.provenance import is_reproducible
 from airloop.training.served_model import ServedModel, export, recorded_requests
 from airloop.training.staging import stage
 from airloop.training.tracking import (
+    AIRFLOW_RUN,
     REQUESTED_BECAUSE,
     TRAINING_SET_FILE,
     TrainingRuns,
@@ -46,6 +50,9 @@ from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
 
 log = logging.getLogger(__name__)
+
+MODULE: Final = "airloop.training.train"
+"""As it is started, and priced."""
 
 
 def train(
@@ -80,7 +87,10 @@ def train(
         # Once more: TensorFlow's coordination of workers takes the signal for itself as it starts.
         stop_on_sigterm(stop)
     checkpoints = Checkpoints(learning.checkpoint_folder(settings, spec, tags, params))
-    why = {REQUESTED_BECAUSE: requested_because} if requested_because else {}
+    why = {
+        AIRFLOW_RUN: airflow_run.run_id(),
+        **({REQUESTED_BECAUSE: requested_because} if requested_because else {}),
+    }
     if runs and there:
         checkpoints.remove()
         runs.tag(there.info.run_id, why)
@@ -149,7 +159,9 @@ def _train_into(folder: Path, scratch: Path, job: learning.Job, runs: TrainingRu
     model_metadata.write_model_file(saved_model, job.spec, run_id, sample)
     lock = model_metadata.write_environment_lock(folder, job.settings.repository)
     seconds = time.monotonic() - began
-    cost = model_metadata.cost_of(seconds, job.devices, job.settings.training_price_per_hour)
+    prices = load_prices(job.settings)
+    per_hour = None if prices is None else prices.job_per_hour(MODULE)
+    cost = model_metadata.cost_of(seconds, job.devices, per_hour)
     runs.log_metrics(run_id, cost.metrics)
     runs.tag(
         run_id,
@@ -174,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The job itself meets it again, and reports it as jobs do.
         workers = 1
     if workers > 1 and TF_CONFIG not in os.environ:
-        return run_locally(workers, "airloop.training.train", arguments, stop)
+        return run_locally(workers, MODULE, arguments, stop)
 
     def work(arguments: argparse.Namespace, settings: Settings) -> Candidate | Followed:
         return train(

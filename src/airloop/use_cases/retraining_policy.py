@@ -36,7 +36,7 @@ class Retraining(SpecPart):
     trainings_per_week: int = Field(3, ge=1)
     """Whoever started them; of more, nothing is requested."""
     price_per_week: float | None = Field(None, gt=0)
-    """In the currency of the setting `training_price_per_hour`, which it needs: nothing is requested that
+    """In the currency of the price table (the setting `prices`), which it needs: nothing is requested that
     would, at the usual price of a training, cost more within a week."""
     most_losers: int = Field(3, ge=1)
     """After so many candidates in a row that did not become the champion nothing is requested until one does:

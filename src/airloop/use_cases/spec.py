@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from airloop.errors import SpecError
+from airloop.use_cases.budget_policy import Budget
 from airloop.use_cases.contradictions import contradictions
 from airloop.use_cases.gates import Gates
 from airloop.use_cases.monitoring_policy import Monitoring
@@ -344,6 +345,8 @@ class UseCase(SpecPart):
     rollout: Rollout
     monitoring: Monitoring = Monitoring()
     retraining: Retraining = Retraining()
+    budget: Budget | None = None
+    """Without it nothing is refused for its price. It needs a price table (the setting `prices`)."""
     retention: Retention = Retention()
     erasure: Erasure | None = None
     """Without it there is no erasing by this use case's subject."""

@@ -1,0 +1,53 @@
+"""Who is told of a budget: once when it is exceeded, once when it no longer is, and of each refusal."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from airloop.cost.references import BudgetState, RecordedUsage
+from airloop_airflow import cost
+
+CONTEXT = {
+    "dag": SimpleNamespace(dag_id="cost", owner="ml-platform"),
+    "dag_run": SimpleNamespace(run_id="scheduled__1"),
+}
+
+
+@pytest.fixture
+def tell(monkeypatch):
+    monkeypatch.setattr(cost, "get_current_context", lambda: CONTEXT)
+
+    def told(exceeded: bool | None) -> str:
+        states = [] if exceeded is None else [("flight_delay", exceeded)]
+        budgets = tuple(BudgetState(use_case=n, exceeded=e, said="12.00 EUR spent") for n, e in states)
+        recorded = RecordedUsage(attempts=1, price=1.0, currency="EUR", budgets=budgets)
+        return cost.tell(recorded.model_dump(mode="json"))
+
+    return told
+
+
+def test_an_exceeded_budget_is_told_once_until_it_is_over(tell, slack):
+    assert tell(False) == "flight_delay: 12.00 EUR spent"
+    assert slack.received == []
+    for _ in range(3):
+        tell(True)
+    tell(False)
+    tell(True)
+    assert tell(None) == "no budgets"
+    said = [message["text"] for message in slack.received]
+    assert ["over its budget" in text for text in said] == [True, False, True, False]
+    assert "flight_delay: within its budget again" in said[1]
+    assert "12.00 EUR spent" in said[0]
+    assert "docs/runbooks/budget.md" in said[0]
+    assert "it has no budget any more" in said[3]
+
+
+def test_a_refused_training_says_why(slack):
+    instance = SimpleNamespace(dag_id="flight_delay_training", task_id="check_budget", run_id="manual__1")
+    dag = SimpleNamespace(dag_id="flight_delay_training", owner="ml-platform")
+    cost.alert_on_refusal({"ti": instance, "dag": dag, "exception": "0.80 EUR spent; at most 1.00"})
+    (message,) = slack.received
+    assert "flight_delay: a training is refused" in message["text"]
+    assert "0.80 EUR spent" in message["text"]
