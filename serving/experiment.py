@@ -21,6 +21,7 @@ from airloop.airflow_run import run_id
 from airloop.errors import RolloutError
 from airloop.jobs import run_job
 from airloop.references import ExperimentResult, StageDecision
+from airloop.routing_document import Experiment, Split
 from airloop.settings import Settings
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
@@ -33,7 +34,7 @@ from serving.model_config import read_models, served_model
 from serving.observations import NOT_KNOWN, Observed, observe
 from serving.rollout import rollout_parser
 from serving.rollout_page import EXPERIMENT
-from serving.routing import Experiment, Split, changing_routing, withdraw, write_routing
+from serving.routing import changing_routing, withdraw, write_routing
 
 log = logging.getLogger(__name__)
 

@@ -21,11 +21,12 @@ from airloop.audit_log import append_record
 from airloop.errors import RolloutError
 from airloop.jobs import run_job
 from airloop.references import WentBack
+from airloop.routing_document import GivenUp
 from airloop.settings import Settings
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
 from serving.model_config import ServedModel, read_models, served_model
-from serving.routing import WATCH, GivenUp, changing_routing, without, write_routing
+from serving.routing import WATCH, changing_routing, without, write_routing
 from serving.serve import answer_as_champion
 
 log = logging.getLogger(__name__)

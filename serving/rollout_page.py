@@ -1,19 +1,18 @@
 """A rollout as one page that a person reads: each stage, what was decided, and by which numbers.
 
-Belongs here: how a rollout is shown, and the files of its decisions. Does not belong here: the decisions.
+Belongs here: how a rollout is shown. Does not belong here: the decisions, or reading them
+(`airloop.rollout_decisions`).
 """
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Final
 
 from jinja2 import DictLoader, Environment, StrictUndefined
-from pydantic import ValidationError
 
 from airloop.jobs import write_whole
 from airloop.references import StageDecision
+from airloop.rollout_decisions import decisions, report_folder
 from airloop.settings import Settings
 from airloop.use_cases.spec import UseCase
 
@@ -94,11 +93,6 @@ _WORDS: Final = {
 }
 
 
-def report_folder(settings: Settings, spec: UseCase, run: str) -> Path:
-    """Where the decisions and the page of the rollout by `run` are."""
-    return settings.reports_dir / spec.name / "rollouts" / re.sub(r"[^A-Za-z0-9_.-]", "_", run)
-
-
 def write_report(settings: Settings, spec: UseCase, run: str, decision: StageDecision) -> str:
     """Put `decision` in the place of the stage's last one, and make the page anew; the page's URI."""
     folder = report_folder(settings, spec, run)
@@ -107,17 +101,6 @@ def write_report(settings: Settings, spec: UseCase, run: str, decision: StageDec
     page = folder / "index.html"
     write_whole(page, page_of(spec.name, run, decisions(folder)))
     return page.as_uri()
-
-
-def decisions(folder: Path) -> list[StageDecision]:
-    """Each stage's last decision, in the order of the stages; what cannot be read is left out."""
-    found = []
-    for path in folder.glob("*.json"):
-        try:
-            found.append(StageDecision.model_validate_json(path.read_text("utf-8")))
-        except (ValidationError, OSError):
-            continue
-    return sorted(found, key=lambda item: item.until)
 
 
 def page_of(use_case: str, run: str, stages: list[StageDecision]) -> str:

@@ -27,6 +27,7 @@ from airloop.airflow_run import run_id
 from airloop.errors import RolloutError
 from airloop.jobs import run_job
 from airloop.references import RolloutCheck, StageDecision
+from airloop.routing_document import GivenUp, Routing, Split, Stage
 from airloop.settings import Settings
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
@@ -39,18 +40,7 @@ from serving.model_server_client import ModelServer
 from serving.observations import NOT_KNOWN, Observed, observe
 from serving.promote import promote
 from serving.rollout import rollout_parser
-from serving.routing import (
-    SHADOW,
-    WATCH,
-    GivenUp,
-    Routing,
-    Split,
-    Stage,
-    changing_routing,
-    read_routing,
-    withdraw,
-    write_routing,
-)
+from serving.routing import SHADOW, WATCH, changing_routing, read_routing, withdraw, write_routing
 from serving.serve import answer_as_champion
 
 log = logging.getLogger(__name__)

@@ -23,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 
 from airloop.prediction_log.spool import Spool
 from airloop.prediction_request import BATCH_FIELD, example_body, request_model
+from airloop.routing_document import Routing, routing_file
 from airloop.use_cases.spec import UseCase
 from serving.gateway import feedback, problems
 from serving.gateway.access import Access, NotAllowed, Role, Unknown
@@ -37,7 +38,7 @@ from serving.gateway.prediction import (
 )
 from serving.gateway.request_context import Metrics, RequestContext, caller_of, name_caller
 from serving.model_server_client import ModelServer
-from serving.routing import LiveRouting, Routing, routing_file
+from serving.routing import LiveRouting
 
 BODY_LIMIT_BYTES: Final = 64 * 1024
 BATCH_BODY_LIMIT_BYTES: Final = 1024 * 1024

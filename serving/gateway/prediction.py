@@ -31,6 +31,7 @@ from airloop.prediction_request import (
     parse_batch,
     parse_request,
 )
+from airloop.routing_document import Routing
 from airloop.use_cases.spec import UseCase
 from serving.gateway import problems
 from serving.gateway.attempts import Attempt, Columns, NotFinite, Versions, error_of
@@ -45,7 +46,7 @@ from serving.model_server_client import (
     ModelServerLate,
     ModelServerRefused,
 )
-from serving.routing import LiveRouting, Routing
+from serving.routing import LiveRouting
 
 MOST_INSTANCES: Final = 256
 """Requests of a batch."""

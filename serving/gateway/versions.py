@@ -14,9 +14,10 @@ from datetime import datetime
 
 from airloop.prediction_log import variants
 from airloop.prediction_request import PredictionRequest
+from airloop.routing_document import Routing
 from airloop.use_cases.spec import UseCase
 from serving.model_server_client import CHAMPION
-from serving.routing import Routing, draw
+from serving.routing import draw
 
 
 @dataclass(frozen=True)

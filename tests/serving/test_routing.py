@@ -13,21 +13,12 @@ from scipy.stats import chi2_contingency, kstest
 from airloop.errors import RolloutError
 from airloop.prediction_log import variants
 from airloop.prediction_request import example_body, parse_request
+from airloop.routing_document import Routing, Split, Stage, routing_file
 from airloop.settings import Settings
 from airloop.use_cases.flight_delay import USE_CASE
 from serving.gateway.versions import choose, unit_of
 from serving.model_server_client import CHAMPION
-from serving.routing import (
-    LiveRouting,
-    Routing,
-    Split,
-    Stage,
-    changing_routing,
-    draw,
-    read_routing,
-    routing_file,
-    write_routing,
-)
+from serving.routing import LiveRouting, changing_routing, draw, read_routing, write_routing
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 CANARY = Routing(shadow=4, split=Split(version=4, share=0.25, salt="rollout of 4"))

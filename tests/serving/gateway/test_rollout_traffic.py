@@ -23,11 +23,12 @@ from airloop.prediction_log.land import land
 from airloop.prediction_log.logs import OUTCOMES
 from airloop.prediction_log.spool import Spool
 from airloop.prediction_request import example_body
+from airloop.routing_document import Routing, Split
 from airloop.settings import Settings
 from airloop.use_cases.flight_delay import USE_CASE
 from serving.model_config import ServedModel, config_message
 from serving.model_server_client import CHAMPION, ModelServer, ModelServerRefused
-from serving.routing import Routing, Split, write_routing
+from serving.routing import write_routing
 from tests.serving.gateway.conftest import VERSION, Loop, gateway_app, listening
 from tests.serving.rollout.stack import (
     TinyModel,

@@ -17,6 +17,8 @@ from airloop.prediction_log.outcome import OutcomeRecord
 from airloop.prediction_log.record import PredictionRecord
 from airloop.prediction_log.spool import Spool
 from airloop.references import StageDecision, WentBack
+from airloop.rollout_decisions import decisions, report_folder
+from airloop.routing_document import Routing, Split
 from airloop.serving_history import serving_history
 from airloop.settings import Settings
 from airloop.use_cases.spec import UseCase
@@ -28,8 +30,7 @@ from serving.model_server_client import AVAILABLE, CHAMPION, ModelServer
 from serving.promote import promote
 from serving.roll_back import roll_back
 from serving.rollout import candidate_version
-from serving.rollout_page import decisions, report_folder
-from serving.routing import Routing, Split, forget_giving_up, read_routing, write_routing
+from serving.routing import forget_giving_up, read_routing, write_routing
 from serving.stage import DECISION, look
 
 Candidate = Callable[..., int]
