@@ -166,6 +166,10 @@ def build(use_case: UseCase) -> DAG:
                 title="As of",
                 description="UTC day whose midnight to look back from; empty for the run's",
             ),
+            "reason": optional_text(
+                title="Reason",
+                description="why, for the record; empty for that of the request",
+            ),
             "train_days": _count("Training window", "days"),
             "validation_days": _count("Validation window", "days"),
             "test_days": _count("Test window", "days"),
@@ -203,7 +207,11 @@ def build(use_case: UseCase) -> DAG:
             use_case,
             "train",
             "airloop.training.train",
-            {**pinned, **parameters, "requested-because": "{{ why(triggering_asset_events) }}"},
+            {
+                **pinned,
+                **parameters,
+                "requested-because": "{{ params.reason or why(triggering_asset_events) }}",
+            },
             timeout=timedelta(hours=12),
             # Without a study its result is skipped.
             trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,

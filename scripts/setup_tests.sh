@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What the tests need beside the product: PostgreSQL, Redis and nginx (Debian's packages, not started as services)
-# and Kafka's broker. Each is fetched once.
+# What the tests need beside the product: PostgreSQL, Redis and nginx (not started as services) and Chromium, all
+# Debian's packages, and Kafka's broker. Each is fetched once.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -14,6 +14,10 @@ missing=()
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing+=(postgresql)
 command -v redis-server >/dev/null || missing+=(redis-server)
 [ -x /usr/sbin/nginx ] || command -v nginx >/dev/null || missing+=(nginx-light)
+# Ubuntu has Chromium as a snap only, which containers cannot run: there the page's tests say that they are skipped.
+if ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null && grep -qs '^ID=debian' /etc/os-release; then
+  missing+=(chromium)
+fi
 if [ ${#missing[@]} -gt 0 ]; then
   command -v apt-get >/dev/null || {
     echo "set-up: expected ${missing[*]}, found none and no apt-get. Next: install them yourself." >&2

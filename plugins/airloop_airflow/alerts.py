@@ -134,6 +134,8 @@ def send(alert: Alert) -> None:
             _to_webhook(clean, connection.extra_dejson)
     except AirflowNotFoundException:
         log.warning("alert (no connection %s, so it stays here): %s", CONNECTION_ID, clean.text)
+        now = datetime.now(UTC)
+        _keep_without_thread(clean, _heard_again(clean, now), now)
     except Exception:
         log.exception("alert could not be sent: %s", clean.text)
 
@@ -256,6 +258,10 @@ def _to_webhook(alert: Alert, extra: dict[str, Any]) -> None:
         return
     hook = SlackWebhookHook(slack_webhook_conn_id=CONNECTION_ID, timeout=TIMEOUT_SECONDS)
     hook.send(text=alert.text, blocks=blocks_of(alert, extra, incident))
+    _keep_without_thread(alert, incident, now)
+
+
+def _keep_without_thread(alert: Alert, incident: Incident | None, now: datetime) -> None:
     if incident is not None:
         _keep(alert, incident._replace(told=now))
     elif alert.incident and alert.phase != "over":
@@ -284,16 +290,26 @@ def _is_enough(alert: Alert, incident: Incident | None, now: datetime) -> bool:
 
 
 def _keep(alert: Alert, incident: Incident) -> None:
-    if alert.phase == "over":
-        incidents.forget(alert.incident)
-    else:
+    if alert.phase != "over":
         _remember(alert, incident)
+        return
+    try:
+        incidents.forget(alert.incident)
+    except Exception:
+        log.warning("%s is over, and could not be forgotten", alert.incident, exc_info=True)
 
 
 def _remember(alert: Alert, incident: Incident) -> None:
     """What was sent stays sent: the next message begins another thread at worst."""
+    now = incident._replace(
+        use_case=alert.use_case,
+        title=alert.title,
+        severity=alert.severity,
+        run_url=alert.run_url,
+        runbook=_runbook_url(alert.runbook) or alert.runbook,
+    )
     try:
-        incidents.remember(alert.incident, incident)
+        incidents.remember(alert.incident, now)
     except Exception:
         log.warning("%s could not be kept", alert.incident, exc_info=True)
 

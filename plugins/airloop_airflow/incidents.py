@@ -1,11 +1,12 @@
-"""What is going on: which message on Slack began an incident, so that what follows goes to its thread.
+"""What is going on: what began and is not over, and which message on Slack began it.
 
-Belongs here: remembering it, in an Airflow Variable that every worker reaches. Does not belong here: sending
-(`alerts`).
+Belongs here: remembering it, in an Airflow Variable that every worker reaches: what follows goes to the same
+thread, and the use case's page lists it. Does not belong here: sending (`alerts`).
 """
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -29,16 +30,28 @@ class Incident(NamedTuple):
     """When somebody was last told."""
     times: int = 1
     """How often it was heard of."""
+    use_case: str = ""
+    title: str = ""
+    """What was last said of it."""
+    severity: str = ""
+    run_url: str = ""
+    runbook: str = ""
 
 
 def known(key: str, now: datetime, remembered: timedelta) -> Incident | None:
     """The incident `key`, if it was heard of within `remembered`: in an older thread nobody would see it."""
-    kept: dict[str, Any] | None = Variable.get(_variable(key), default=None, deserialize_json=True)
-    if not kept:
+    found = incident_of(Variable.get(_variable(key), default=None))
+    return found if found is not None and now - found.heard <= remembered else None
+
+
+def incident_of(text: str | None) -> Incident | None:
+    """The incident that a Variable's `text` keeps; None for none, and for a text that is none of ours."""
+    try:
+        kept: dict[str, Any] = json.loads(text or "")
+        times = {name: datetime.fromisoformat(kept[name]) for name in ("began", "heard", "told")}
+        return Incident(**{**kept, **times})
+    except (ValueError, TypeError, KeyError):
         return None
-    times = {name: datetime.fromisoformat(kept[name]) for name in ("began", "heard", "told")}
-    found = Incident(**{**kept, **times})
-    return found if now - found.heard <= remembered else None
 
 
 def remember(key: str, incident: Incident) -> None:
@@ -47,7 +60,7 @@ def remember(key: str, incident: Incident) -> None:
     Variable.set(
         _variable(key),
         {**incident._asdict(), **times},
-        description="An alert on Slack that what follows is told under; Airloop writes it.",
+        description="Something that was told and is not over; Airloop writes it.",
         serialize_json=True,
     )
 

@@ -149,6 +149,10 @@ class Settings(BaseSettings):
         """What tasks used that is not in its table yet, a file for each attempt."""
         return self.state_dir / "usage"
 
+    def overview_file(self, use_case: str) -> Path:
+        """What the page of `use_case` shows."""
+        return self.state_dir / "overview" / f"{use_case}.json"
+
     @property
     def signing_dir(self) -> Path:
         """Folder of the key pair that is made where the deployment gives none."""

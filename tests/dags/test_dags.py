@@ -16,7 +16,7 @@ from airloop.use_cases.catalogue import all_use_cases
 REPOSITORY = Path(__file__).resolve().parents[2]
 KINDS = (
     *("features", "training", "rollout", "rollback", "override", "push", "experiment", "scoring", "drill"),
-    *("monitoring", "retraining", "silence", "skew"),
+    *("monitoring", "retraining", "silence", "skew", "overview"),
 )
 PLATFORM = {
     "stream_ingest": "ingest",

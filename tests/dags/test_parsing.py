@@ -46,6 +46,7 @@ def test_dags_parse_with_only_the_airflow_group(tmp_path):
         "retraining",
         "silence",
         "skew",
+        "overview",
         "drill",
     )
     wanted = {f"{spec.name}_{kind}" for spec in all_use_cases() for kind in kinds}

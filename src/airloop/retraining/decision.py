@@ -46,6 +46,8 @@ class Training(NamedTuple):
     """None where it is not known, or not yet."""
     as_of: datetime | None = None
     """The end of the data that it was trained and judged on, where it is known."""
+    run_id: str = ""
+    """Of MLflow."""
 
 
 class Past(NamedTuple):

@@ -48,6 +48,7 @@ def trainings_of(settings: Settings, spec: UseCase, at: datetime) -> tuple[Train
             _outcome(run, versions, newest, champion, at),
             run.data.metrics.get(TRAINING_PRICE),
             as_of(run),
+            run.info.run_id,
         )
         for run in reversed(list(found))
     )
