@@ -18,6 +18,10 @@ import httpx
 import psutil
 import pytest
 
+from airloop.cost.attempts import written_attempts
+from airloop.cost.usage_table import used_in
+from airloop.intervals import ONE_DAY, Interval
+from airloop.lakehouse.catalog import open_catalog
 from airloop.settings import REPOSITORY, Settings, environment_of
 from airloop.stack import supervision
 from airloop.stack.airflow_api import AirflowApi
@@ -28,6 +32,8 @@ AS_OF = datetime(2013, 11, 11, tzinfo=UTC)
 WINDOWS = ("--train-days", "21", "--validation-days", "5", "--test-days", "7")
 LABEL = "arrived_late"
 PORTS = ("airflow_port", "mlflow_port", "gateway_port", "model_server_grpc_port", "model_server_rest_port")
+OVERVIEW_WITHIN_SECONDS = 300
+"""After `make run` it takes two jobs."""
 PROBABILITY_TOLERANCE = 1e-5
 """The model computes in float32; batches of another size sum in another order."""
 
@@ -127,6 +133,39 @@ def test_the_rollout_was_started_by_the_candidate_asset(loop):
         (training,) = api.newest_runs("flight_delay_training")
         assert rollout.state == training.state == "success"
         assert api.source_runs("flight_delay_rollout", rollout.run_id) == {training.run_id}
+
+
+def test_the_page_has_what_serves_and_what_the_run_used(loop):
+    airflow = loop.settings.airflow_url
+    who = {"username": LOGIN, "password": password(loop.settings)}
+    token = (
+        httpx.post(f"{airflow}/auth/token", json=who, timeout=30).raise_for_status().json()["access_token"]
+    )
+    end = time.monotonic() + OVERVIEW_WITHIN_SECONDS
+    while True:
+        page = httpx.get(
+            f"{airflow}/airloop/use-cases/flight_delay",
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=30,
+        )
+        answer = page.raise_for_status().json()
+        # Features are published before there is a champion, and have it written a first time.
+        if answer["overview"] and [one["outcome"] for one in answer["overview"]["candidates"]] == ["won"]:
+            break
+        assert time.monotonic() < end, answer
+        time.sleep(2)
+    assert [period["version"] for period in answer["live"]["periods"]] == [loop.summary["model_version"]]
+    assert answer["may"]["train"]
+    assert {"clean.flights", "features.origin_weather"} <= {
+        one["table"] for one in answer["overview"]["tables"]
+    }
+    assert [audit["passed"] for audit in answer["overview"]["audits"]] == [True]
+    used = {attempt.module: attempt for _, attempt in written_attempts(loop.settings) if attempt}
+    # The hourly run may have been meanwhile.
+    today = Interval(datetime.now(UTC) - ONE_DAY, datetime.now(UTC))
+    used |= {one.attempt.module: one.attempt for one in used_in(open_catalog(loop.settings), today)}
+    assert used["airloop.training.train"].cpu_seconds > 1
+    assert used["spark_jobs.features"].peak_memory_gib > 0.3
 
 
 def test_running_again_is_quick_and_changes_nothing(loop):

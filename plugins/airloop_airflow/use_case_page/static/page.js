@@ -275,7 +275,8 @@ async function start() {
     return;
   }
   const choose = () => {
-    const wanted = decodeURIComponent(location.hash.slice(1));
+    // A link to Airflow's page names the use case there, until another is chosen here.
+    const wanted = decodeURIComponent((location.hash || window.parent.location.hash).slice(1));
     const name = all.some((one) => one.name === wanted) ? wanted : all[0].name;
     tabs.replaceChildren(...all.map((one) => element("a", { href: `#${one.name}`, "aria-current": one.name === name ? "page" : null }, one.name)));
     if (answer?.name !== name) answer = null;
