@@ -145,7 +145,7 @@ def test_the_page_has_what_serves_and_what_the_run_used(loop):
     while True:
         page = httpx.get(
             f"{airflow}/airloop/use-cases/flight_delay",
-            headers={"Authorization": f"Bearer {token}"},
+            headers={"Authorization": f"Bearer {signed_in['access_token']}"},
             timeout=30,
         )
         answer = page.raise_for_status().json()
