@@ -138,9 +138,7 @@ def test_the_rollout_was_started_by_the_candidate_asset(loop):
 def test_the_page_has_what_serves_and_what_the_run_used(loop):
     airflow = loop.settings.airflow_url
     who = {"username": LOGIN, "password": password(loop.settings)}
-    token = (
-        httpx.post(f"{airflow}/auth/token", json=who, timeout=30).raise_for_status().json()["access_token"]
-    )
+    signed_in = httpx.post(f"{airflow}/auth/token", json=who, timeout=30).raise_for_status().json()
     end = time.monotonic() + OVERVIEW_WITHIN_SECONDS
     while True:
         page = httpx.get(
