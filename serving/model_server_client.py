@@ -13,10 +13,12 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import grpc
+from opentelemetry.trace import SpanKind
 
 from airloop.errors import SettingsError
 from airloop.prediction_request import InputValue
 from airloop.settings import Settings
+from airloop.traces import carried, span
 from airloop.use_cases.spec import UseCase
 from serving.tf_serving_api import (
     DT_FLOAT,
@@ -69,6 +71,8 @@ _CHANNEL_OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.enable_http_proxy", 0),
 )
+_PREDICT: Final = "tensorflow.serving.PredictionService/Predict"
+_RPC: Final = {"rpc.system": "grpc"}
 _DOWN: Final = (grpc.StatusCode.UNAVAILABLE,)
 _LATE: Final = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 
@@ -170,8 +174,16 @@ class ModelServer:
     def answer(
         self, request: PredictRequest, *, timeout: float, metadata: Sequence[tuple[str, str]] = ()
     ) -> Prediction:
-        """The answer to a message that `predict_request` made."""
-        return _prediction(self._call(self._predictions.Predict, request, timeout, metadata))
+        """The answer to a message that `predict_request` made.
+
+        `metadata` carries the trace on where the call has no span of its own.
+        """
+        with span(_PREDICT, kind=SpanKind.CLIENT, attributes=_RPC) as call:
+            if call.is_recording():
+                metadata = tuple(carried().items())
+            found = _prediction(self._call(self._predictions.Predict, request, timeout, metadata))
+            call.set_attribute("airloop.version", found.version)
+            return found
 
     def answer_later(
         self, request: PredictRequest, done: Callable[[Prediction | Exception], None], *, timeout: float

@@ -22,6 +22,7 @@ from airloop.errors import HistoryError
 from airloop.intervals import parse_instant
 from airloop.jobs import run_job
 from airloop.lineage.spark import remove_events_before
+from airloop.logs import remove_job_logs_before
 from airloop.monitoring.counts import table_name as counts_table
 from airloop.monitoring.findings import features_table, windows_table
 from airloop.monitoring.judge_quality import table_name as quality_table
@@ -262,6 +263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             # All use cases write there, and the one that looks back furthest decides.
             kept = timedelta(days=max(other.retention.snapshots_days for other in all_use_cases()))
             log.info("%d old files of lineage events removed", remove_events_before(settings, as_of - kept))
+            log.info("%d old files of log lines removed", remove_job_logs_before(settings, as_of - kept))
         spark = open_session(settings, f"{spec.name} maintenance")
         return maintain(spark, asked or tables, spec.retention, as_of, dry_run=dry_run)
 

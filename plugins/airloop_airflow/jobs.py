@@ -33,6 +33,7 @@ from airloop.settings import Settings, environment_of, load_settings
 from airloop.use_cases.spec import UseCase
 from airloop_airflow.lineage import lineage_of, parent_environment
 from airloop_airflow.reports import ReportLink
+from airloop_airflow.traces import job_environment
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 USAGE_ERROR = 2
 """argparse's exit status for flags that it refuses: the same flags will be refused again."""
+_ABOUT = {"airloop.interval_start": "start", "airloop.interval_end": "end", "airloop.as_of": "as-of"}
+"""Attributes of the task's span, as of its job's, and the flags that say them."""
 
 
 class JobOperator(BaseOperator):
@@ -109,6 +112,8 @@ class JobOperator(BaseOperator):
         """As `execute`, for operators that run their job more than once."""
         settings = load_settings()
         instance = context["ti"]
+        about = {name: self.flags.get(flag) for name, flag in _ABOUT.items()}
+        about |= {"airloop.job": self.module, "airloop.use_case": self.use_case}
         parts = [instance.dag_id, instance.run_id, instance.task_id]
         if self.mapped_flag is not None:
             parts.append(str(instance.map_index))
@@ -128,6 +133,8 @@ class JobOperator(BaseOperator):
             **environment_of(settings),
             **self._connections(),
             **parent_environment(self, instance),
+            **job_environment(context, about),
+            **({} if self.mapped_flag is None else {"AIRFLOW_CTX_MAP_INDEX": str(instance.map_index)}),
             "AIRFLOW_CTX_DAG_ID": instance.dag_id,
             "AIRFLOW_CTX_DAG_RUN_ID": instance.run_id,
             "AIRFLOW_CTX_TASK_ID": instance.task_id,

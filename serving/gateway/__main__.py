@@ -1,6 +1,6 @@
 """The gateway's process: `python -m serving.gateway`.
 
-Belongs here: flags, logging, and what is put together. Does not belong here: any behaviour.
+Belongs here: flags, and what is put together. Does not belong here: any behaviour.
 """
 
 from __future__ import annotations
@@ -20,16 +20,21 @@ from feast import FeatureStore
 from airloop.connections import PREDICTION_LOG, find_connection
 from airloop.dotted import load
 from airloop.errors import EXIT_PERMANENT, AirloopError
+from airloop.logs import configure_server
 from airloop.prediction_log.forward import Forwarder
 from airloop.prediction_log.logs import OUTCOMES, PREDICTIONS, Log
 from airloop.prediction_log.spool import Spool
 from airloop.settings import Settings, load_settings
 from airloop.sources.kafka_connection import client_options
+from airloop.traces import tracing
 from airloop.use_cases.catalogue import all_use_cases
 from serving.gateway.access import Access
 from serving.gateway.app import create_app
 from serving.gateway.online_features import OnlineFeatures
+from serving.gateway.prediction_lines import log_predictions
 from serving.model_server_client import ModelServer
+
+SERVICE = "gateway"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,27 +49,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="module:function that opens the feature store from the settings",
     )
     flags = parser.parse_args(argv)
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    # A prediction's log line is JSON and nothing else, on standard output.
-    lines = logging.StreamHandler(sys.stdout)
-    lines.setFormatter(logging.Formatter("%(message)s"))
-    predictions = logging.getLogger("airloop.predictions")
-    predictions.addHandler(lines)
-    predictions.propagate = False
     try:
         settings = load_settings()
+    except AirloopError as error:
+        configure_server(SERVICE, "text")
+        return _unusable(error)
+    configure_server(SERVICE, settings.log_format)
+    log_predictions(SERVICE, settings.log_format)
+    try:
         use_cases = all_use_cases()
         access = Access(settings.gateway_keys)
         model_server = ModelServer.of(settings)
         connection = find_connection(PREDICTION_LOG)
         kafka = client_options(connection) if connection is not None else None
     except AirloopError as error:
-        logging.getLogger(__name__).error("%s: %s", type(error).__name__, error)
-        return EXIT_PERMANENT
+        return _unusable(error)
     features = OnlineFeatures(functools.partial(_open_store, flags.store, settings))
     with contextlib.ExitStack() as stack:
+        tracer = stack.enter_context(tracing(settings, SERVICE))
         stack.enter_context(model_server)
         spool, outcomes = (_spool(stack, kept, settings, kafka) for kept in (PREDICTIONS, OUTCOMES))
         app = create_app(
@@ -76,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             models_dir=settings.models_dir,
             spool=spool,
             outcomes=outcomes,
+            tracer=tracer,
         )
         # Before anybody is let in: a gateway that is started under load would refuse its first hundreds.
         app.state.warm_up()
@@ -97,6 +100,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             timeout_keep_alive=75,
         )
     return 0
+
+
+def _unusable(error: AirloopError) -> int:
+    logging.getLogger(__name__).error("%s: %s", type(error).__name__, error)
+    return EXIT_PERMANENT
 
 
 def _spool(

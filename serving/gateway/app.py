@@ -16,6 +16,7 @@ from fastapi import Depends, FastAPI, Request, Response, Security
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi_offline import FastAPIOffline
+from opentelemetry.trace import Tracer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -122,14 +123,15 @@ def create_app(
     spool: Spool | None = None,
     outcomes: Spool | None = None,
     most_in_flight: int = 64,
+    tracer: Tracer | None = None,
 ) -> FastAPI:
     """The gateway over `use_cases`; starts whatever else is there yet.
 
     `predict_timeout` is the most seconds that the model server may take; of more requests than
     `most_in_flight` under way at a time, those that came last are refused. `access` knows the API keys;
     `models_dir` has what is routed where, and what explanations compare with; `spool` keeps each prediction
-    and `outcomes` what becomes of them, if given. `app.state.warm_up()` makes what the first requests of all
-    use cases would wait for.
+    and `outcomes` what becomes of them, if given; requests have spans of `tracer`, if given.
+    `app.state.warm_up()` makes what the first requests of all use cases would wait for.
     """
     metrics = Metrics()
     if spool is not None:
@@ -173,7 +175,9 @@ def create_app(
         answer = problems.answer_problem(Request(scope), problems.overloaded(most_in_flight))
         await answer(scope, receive, send)
 
-    app.add_middleware(RequestContext, metrics=metrics, most_in_flight=most_in_flight, shed=shed)
+    app.add_middleware(
+        RequestContext, metrics=metrics, most_in_flight=most_in_flight, shed=shed, tracer=tracer
+    )
     app.add_exception_handler(problems.Problem, problems.answer_problem)
     app.add_exception_handler(HTTPException, problems.answer_http_exception)
     app.add_exception_handler(Exception, problems.answer_defect)

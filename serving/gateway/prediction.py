@@ -32,11 +32,13 @@ from airloop.prediction_request import (
     parse_request,
 )
 from airloop.routing_document import Routing
+from airloop.traces import span
 from airloop.use_cases.spec import UseCase
 from serving.gateway import problems
 from serving.gateway.attempts import Attempt, Columns, NotFinite, Versions, error_of
 from serving.gateway.circuit import Circuit, CircuitOpen
 from serving.gateway.online_features import FeatureStoreDown, NoFeatureService, OnlineFeatures
+from serving.gateway.prediction_lines import PREDICTIONS, RECORD
 from serving.gateway.request_context import Caller, Metrics
 from serving.gateway.versions import choose
 from serving.model_server_client import (
@@ -52,8 +54,7 @@ MOST_INSTANCES: Final = 256
 """Requests of a batch."""
 _T = TypeVar("_T")
 log: Final = logging.getLogger(__name__)
-# One JSON object per line and prediction, under a name of its own so that it can be sent elsewhere.
-prediction_log: Final = logging.getLogger("airloop.predictions")
+prediction_log: Final = logging.getLogger(PREDICTIONS)
 
 
 class ModelVersion(BaseModel):
@@ -221,7 +222,7 @@ class Predictor:
     ) -> list[dict[str, FeatureScalar]]:
         """The features of each request that count at its prediction time."""
         try:
-            with self._metrics.features.labels(use_case.name).time():
+            with self._metrics.features.labels(use_case.name).time(), span("read features"):
                 stored = self._feature_circuit.call(self._features.read, use_case, requests)
             found = []
             for request, values in zip(requests, stored, strict=True):
@@ -307,7 +308,7 @@ class Predictor:
             self._spool.append(lines, wait=wait)
         for record, line in zip(records, lines, strict=True):
             self._metrics.count(record)
-            prediction_log.info(line)
+            prediction_log.info(line, extra={RECORD: record})
 
     def routing(self, use_case: UseCase) -> Routing:
         """What versions beside the champion get."""

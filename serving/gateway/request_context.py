@@ -4,7 +4,7 @@ Belongs here: the middleware for it, and the Prometheus metrics. Does not belong
 
 The trace is W3C's (https://www.w3.org/TR/trace-context/): a `traceparent` that comes with a request is
 carried on to the model server with a span of ours, and its trace id is in the log line; one is made up
-otherwise.
+otherwise. So it is without a collector too; with one (`airloop.traces`), that span is sent there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,17 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from opentelemetry.trace import NonRecordingSpan, SpanContext, get_current_span, set_span_in_context
+from opentelemetry import context
+from opentelemetry.context import Context
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Tracer,
+    get_current_span,
+    set_span_in_context,
+)
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.datastructures import Headers, MutableHeaders
@@ -25,6 +35,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from airloop.prediction_log.record import PredictionRecord
 from airloop.prediction_log.variants import SHADOW
+from airloop.traces import fail, from_headers
 
 REQUEST_ID_HEADER: Final = "X-Request-ID"
 # What an id may be made of: it is written to logs and headers as it came.
@@ -137,9 +148,12 @@ class RequestContext:
     clients have gone, and those after them too. Health and metrics are answered all the same.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, most_in_flight: int, shed: Shed) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, most_in_flight: int, shed: Shed, tracer: Tracer | None = None
+    ) -> None:
         self._app = app
         self._metrics = metrics
+        self._tracer = tracer
         self._most, self._shed = most_in_flight, shed
         self._in_flight = 0
 
@@ -151,7 +165,11 @@ class RequestContext:
         given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         request_id = given if _GOOD_ID.fullmatch(given) else uuid.uuid4().hex
         crowded = self._in_flight >= self._most * CROWDED_SHARE
-        scope.setdefault("state", {})["caller"] = _caller(request_id, Headers(scope=scope), crowded)
+        counted = scope["path"].startswith(_LIMITED)
+        # How the gateway is, somebody asks every few seconds: no trace of that.
+        span = _span(self._tracer if counted else None, Headers(scope=scope))
+        of_span = set_span_in_context(span, Context())
+        scope.setdefault("state", {})["caller"] = _caller(request_id, of_span, crowded)
         status = 500
 
         async def send_with_id(message: Message) -> None:
@@ -162,18 +180,22 @@ class RequestContext:
             await send(message)
 
         begun = time.perf_counter()
-        counted = scope["path"].startswith(_LIMITED)
         if counted and self._in_flight >= self._most:
             self._metrics.shed.inc()
             await self._shed(scope, receive, send_with_id)
+            _end(span, scope["method"], "unknown", status, request_id)
             return
         self._in_flight += counted
+        token = context.attach(of_span)
         try:
             await self._app(scope, receive, send_with_id)
+            # Left in place by an exception: the server's own line about it, in this task, has the trace too.
+            context.detach(token)
         finally:
             self._in_flight -= counted
             # The route's own path, not the one asked for: strangers must not make up label values.
             route = getattr(scope.get("route"), "path", "unknown")
+            _end(span, scope["method"], route, status, request_id)
             self._metrics.requests.labels(route, str(status)).inc()
             self._metrics.latency.labels(route).observe(time.perf_counter() - begun)
 
@@ -190,8 +212,12 @@ def name_caller(scope: Scope, name: str) -> None:
     scope.setdefault("state", {})["caller"] = replace(caller_of(scope), name=name)
 
 
-def _caller(request_id: str, headers: Headers, crowded: bool) -> Caller:
-    given = get_current_span(_PROPAGATOR.extract(dict(headers))).get_span_context()
+def _span(tracer: Tracer | None, headers: Headers) -> Span:
+    """The request's span, in the trace that it came with or a new one; without a tracer, only its ids."""
+    above = from_headers(dict(headers))
+    if tracer is not None:
+        return tracer.start_span("request", above, kind=SpanKind.SERVER)
+    given = get_current_span(above).get_span_context()
     made = SpanContext(
         trace_id=given.trace_id if given.is_valid else _IDS.getrandbits(128) or 1,
         span_id=_IDS.getrandbits(64) or 1,
@@ -199,6 +225,28 @@ def _caller(request_id: str, headers: Headers, crowded: bool) -> Caller:
         trace_flags=given.trace_flags,
         trace_state=given.trace_state,
     )
+    return NonRecordingSpan(made)
+
+
+def _end(span: Span, method: str, route: str, status: int, request_id: str) -> None:
+    if not span.is_recording():
+        return
+    span.update_name(f"{method} {route}")
+    span.set_attributes(
+        {
+            "http.request.method": method,
+            "http.route": route,
+            "http.response.status_code": status,
+            "http.request.id": request_id,
+        }
+    )
+    if status >= 500:
+        fail(span, str(status))
+    span.end()
+
+
+def _caller(request_id: str, of_span: Context, crowded: bool) -> Caller:
     carried: dict[str, str] = {}
-    _PROPAGATOR.inject(carried, set_span_in_context(NonRecordingSpan(made)))
-    return Caller(request_id, f"{made.trace_id:032x}", tuple(carried.items()), crowded=crowded)
+    _PROPAGATOR.inject(carried, of_span)
+    trace_id = get_current_span(of_span).get_span_context().trace_id
+    return Caller(request_id, f"{trace_id:032x}", tuple(carried.items()), crowded=crowded)

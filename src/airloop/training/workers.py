@@ -21,6 +21,7 @@ from contextlib import ExitStack, suppress
 from typing import Final
 
 from airloop.errors import EXIT_PERMANENT
+from airloop.logs import configure_job
 from airloop.training.devices import TF_CONFIG
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def run_locally(workers: int, module: str, arguments: Sequence[str], stop: threa
 
 
 def _start(workers: int, module: str, arguments: Sequence[str]) -> list[subprocess.Popen[bytes]]:
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    configure_job()
     addresses = [f"127.0.0.1:{port}" for port in _free_ports(workers)]
     processes = []
     for worker in range(workers):
