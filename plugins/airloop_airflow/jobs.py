@@ -33,7 +33,7 @@ from airloop.settings import Settings, environment_of, load_settings
 from airloop.use_cases.spec import UseCase
 from airloop_airflow.lineage import lineage_of, parent_environment
 from airloop_airflow.reports import ReportLink
-from airloop_airflow.traces import job_environment
+from airloop_airflow.traces import bind_ids, job_environment
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -141,6 +141,7 @@ class JobOperator(BaseOperator):
             "AIRFLOW_CTX_TRY_NUMBER": str(instance.try_number),
             "PYTHONUNBUFFERED": "1",
         }
+        bind_ids(settings, self.use_case)
         with self._meter(instance, settings):
             status = self._process.run_command(
                 [*command, "--result", str(result_file)], env=environment, cwd=str(settings.repository)

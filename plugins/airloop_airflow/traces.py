@@ -11,7 +11,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from opentelemetry import trace
+from structlog.contextvars import bind_contextvars
 
+from airloop.logs import JSON
+from airloop.settings import Settings
 from airloop.traces import carried, from_headers, to_environment
 
 CARRIER: Final = "traceparent"
@@ -28,13 +31,27 @@ def job_environment(context: Mapping[str, Any], about: Mapping[str, Any]) -> dic
     if span.is_recording():
         span.set_attributes({name: str(value) for name, value in about.items() if value})
         events = list(_events(context))
-        span.set_attribute("airloop.started_by", sorted({_source(event) for event in events}))
+        # An event that was made by hand has no source.
+        sources = {_source(event) for event in events if event.source_dag_id}
+        span.set_attribute("airloop.started_by", sorted(sources))
         for event in events:
             above = trace.get_current_span(from_headers(_texts(event.extra))).get_span_context()
             if above.is_valid:
                 span.add_link(above)
         _mark_events(context)
     return to_environment()
+
+
+def bind_ids(settings: Settings, use_case: str | None) -> None:
+    """Have the task log's further lines bear the trace's id and the use case, where lines are to be searched.
+
+    Airflow puts the run's own ids there itself; its page shows what is bound, so people who read there are
+    spared this.
+    """
+    if settings.log_format == JSON:
+        current = trace.get_current_span().get_span_context()
+        ids = {"trace_id": f"{current.trace_id:032x}" if current.is_valid else None, "use_case": use_case}
+        bind_contextvars(**{name: value for name, value in ids.items() if value})
 
 
 def _events(context: Mapping[str, Any]) -> Iterable[Any]:

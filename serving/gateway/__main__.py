@@ -10,6 +10,7 @@ import contextlib
 import functools
 import gc
 import logging
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -86,6 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # milliseconds now and then.
         gc.collect()
         gc.freeze()
+        # uvicorn ends well, and then raises the signal again; by default that would end the process right
+        # there, and lose what is left to write or to send.
+        signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
         uvicorn.run(
             app,
             host=flags.host or settings.host,

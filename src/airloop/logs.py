@@ -32,8 +32,15 @@ SERVER_TEXT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 JOB_TEXT: Final = "%(levelname)s %(name)s: %(message)s"
 JOB: Final = "job"
 """`service.name` of all jobs; `airloop.job` tells which."""
-# The message is there already, and no thread or file of ours tells anybody more than the logger's name.
-_LEFT_OUT: Final = ("log.original", "log.origin", "process.name", "process.thread", "taskName")
+# The message is there already (uvicorn's in colours too); a thread or file tells no more than the logger's name.
+_LEFT_OUT: Final = (
+    "log.original",
+    "log.origin",
+    "process.name",
+    "process.thread",
+    "taskName",
+    "color_message",
+)
 
 log = logging.getLogger(__name__)
 

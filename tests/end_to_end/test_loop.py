@@ -26,6 +26,7 @@ from airloop.settings import REPOSITORY, Settings, environment_of
 from airloop.stack import supervision
 from airloop.stack.airflow_api import AirflowApi
 from airloop.stack.programs import LOGIN, password
+from tests.observability.collector import Collector, Received, collecting
 
 AS_OF = datetime(2013, 11, 11, tzinfo=UTC)
 """Five weeks that are alike: after two weeks of another kind the gate would rightly reject the candidate."""
@@ -47,6 +48,8 @@ class Loop(NamedTuple):
     settings: Settings
     output: str
     summary: dict[str, Any]
+    collector: Collector
+    """Where the stack sent its spans."""
 
 
 def _free_ports() -> dict[str, int]:
@@ -78,13 +81,20 @@ def _run(settings: Settings) -> tuple[str, dict[str, Any]]:
 def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     state: Path = tmp_path_factory.mktemp("e2e")
     (state / "jars").symlink_to(REPOSITORY / ".airloop" / "jars")
-    # Other tests run on the same processors; jobs that gave way to them would take hours.
-    settings = Settings(state_dir=state, job_niceness=0, **_free_ports())
-    try:
-        output, summary = _run(settings)
-        yield Loop(settings, output, summary)
-    finally:
-        supervision.stop(settings)
+    with collecting() as collector:
+        settings = Settings(
+            state_dir=state,
+            # Other tests run on the same processors; jobs that gave way to them would take hours.
+            job_niceness=0,
+            otlp_endpoint=collector.endpoint,
+            log_format="json",
+            **_free_ports(),
+        )
+        try:
+            output, summary = _run(settings)
+            yield Loop(settings, output, summary, collector)
+        finally:
+            supervision.stop(settings)
 
 
 def test_the_summary_has_every_figure_and_shows_where_to_look(loop):
@@ -164,6 +174,66 @@ def test_the_page_has_what_serves_and_what_the_run_used(loop):
     used |= {one.attempt.module: one.attempt for one in used_in(open_catalog(loop.settings), today)}
     assert used["airloop.training.train"].cpu_seconds > 1
     assert used["spark_jobs.features"].peak_memory_gib > 0.3
+
+
+def _job_of(loop: Loop, dag_id: str, task_id: str) -> tuple[Received, Received]:
+    """The span of the last job of a task, and Airflow's span of the worker that ran it."""
+    of_task = {"airflow.dag_id": dag_id, "airflow.task_id": task_id}
+
+    def found(service: str) -> list[Received]:
+        return [
+            span
+            for span in loop.collector.spans
+            if span.service == service and of_task.items() <= span.attributes.items()
+        ]
+
+    job = found("job")[-1]
+    (worker,) = (span for span in found("Airflow") if span.span_id == job.parent_id)
+    return job, worker
+
+
+def test_a_trace_leads_from_a_run_to_its_jobs_and_links_to_the_run_before(loop):
+    by_id = {span.span_id: span for span in loop.collector.spans}
+    jobs = {}
+    for dag_id, task_id in (
+        ("flight_delay_features", "materialise"),
+        ("flight_delay_training", "register"),
+        ("flight_delay_rollout", "infra_check"),
+    ):
+        job, worker = _job_of(loop, dag_id, task_id)
+        task = by_id[worker.parent_id]
+        run = by_id[task.parent_id]
+        assert worker.name == f"worker.{task_id}"
+        assert task.name == f"task_run.{task_id}"
+        assert run.name == f"dag_run.{dag_id}"
+        assert run.parent_id == ""
+        assert {span.trace_id for span in (job, worker, task, run)} == {run.trace_id}
+        assert {span.attributes.get("airloop.use_case") for span in (job, worker)} == {"flight_delay"}
+        jobs[dag_id] = worker
+    features, training, rollout = jobs.values()
+    assert features.attributes["airloop.interval_end"].startswith(f"{AS_OF:%Y-%m-%d}")
+    assert rollout.links == [training.span_id], "the Asset's event leads on"
+    (source,) = rollout.attributes["airloop.started_by"]
+    assert source.startswith("flight_delay_training/")
+
+
+def test_every_log_line_of_ours_is_json_with_its_ids(loop):
+    logs = loop.settings.state_dir / "logs"
+    runs = {span.trace_id: span.attributes for span in loop.collector.spans if span.service == "job"}
+    lines = [
+        json.loads(line)
+        for file in loop.settings.job_logs_dir.glob("*.jsonl")
+        for line in file.read_text("utf-8").splitlines()
+    ]
+    assert len(lines) > 20
+    for line in lines:
+        of_run = runs[line["trace"]["id"]]
+        assert line["airflow"]["run_id"] == of_run["airflow.run_id"]
+        assert line["airloop"]["use_case"] == "flight_delay"
+    for name in ("gateway", "airflow-scheduler"):
+        starting = [line for line in (logs / f"{name}.log").read_text("utf-8").splitlines() if line]
+        share = sum(line.startswith("{") for line in starting) / len(starting)
+        assert share > 0.9, (name, [line for line in starting if not line.startswith("{")][:20])
 
 
 def test_running_again_is_quick_and_changes_nothing(loop):
