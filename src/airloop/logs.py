@@ -32,7 +32,7 @@ SERVER_TEXT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 JOB_TEXT: Final = "%(levelname)s %(name)s: %(message)s"
 JOB: Final = "job"
 """`service.name` of all jobs; `airloop.job` tells which."""
-# The message is there already (uvicorn's in colours too); a thread or file tells no more than the logger's name.
+# The message is there already (uvicorn's in colours too); a thread or file tells no more than the logger.
 _LEFT_OUT: Final = (
     "log.original",
     "log.origin",

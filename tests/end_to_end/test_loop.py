@@ -188,7 +188,7 @@ def _job_of(loop: Loop, dag_id: str, task_id: str) -> tuple[Received, Received]:
         ]
 
     job = found("job")[-1]
-    (worker,) = (span for span in found("Airflow") if span.span_id == job.parent_id)
+    (worker,) = (span for span in found("airflow") if span.span_id == job.parent_id)
     return job, worker
 
 
@@ -225,15 +225,16 @@ def test_every_log_line_of_ours_is_json_with_its_ids(loop):
         for file in loop.settings.job_logs_dir.glob("*.jsonl")
         for line in file.read_text("utf-8").splitlines()
     ]
-    assert len(lines) > 20
-    for line in lines:
-        of_run = runs[line["trace"]["id"]]
-        assert line["airflow"]["run_id"] == of_run["airflow.run_id"]
+    # The platform's own hourly jobs are of no use case, and one of them may be under way.
+    of_spec = [line for line in lines if line["airloop"].get("use_case") and line["trace"]["id"] in runs]
+    assert len(of_spec) > 20
+    for line in of_spec:
+        assert line["airflow"]["run_id"] == runs[line["trace"]["id"]]["airflow.run_id"]
         assert line["airloop"]["use_case"] == "flight_delay"
     for name in ("gateway", "airflow-scheduler"):
-        starting = [line for line in (logs / f"{name}.log").read_text("utf-8").splitlines() if line]
-        share = sum(line.startswith("{") for line in starting) / len(starting)
-        assert share > 0.9, (name, [line for line in starting if not line.startswith("{")][:20])
+        written = [line for line in (logs / f"{name}.log").read_text("utf-8").splitlines() if line]
+        other = [line for line in written if not line.startswith("{")]
+        assert len(other) < 0.1 * len(written), (name, other[:20])
 
 
 def test_running_again_is_quick_and_changes_nothing(loop):

@@ -174,6 +174,8 @@ def _airflow_traces(settings: Settings) -> dict[str, str]:
         "OTEL_EXPORTER_OTLP_ENDPOINT": settings.otlp_endpoint,
         # By the exporter's name, which says the protocol; without it Airflow would speak gRPC.
         "OTEL_TRACES_EXPORTER": "otlp_proto_http",
+        # Our own programs say their names themselves.
+        "OTEL_SERVICE_NAME": "airflow",
     }
 
 
