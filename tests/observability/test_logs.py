@@ -22,6 +22,7 @@ from airloop.settings import PREFIX, REPOSITORY, Settings
 from airloop.stack.programs import airflow_home, programs
 from airloop.stack.supervision import log_file
 from airloop.use_cases.flight_delay import USE_CASE
+from serving.gateway.prediction_lines import PREDICTIONS
 from tests.observability.conftest import BROKEN_TRACE, TRACE, Observed
 
 FILEBEAT: dict[str, Any] = yaml.safe_load(
@@ -190,7 +191,8 @@ def test_whatever_a_server_writes_is_json_uncaught_errors_too() -> None:
 
 
 def test_the_gateways_line_of_a_prediction_has_the_ids_and_not_what_it_was_about(observed: Observed) -> None:
-    (line,) = [line for line in observed.gateway_lines() if line["trace"]["id"] == TRACE]
+    (line,) = [line for line in observed.gateway_lines() if line["log"]["logger"] == PREDICTIONS]
+    assert line["trace"]["id"] == TRACE
     assert line["http"]["request"]["id"] == observed.answer["request_id"]
     assert line["airloop"].pop("latency_seconds") > line["airloop"].pop("model_seconds") > 0
     assert line["airloop"] == {
