@@ -120,6 +120,14 @@ def test_a_mapped_job_gets_its_value_even_zero_and_lists_as_json(operator):
     assert json.loads(lists["document"]) == [{"fold": 0}, {"fold": 1}]
 
 
+def test_a_mapped_job_knows_its_place_among_the_instances(operator):
+    options = {"mapped_flag": "document", "mapped_value": 0}
+    instance = SimpleNamespace(**{**vars(CONTEXT["ti"]), "map_index": 3})
+    found = operator(options=options, mode="environment").execute({"ti": instance})
+    assert found["AIRFLOW_CTX_MAP_INDEX"] == "3"
+    assert "AIRFLOW_CTX_MAP_INDEX" not in operator(mode="environment").execute(CONTEXT)
+
+
 def test_a_job_gets_its_connections_and_knows_its_run(operator, monkeypatch, caplog):
     monkeypatch.setenv(
         "AIRFLOW_CONN_DEPARTURES", "postgres://reader:o%27hare@db:5433/airport?sslmode=require"
