@@ -36,6 +36,24 @@ TASK_FAILED = AlertKind(
     remembered_days=1,
     one_at_a_time=True,
 )
+MISSED_SCHEDULE = AlertKind(
+    "missed_schedule",
+    "page",
+    "a run that was due is not there, one does not end, or a DAG is gone, and when they run as due again",
+    "docs/runbooks/missed_schedule.md",
+)
+DAG_PAUSED = AlertKind(
+    "dag_paused",
+    "notice",
+    "a DAG that was switched on is off, and when it is on again",
+    "docs/runbooks/missed_schedule.md",
+)
+LATE_DATA = AlertKind(
+    "late_data",
+    "page",
+    "a table lacks the rows of a day after its deadline, or a log was not landed, and when they are there",
+    "docs/runbooks/late_data.md",
+)
 CANDIDATE_REJECTED = AlertKind(
     "candidate_rejected",
     "notice",
@@ -104,6 +122,9 @@ ERASURE_DONE = AlertKind(
 )
 ALERT_KINDS = (
     TASK_FAILED,
+    MISSED_SCHEDULE,
+    DAG_PAUSED,
+    LATE_DATA,
     LOST_TRAFFIC,
     DRIFT,
     DECAY,

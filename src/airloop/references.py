@@ -751,3 +751,13 @@ class JudgedSkew(Reference):
     """Features by the share of unequal values, the largest first, in words."""
     skipped: str | None = None
     """Why there was nothing to compare."""
+
+
+class LateData(Reference):
+    """What was not published in time."""
+
+    use_case: str
+    at: str
+    """ISO 8601, UTC."""
+    late: dict[str, str] = {}
+    """By table, what it lacks, in words."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -34,6 +36,33 @@ def dagbag():
 def dags(dagbag):
     assert dagbag.import_errors == {}
     return dagbag.dags
+
+
+def run_in(folder: Path, *command: str, dags: Path = REPOSITORY / "dags") -> str:
+    """Run `command` with `folder` as Airflow's home, and the DAGs of `dags`; returns what it printed."""
+    paths = (REPOSITORY, REPOSITORY / "plugins", REPOSITORY / "src")
+    environment = {
+        **os.environ,
+        "AIRFLOW_HOME": str(folder),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{folder}/airflow.db",
+        "AIRFLOW__OPENLINEAGE__DISABLED": "True",
+        "AIRLOOP_STATE_DIR": str(folder / "state"),
+        "PYTHONPATH": os.pathsep.join(map(str, paths)),
+    }
+    done = subprocess.run(
+        command, env=environment, cwd=folder, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An Airflow database without a run."""
+    folder = tmp_path_factory.mktemp("migrated")
+    run_in(folder, str(Path(sys.executable).with_name("airflow")), "db", "migrate")
+    return folder / "airflow.db"
 
 
 @pytest.fixture(autouse=True)

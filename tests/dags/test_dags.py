@@ -24,6 +24,7 @@ PLATFORM = {
     "erasure": "erasure",
     "predictions": "predictions",
     "cost": "cost",
+    "watchdog": "watchdog",
 }
 
 
@@ -234,6 +235,12 @@ def test_what_was_recorded_is_told(dags):
     assert _follows(dags["cost"], "record", "tell")
 
 
+def test_the_watchdog_tells_what_is_late_of_each_use_case_though_runs_are_missing(dags):
+    for spec in all_use_cases():
+        tell = dags["watchdog"].get_task(f"tell_{spec.name}")
+        assert tell.upstream_task_ids == {"check_runs", f"late_data_{spec.name}"}
+
+
 def test_each_stream_is_landed_and_switched_off_without_its_connection(dags):
     for spec in all_use_cases():
         for stream in spec.streams:
@@ -357,7 +364,7 @@ def test_what_is_started_in_an_emergency_is_switched_on(dags):
     by_hand = {dag.dag_id for dag in dags.values() if dag.timetable.__class__.__name__ == "NullTimetable"}
     kinds = ("rollback", "override", "experiment", "silence")
     assert by_hand == {"erasure", *(f"{spec.name}_{kind}" for spec in all_use_cases() for kind in kinds)}
-    for dag_id in by_hand | {"maintenance", "predictions"}:
+    for dag_id in by_hand | {"maintenance", "predictions", "watchdog"}:
         assert dags[dag_id].is_paused_upon_creation is False
 
 
@@ -365,7 +372,7 @@ def test_switching_a_dag_on_starts_no_run_for_a_time_already_past(dags):
     """Such a run would compete with the one that a person is about to trigger."""
     scheduled = [run for dag in dags.values() if (run := _first_run(dag)) is not None]
     assert len(scheduled) == 8 * len(all_use_cases()) + len(
-        {"stream_ingest", "maintenance", "predictions", "cost"}
+        {"stream_ingest", "maintenance", "predictions", "cost", "watchdog"}
     )
     for run in scheduled:
         assert run.run_after > datetime.now(UTC)

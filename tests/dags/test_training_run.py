@@ -6,16 +6,14 @@ Jobs are stand-ins that write what real ones would and note their flags; everyth
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airloop.settings import REPOSITORY
+from tests.dags.conftest import run_in
 
 STAND_IN = """#!{python}
 import json, os, sys
@@ -45,32 +43,6 @@ with open(flags["--result"], "w") as file:
 """
 OPTIONAL = {"study", "trial", "tuned", "folds", "fold", "cross_validated"}
 ALWAYS = {"resolve_as_of", "training_set", "train", "evaluate", "gate", "register"}
-
-
-def run_in(folder: Path, *command: str) -> str:
-    """Run `command` with `folder` as Airflow's home; returns what it printed."""
-    paths = (REPOSITORY, REPOSITORY / "plugins", REPOSITORY / "src")
-    environment = {
-        **os.environ,
-        "AIRFLOW_HOME": str(folder),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{folder}/airflow.db",
-        "AIRFLOW__OPENLINEAGE__DISABLED": "True",
-        "AIRLOOP_STATE_DIR": str(folder / "state"),
-        "PYTHONPATH": os.pathsep.join(map(str, paths)),
-    }
-    done = subprocess.run(
-        command, env=environment, cwd=folder, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An Airflow database without a run."""
-    folder = tmp_path_factory.mktemp("migrated")
-    run_in(folder, str(Path(sys.executable).with_name("airflow")), "db", "migrate")
-    return folder / "airflow.db"
 
 
 class Ran:

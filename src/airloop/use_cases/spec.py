@@ -276,7 +276,7 @@ class Erasure(SpecPart):
 
 
 class Schedules(SpecPart):
-    """When the DAGs run, as cron expressions in UTC."""
+    """When the DAGs run, as cron expressions in UTC, and by when their work is to be there."""
 
     features: Cron = "0 0 * * *"
     push: Cron = "5 * * * *"
@@ -293,6 +293,10 @@ class Schedules(SpecPart):
     """After the hour's predictions have landed."""
     rollout: Cron = "0 6 * * *"
     """The rollout also starts whenever a candidate is registered; the schedule catches what was missed."""
+    features_within: timedelta = Field(timedelta(hours=6), gt=timedelta(0))
+    """How long after a day's end its rows are to be published, at the latest; then they are late."""
+    predictions_within: timedelta = Field(timedelta(hours=3), gt=timedelta(0))
+    """How long what a gateway wrote down may wait for its table; then it is late."""
 
 
 class UseCase(SpecPart):
