@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG, Param, task
 
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
-from airloop_airflow import assets
+from airloop_airflow import assets, gate
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments
 
@@ -22,6 +22,7 @@ the rules of the verdict stay as they are. The rollout's own checks still apply.
 |---|---|---|
 | `override` | writes down who accepts it and why; the Report button has the verdict | it says why |
 | `register` | challenger in MLflow; starts `<use_case>_rollout` through its Asset | clear it |
+| `tell` | says in Slack that there is a candidate | never by Slack's fault |
 
 When to, and when not: `docs/runbooks/candidate_rejected.md`. Runbook: `docs/runbooks/override_failed.md`.
 """
@@ -70,13 +71,14 @@ def build(use_case: UseCase) -> DAG:
             },
             has_report=True,
         )
-        job_task(
+        register = job_task(
             use_case,
             "register",
             "airloop.training.register",
             {"evaluated": override.output},
             outlets=[assets.candidate(use_case)],
         )
+        task(gate.tell_registered, task_id="tell")(register.output, override.output)
     return dag
 
 

@@ -14,7 +14,7 @@ from airloop_airflow import assets
 from airloop_airflow.forms import optional_text
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments, schedule
-from airloop_airflow.rollout import page_unless_rolled_back, stage_task, stages_of
+from airloop_airflow.rollout import page_unless_rolled_back, stage_task, stages_of, tell_rollback
 
 DOC = """
 ### Rollout
@@ -34,6 +34,8 @@ changes nothing.
 | `watch` | the version before gets copies; the new one must hold | the version before serves again |
 | `nothing_beside` | the first version, or the champion itself: no stages | |
 | `abandon` | only after a failure: unloads the candidate | |
+
+Going back by hand is told by `tell_rollback`, what a stage decides by the stage itself.
 
 Every stage looks at error rate, latency, shift of the predictions and missing features beside the champion,
 and at quality as labels come in. It waits in between without a worker. Its report has the numbers; so have
@@ -103,6 +105,8 @@ def build(use_case: UseCase) -> DAG:
             {**asked, "reason": "{{ params.reason or '' }}", "who": who},
             outlets=[assets.live_model(use_case)],
         )
+
+        task(tell_rollback, task_id="tell_rollback")(roll_back.output)
 
         @task.branch
         def action(params: dict[str, str] | None = None) -> str:

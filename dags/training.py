@@ -33,6 +33,7 @@ verdict accepts it. Starts weekly, when a retrain request is raised, and by hand
 | `evaluate` | baseline, champion on the same rows, verdict document | |
 | `gate` | ends the run here when the verdict rejects | see `candidate_rejected.md` |
 | `register` | challenger in MLflow; starts `<use_case>_rollout` through its Asset | |
+| `tell` | says in Slack that there is a candidate, and why | never by Slack's fault |
 
 Runbook: `docs/runbooks/training_failed.md`.
 """
@@ -234,6 +235,7 @@ def build(use_case: UseCase) -> DAG:
             outlets=[assets.candidate(use_case)],
         )
         chain(judged, register)
+        task(gate.tell_registered, task_id="tell")(register.output, evaluate.output)
     return dag
 
 

@@ -36,6 +36,22 @@ TASK_FAILED = AlertKind(
     remembered_days=1,
     one_at_a_time=True,
 )
+AUDIT_FAILED = AlertKind(
+    "audit_failed",
+    "page",
+    "data broke expectations, which the message names; nothing of them was published",
+    "docs/runbooks/features_failed.md",
+    remembered_days=1,
+    one_at_a_time=True,
+)
+DRILL_FAILED = AlertKind(
+    "drill_failed",
+    "page",
+    "the version that a rollback would go to does not load or answer",
+    "docs/runbooks/drill_failed.md",
+    remembered_days=8,
+    one_at_a_time=True,
+)
 MISSED_SCHEDULE = AlertKind(
     "missed_schedule",
     "page",
@@ -60,10 +76,22 @@ CANDIDATE_REJECTED = AlertKind(
     "a candidate did not pass its gate; what serves is unchanged",
     "docs/runbooks/candidate_rejected.md",
 )
+CANDIDATE_REGISTERED = AlertKind(
+    "candidate_registered",
+    "notice",
+    "a training ended with a candidate that its gate accepted, or a person overrode it; its rollout begins",
+    "docs/runbooks/retraining.md",
+)
 ROLLOUT = AlertKind(
     "rollout",
     "notice",
     "a stage of a rollout passed, was superseded, or gave its candidate up; one thread for each rollout",
+    "docs/runbooks/candidate_rolled_back.md",
+)
+ROLLBACK = AlertKind(
+    "rollback",
+    "notice",
+    "a person took the traffic from a version and gave it to the one before",
     "docs/runbooks/candidate_rolled_back.md",
 )
 EXPERIMENT = AlertKind(
@@ -105,13 +133,13 @@ RETRAINING_REQUESTED = AlertKind(
 RETRAINING_HELD = AlertKind(
     "retraining_held",
     "notice",
-    "there is cause to train, and the budget or too many candidates that did not win speak against it",
+    "there is cause to train, and too many candidates that did not win speak against it",
     "docs/runbooks/retraining.md",
 )
 BUDGET = AlertKind(
     "budget",
     "notice",
-    "a week costs more than the use case's budget, or a training would; and when that is over",
+    "a week costs more than the use case's budget, or a training that there is cause for would; and when it is over",
     "docs/runbooks/budget.md",
 )
 ERASURE_DONE = AlertKind(
@@ -122,6 +150,8 @@ ERASURE_DONE = AlertKind(
 )
 ALERT_KINDS = (
     TASK_FAILED,
+    AUDIT_FAILED,
+    DRILL_FAILED,
     MISSED_SCHEDULE,
     DAG_PAUSED,
     LATE_DATA,
@@ -132,8 +162,10 @@ ALERT_KINDS = (
     RETRAINING_REQUESTED,
     RETRAINING_HELD,
     BUDGET,
+    CANDIDATE_REGISTERED,
     CANDIDATE_REJECTED,
     ROLLOUT,
+    ROLLBACK,
     EXPERIMENT,
     ERASURE_DONE,
 )

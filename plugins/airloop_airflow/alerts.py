@@ -25,10 +25,12 @@ from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 from slack_sdk.http_retry.builtin_handlers import ConnectionErrorRetryHandler, RateLimitErrorRetryHandler
 
+from airloop.errors import AuditError
 from airloop.settings import load_settings
 from airloop.use_cases.catalogue import all_use_cases
 from airloop_airflow import incidents
-from airloop_airflow.alert_kinds import TASK_FAILED, AlertKind, Severity
+from airloop_airflow.alert_kinds import AUDIT_FAILED, DRILL_FAILED, TASK_FAILED, AlertKind, Severity
+from airloop_airflow.failures import PermanentFailure
 from airloop_airflow.incidents import Incident
 
 log = logging.getLogger(__name__)
@@ -142,15 +144,20 @@ def send(alert: Alert) -> None:
 
 def alert_on_failure(context: Any) -> None:
     """Failure callback of every task."""
-    instance, dag = context["ti"], context["dag"]
+    instance, dag, exception = context["ti"], context["dag"], context.get("exception")
+    kind, detail = TASK_FAILED, str(exception or "no exception was recorded; see the task's log")
+    if isinstance(exception, PermanentFailure) and exception.type == AuditError.__name__:
+        kind, detail = AUDIT_FAILED, exception.said
+    elif instance.dag_id.endswith("_drill"):
+        kind = DRILL_FAILED
     send(
         Alert(
-            kind=TASK_FAILED,
+            kind=kind,
             title=f"{instance.dag_id}.{instance.task_id} failed",
             owner=dag.owner,
             dag_id=instance.dag_id,
             run_id=instance.run_id,
-            detail=str(context.get("exception") or "no exception was recorded; see the task's log"),
+            detail=detail,
             subject=f"{instance.dag_id}.{instance.task_id}",
             phase="began",
         )

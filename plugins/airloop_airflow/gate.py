@@ -1,4 +1,4 @@
-"""The evaluation gate, as Airflow sees it: a rejected candidate ends the run here, and on-call hears of it.
+"""The evaluation gate, as Airflow sees it: a rejected candidate ends the run here; what came of it is told.
 
 Belongs here: turning a verdict into the run's course. Does not belong here: the verdict's rules
 (`airloop.verdict`).
@@ -18,9 +18,10 @@ from pydantic import ValidationError
 from airloop.settings import load_settings
 from airloop.verdict import Verdict
 from airloop.verdict_message import message_of
-from airloop_airflow.alert_kinds import CANDIDATE_REJECTED
-from airloop_airflow.alerts import Alert, send
+from airloop_airflow.alert_kinds import CANDIDATE_REGISTERED, CANDIDATE_REJECTED
+from airloop_airflow.alerts import Alert, alert_of_run, send
 from airloop_airflow.reports import report_path
+from airloop_airflow.retraining import why
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +32,6 @@ def accepted(evaluated: Mapping[str, Any]) -> bool:
         return True
     context = get_current_context()
     instance = context["ti"]
-    found = ", ".join(
-        f"{name} {value}" for name, value in evaluated.items() if name.startswith(("test", "base"))
-    )
     failed = "; ".join(evaluated.get("failed") or ("not known",))
     send(
         Alert(
@@ -42,12 +40,35 @@ def accepted(evaluated: Mapping[str, Any]) -> bool:
             owner=context["dag"].owner,
             dag_id=instance.dag_id,
             run_id=instance.run_id,
-            detail=f"{found}. Failed rules: {failed}. The verdict: {evaluated.get('verdict_uri')}. "
-            "What serves is unchanged.",
+            detail=f"{_figures(evaluated)}. Failed rules: {failed}. "
+            f"The verdict: {evaluated.get('verdict_uri')}. What serves is unchanged.",
             blocks=_message(evaluated, f"{instance.dag_id}/runs/{instance.run_id}"),
         )
     )
     return False
+
+
+def tell_registered(registered: Mapping[str, Any], evaluated: Mapping[str, Any]) -> str:
+    """Send that a candidate is registered, why it was trained and how good it is; returns what was said."""
+    context = get_current_context()
+    reason = why(context.get("triggering_asset_events")) or "by hand or by the schedule"
+    said = f"trained because: {reason}. {_figures(evaluated)}. Its rollout begins."
+    name = registered["name"]
+    send(
+        alert_of_run(
+            context,
+            kind=CANDIDATE_REGISTERED,
+            title=f"{name}: version {registered['version']} is a candidate",
+            detail=said,
+        )
+    )
+    return said
+
+
+def _figures(evaluated: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {value}" for name, value in evaluated.items() if name.startswith(("test", "base"))
+    )
 
 
 def _message(evaluated: Mapping[str, Any], run: str) -> tuple[dict[str, Any], ...]:

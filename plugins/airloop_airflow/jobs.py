@@ -31,6 +31,7 @@ from airloop.cost.meter import Meter
 from airloop.errors import EXIT_PERMANENT
 from airloop.settings import Settings, environment_of, load_settings
 from airloop.use_cases.spec import UseCase
+from airloop_airflow.failures import PermanentFailure
 from airloop_airflow.lineage import lineage_of, parent_environment
 from airloop_airflow.reports import ReportLink
 from airloop_airflow.traces import bind_ids, job_environment
@@ -150,10 +151,7 @@ class JobOperator(BaseOperator):
         if status == EXIT_PERMANENT and document and "error" in document:
             error = document["error"]
             self.report_uri = error.get("report_uri")
-            raise AirflowFailException(
-                f"{error['type']}: expected {error['expected']}; found {error['found']}. "
-                f"Next: {error['next_step']}."
-            )
+            raise PermanentFailure(error)
         if status == USAGE_ERROR:
             raise AirflowFailException(f"{self.module} refused its flags; the log above says which and why.")
         if status != 0:

@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow.sdk import Asset, get_current_context
 
-from airloop_airflow.alert_kinds import RETRAINING_HELD, RETRAINING_REQUESTED
+from airloop_airflow.alert_kinds import BUDGET, RETRAINING_HELD, RETRAINING_REQUESTED
 from airloop_airflow.alerts import alert_of_run, send
 
 LONGEST_WHY = 450
@@ -37,7 +37,8 @@ def tell(decided: Mapping[str, Any]) -> str:
     if decided["requested"]:
         told = RETRAINING_REQUESTED, f"a training is requested ({', '.join(decided['causes'])})"
     elif decided["needs_a_person"]:
-        told = RETRAINING_HELD, f"no training is requested ({decided['refusal']})"
+        kind = BUDGET if decided["refusal"] == "budget" else RETRAINING_HELD
+        told = kind, f"no training is requested ({decided['refusal']})"
     if told is not None:
         kind, title = told
         send(

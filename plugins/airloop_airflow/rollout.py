@@ -12,12 +12,13 @@ from typing import Any
 
 from airflow.providers.standard.exceptions import HITLRejectException
 from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airloop.connections import PREDICTION_LOG
 from airloop.use_cases.spec import UseCase
-from airloop_airflow.alert_kinds import EXPERIMENT, ROLLOUT
-from airloop_airflow.alerts import Alert, alert_on_failure, send
+from airloop_airflow.alert_kinds import EXPERIMENT, ROLLBACK, ROLLOUT
+from airloop_airflow.alerts import Alert, alert_of_run, alert_on_failure, send
 from airloop_airflow.jobs import JobOperator
 
 LAST_STAGE = "watch"
@@ -73,6 +74,17 @@ def page_unless_rolled_back(context: Any) -> None:
     somebody."""
     if not isinstance(context.get("exception"), CandidateRolledBack | HITLRejectException):
         alert_on_failure(context)
+
+
+def tell_rollback(went_back: Mapping[str, Any]) -> str:
+    """Send that a person went back to the version before; returns what was said."""
+    context = get_current_context()
+    lost = f" after version {went_back['given_up']}" if went_back["given_up"] is not None else ""
+    title = f"{went_back['name']}: version {went_back['version']} has the traffic again{lost}"
+    who = context["dag_run"].triggering_user_name or "somebody"
+    detail = f"{who} went back in {went_back['seconds']:.1f} s: {went_back['reason'] or 'no reason given'}"
+    send(alert_of_run(context, kind=ROLLBACK, title=title, detail=detail))
+    return title
 
 
 def stage_task(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from slack_sdk.models.blocks import Block
 from airloop_airflow import alerts, incidents
 from airloop_airflow.alert_kinds import ALERT_KINDS, DRIFT, TASK_FAILED, catalogue
 from airloop_airflow.alerts import Alert, alert_on_failure, send
+from airloop_airflow.failures import PermanentFailure
 from tests.dags.conftest import REPOSITORY
 
 ALERT = Alert(
@@ -74,6 +76,50 @@ def test_a_failed_task_alerts_with_its_exception(slack):
     assert "some_features.audit failed" in message["text"]
     assert "the feed is stale" in message["text"]
     assert "docs/runbooks/features_failed.md" in message["text"]
+
+
+AUDIT = {
+    "type": "AuditError",
+    "expected": "all 36 expectations on branch audit_1 to hold",
+    "found": "2 that do not: flights: ExpectColumnValuesToNotBeNull of carrier, 3 rows | weather: few rows",
+    "next_step": "mend the source",
+}
+
+
+def _failed(exception: Exception, dag_id: str = "some_features", task_id: str = "audit") -> dict[str, object]:
+    return {
+        "ti": SimpleNamespace(dag_id=dag_id, run_id="manual__1", task_id=task_id),
+        "dag": SimpleNamespace(dag_id=dag_id, owner="ml-platform"),
+        "exception": exception,
+    }
+
+
+def test_a_failed_audit_is_an_alert_of_its_own_that_names_the_expectations(slack, monkeypatch, tmp_path):
+    monkeypatch.setenv("AIRLOOP_STATE_DIR", str(tmp_path))
+    report = tmp_path / "reports" / "some" / "data_docs" / "1" / "index.html"
+    failure = PermanentFailure({**AUDIT, "report_uri": report.as_uri()})
+    alert_on_failure(_failed(pickle.loads(pickle.dumps(failure))))
+    (message,) = slack.received
+    assert "some_features.audit failed* (page" in message["text"]
+    lines = message["text"].splitlines()
+    assert "2 that do not: flights: ExpectColumnValuesToNotBeNull of carrier, 3 rows" in lines
+    assert "weather: few rows" in lines
+    assert "Report: http://127.0.0.1:8080/airloop-reports/some/data_docs/1/index.html" in lines
+    assert "`audit_failed`" in json.dumps(message["blocks"])
+
+
+def test_a_job_that_breaks_otherwise_in_the_audit_is_a_failed_task(slack):
+    alert_on_failure(_failed(PermanentFailure({**AUDIT, "type": "HistoryError"})))
+    (message,) = slack.received
+    assert "`task_failed`" in json.dumps(message["blocks"])
+    assert "Next: mend the source" in message["text"]
+
+
+def test_a_drill_that_failed_is_an_alert_of_its_own(slack):
+    failure = PermanentFailure({**AUDIT, "type": "RegistryError"})
+    alert_on_failure(_failed(failure, "some_drill", "drill"))
+    (message,) = slack.received
+    assert "`drill_failed`, runbook docs/runbooks/drill_failed.md" in json.dumps(message["blocks"])
 
 
 def test_without_a_connection_the_alert_stays_in_the_log(caplog, monkeypatch):

@@ -77,7 +77,7 @@ def _follows(dag, first: str, second: str) -> bool:
                 *("changed", "mark_stale", "retraining_wanted", "request_training"),
             ],
         ),
-        ("training", ["resolve_as_of", "training_set", "train", "evaluate", "gate", "register"]),
+        ("training", ["resolve_as_of", "training_set", "train", "evaluate", "gate", "register", "tell"]),
         (
             "rollout",
             [
@@ -85,7 +85,7 @@ def _follows(dag, first: str, second: str) -> bool:
                 *("promote", "live"),
             ],
         ),
-        ("rollout", ["action", "roll_back"]),
+        ("rollout", ["action", "roll_back", "tell_rollback"]),
         ("rollout", ["compare", "nothing_beside", "promote", "watch"]),
         (
             "rollback",
@@ -94,7 +94,7 @@ def _follows(dag, first: str, second: str) -> bool:
                 *("retraining_wanted", "request_training"),
             ],
         ),
-        ("override", ["override", "register"]),
+        ("override", ["override", "register", "tell"]),
         ("experiment", ["infra_check", "experiment", "abandon"]),
         ("scoring", ["resolve_interval", "scoring_set", "score"]),
         ("monitoring", ["resolve_hours", "reference", "count", "judge", "tell"]),
@@ -119,7 +119,7 @@ def test_a_failed_rollout_abandons_the_candidate_and_still_fails_the_run(dags):
         stages = {"shadow", *(f"canary_{percent}" for percent in spec.rollout.canary_percent)}
         assert abandon.upstream_task_ids == {"infra_check", "promote", *stages}
         # `live` is the leaf that turns upstream_failed, which is what fails the run.
-        assert {task.task_id for task in dag.leaves} == {"live", "abandon", "watch", "roll_back"}
+        assert {task.task_id for task in dag.leaves} == {"live", "abandon", "watch", "tell_rollback"}
         assert dag.get_task("live").trigger_rule == "all_success"
         # A skipped stage (a newer candidate took over) must not let `compare`'s success promote.
         assert dag.get_task("promote").upstream_task_ids == {

@@ -19,6 +19,9 @@ REJECTED = {
 }
 
 
+REQUEST = {"asset": [SimpleNamespace(extra={"why": "drift of wind"})]}
+
+
 @pytest.fixture
 def _run(monkeypatch, tmp_path):
     monkeypatch.setenv("AIRLOOP_STATE_DIR", str(tmp_path))
@@ -73,6 +76,23 @@ def test_without_a_readable_verdict_the_text_is_told(slack, page, damage):
     assert "candidate rejected" in message["text"]
     assert "test_roc_auc 0.71" in message["text"]
     assert "roc_auc: 0.71 is too low; log_loss: high" in message["text"]
+
+
+@pytest.mark.usefixtures("_run")
+@pytest.mark.parametrize(
+    ("events", "because"), [({}, "by hand or by the schedule"), (REQUEST, "drift of wind")]
+)
+def test_a_registered_candidate_is_told_with_why_it_was_trained(slack, monkeypatch, events, because):
+    context = {
+        "dag": SimpleNamespace(dag_id="some_training", owner="ml-platform"),
+        "dag_run": SimpleNamespace(run_id="manual__1"),
+        "triggering_asset_events": events,
+    }
+    monkeypatch.setattr(gate, "get_current_context", lambda: context)
+    gate.tell_registered({"name": "some", "version": 4}, {**REJECTED, "accepted": True})
+    (message,) = slack.received
+    for part in ("some: version 4 is a candidate", because, "test_roc_auc 0.71", "retraining.md", "notice"):
+        assert part in message["text"]
 
 
 @pytest.mark.usefixtures("_run", "slack")

@@ -150,8 +150,9 @@ def test_a_missing_connection_fails_the_task_or_switches_it_off(operator):
 
 
 def test_a_permanent_failure_is_not_retried_and_says_what_to_do(operator):
-    with pytest.raises(AirflowFailException, match=r"expected a file; found none\. Next: bring it"):
+    with pytest.raises(AirflowFailException, match=r"expected a file; found none\. Next: bring it") as caught:
         operator(mode="permanent").execute(CONTEXT)
+    assert caught.value.type == "SourceError"
 
 
 def test_refused_flags_are_not_retried(operator):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import pytest
 
 from airloop.references import RetrainingDecision
+from airloop.retraining.decision import Refusal
 from airloop_airflow import retraining
 
 WHY = "drift of wind in the window until 2026-11-20 12:00 UTC"
@@ -45,6 +47,16 @@ def test_what_a_person_has_to_see_to_is_told(slack):
     retraining.tell(_document(stopped))
     (message,) = slack.received
     assert "no training is requested (stopped)" in message["text"]
+
+
+@pytest.mark.usefixtures("events")
+def test_a_budget_that_is_used_up_is_an_alert_of_its_own(slack):
+    spent = RetrainingDecision(version=3, refusal="budget", said="3 trainings", needs_a_person=True)
+    assert spent.refusal == Refusal.BUDGET
+    retraining.tell(_document(spent))
+    (message,) = slack.received
+    assert "no training is requested (budget)" in message["text"]
+    assert "`budget`, runbook docs/runbooks/budget.md" in json.dumps(message["blocks"])
 
 
 @pytest.mark.usefixtures("events")

@@ -9,7 +9,9 @@ import pytest
 from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 
+from airloop.references import WentBack
 from airloop.use_cases.catalogue import all_use_cases
+from airloop_airflow import rollout
 from airloop_airflow.rollout import (
     CandidateRolledBack,
     StageOperator,
@@ -117,3 +119,22 @@ def test_a_rollout_that_is_superseded_skips_what_follows(stage, slack):
 def test_the_stages_are_the_specs():
     for spec in all_use_cases():
         assert stages_of(spec) == ("shadow", *(f"canary_{n}" for n in spec.rollout.canary_percent))
+
+
+@pytest.mark.parametrize(
+    ("given_up", "title"),
+    [(4, "version 3 has the traffic again after version 4"), (None, "version 3 has the traffic again*")],
+)
+def test_going_back_by_hand_is_told_with_who_and_why(slack, monkeypatch, given_up, title):
+    context = {
+        "dag": SimpleNamespace(dag_id="flight_delay_rollout", owner="ml-platform"),
+        "dag_run": SimpleNamespace(run_id="manual__1", triggering_user_name="ada"),
+    }
+    monkeypatch.setattr(rollout, "get_current_context", lambda: context)
+    went_back = WentBack(
+        name="flight_delay", version=3, given_up=given_up, was_candidate=False, seconds=1.25, reason="wrong"
+    )
+    rollout.tell_rollback(went_back.model_dump(mode="json"))
+    (message,) = slack.received
+    for part in (title, "ada went back in 1.2 s: wrong", "candidate_rolled_back.md", "notice"):
+        assert part in message["text"]

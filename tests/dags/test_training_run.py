@@ -37,12 +37,13 @@ documents = dict(
     folds=dict(training_set="t", folds=[0, 1], tuned=json.loads(flags.get("--parameters", "null"))),
     fold=dict(fold=int(flags.get("--fold", "0")), summary="fine"),
     evaluate=dict(run_id="r", accepted=True),
+    register=dict(name="n", version=1, run_id="r"),
 )
 with open(flags["--result"], "w") as file:
     json.dump(documents.get(name, dict()), file)
 """
 OPTIONAL = {"study", "trial", "tuned", "folds", "fold", "cross_validated"}
-ALWAYS = {"resolve_as_of", "training_set", "train", "evaluate", "gate", "register"}
+ALWAYS = {"resolve_as_of", "training_set", "train", "evaluate", "gate", "register", "tell"}
 
 
 class Ran:
@@ -77,7 +78,7 @@ def test_by_default_nothing_is_tuned_or_cross_validated(migrated: Path, tmp_path
     assert {ran.states[name] for name in OPTIONAL} == {"skipped"}
     (train,) = ran.flags_of("train")
     assert "--parameters" not in train
-    assert {module.rsplit(".", 1)[1] for module, _ in ran.jobs} == ALWAYS - {"resolve_as_of", "gate"}
+    assert {module.rsplit(".", 1)[1] for module, _ in ran.jobs} == ALWAYS - {"resolve_as_of", "gate", "tell"}
 
 
 def test_with_both_the_tuned_parameters_reach_the_candidate_and_the_folds(

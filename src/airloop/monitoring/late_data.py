@@ -71,7 +71,8 @@ def _late_tables(catalog: Catalog, spec: UseCase, due: datetime) -> Iterator[tup
 
 def _has_rows(table: Table, column: str, day: datetime) -> bool:
     where = starting_in(column, Interval(day, day + ONE_DAY))
-    return table.scan(row_filter=where, selected_fields=(column,), limit=1).to_arrow().num_rows > 0
+    rows: int = table.scan(row_filter=where, selected_fields=(column,), limit=1).to_arrow().num_rows
+    return rows > 0
 
 
 def _late_logs(settings: Settings, spec: UseCase, at: datetime) -> Iterator[tuple[str, str]]:
