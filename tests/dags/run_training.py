@@ -1,7 +1,7 @@
 """Run by `test_training_run` in a process of its own: a use case's training DAG, with stand-ins for its jobs.
 
-Arguments: a folder with only that DAG, and JSON, a list of runs, each the stand-in that is started in place of
-Python, and the run's conf. Prints, as JSON, the state of each run and of each of its task instances.
+Arguments: a folder with only that DAG, and JSON, a list of runs, each the stand-in that is started in place
+of Python, and the run's conf. Prints, as JSON, the state of each run and of each of its task instances.
 """
 
 from __future__ import annotations
