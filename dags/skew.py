@@ -21,11 +21,16 @@ at that moment, by the same join as a training set's. Some always differ: what i
 minutes to arrive. Whoever looks after the model is told which features differ in more answers than the use
 case's spec allows, once, and when that is over.
 
+Beside that, a report of the day's inputs and answers is made for whoever wants to look: how each is spread,
+against the champion's training set and against the same day a week before. Nothing follows from it.
+
 | task | what it does | when it fails |
 |---|---|---|
 | `resolve_interval` | form, else the day before the run | correct the dates |
 | `count_skew` | to `monitoring.<use case>_skew`; skipped before the day has features | clear it: safe |
 | `tell_skew` | says in Slack what is new | never by Slack's fault |
+| `reference` | the champion; skipped without one | MLflow is down |
+| `report` | Evidently's pages about the day, for people; its Report button | clear it: safe |
 
 Runbook: `docs/runbooks/skew_failed.md`; what to do about skew: `docs/runbooks/skew.md`.
 """
@@ -51,6 +56,20 @@ def build(use_case: UseCase) -> DAG:
             {**span, "at": "{{ dag_run.run_after.isoformat() }}"},
         )
         task(monitoring.tell_skew, task_id="tell_skew")(counted.output)
+        watched = job_task(
+            use_case,
+            "reference",
+            "airloop.monitoring.reference",
+            {"end": interval["end"]},
+            multiple_outputs=True,
+        )
+        job_task(
+            use_case,
+            "report",
+            "airloop.monitoring.day_report",
+            {**span, "version": watched.output["version"], "run-id": watched.output["run_id"]},
+            has_report=True,
+        )
     return dag
 
 

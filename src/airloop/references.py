@@ -761,3 +761,15 @@ class LateData(Reference):
     """ISO 8601, UTC."""
     late: dict[str, str] = {}
     """By table, what it lacks, in words."""
+
+
+class DayReport(Reference):
+    """Evidently's reports of a day of one version."""
+
+    page_uri: str = ""
+    rows: int = 0
+    """Answers in the sample."""
+    compared_with: dict[str, int] = {}
+    """By report, the rows of the other side's sample."""
+    skipped: str | None = None
+    """Why there is none."""

@@ -102,6 +102,7 @@ def _follows(dag, first: str, second: str) -> bool:
         ("retraining", ["decide", "wanted", "request_training"]),
         ("retraining", ["decide", "tell"]),
         ("skew", ["resolve_interval", "count_skew", "tell_skew"]),
+        ("skew", ["resolve_interval", "reference", "report"]),
     ],
 )
 def test_tasks_run_in_order(dags, kind, order):
