@@ -139,7 +139,7 @@ RETRAINING_HELD = AlertKind(
 BUDGET = AlertKind(
     "budget",
     "notice",
-    "a week costs more than the use case's budget, or a training that there is cause for would; and when it is over",
+    "a week costs more than the use case's budget, or a training would; and when that is over",
     "docs/runbooks/budget.md",
 )
 ERASURE_DONE = AlertKind(
