@@ -67,7 +67,7 @@ def expected_dags(use_cases: Sequence[UseCase]) -> Iterator[ExpectedDag]:
         yield ExpectedDag(f"{name}_skew", when.skew, DAY, _DAILY)
         yield ExpectedDag(f"{name}_drill", when.drill, WEEK, _DAILY)
         yield ExpectedDag(f"{name}_monitoring", when.monitoring, HOUR, _HOURLY)
-        for kind in ("retraining", "rollback", "override", "experiment", "silence"):
+        for kind in ("retraining", "overview", "rollback", "override", "experiment", "silence"):
             yield ExpectedDag(f"{name}_{kind}")
     if any(spec.streams for spec in use_cases):
         yield ExpectedDag("stream_ingest", "0 * * * *", HOUR, _HOURLY, on_from_the_start=False)

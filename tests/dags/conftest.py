@@ -75,7 +75,9 @@ def variables(monkeypatch):
     class Variable:
         @staticmethod
         def get(key, default=None, deserialize_json=False):
-            return json.loads(found[key]) if key in found else default
+            if key not in found:
+                return default
+            return json.loads(found[key]) if deserialize_json else found[key]
 
         @staticmethod
         def set(key, value, description=None, serialize_json=False):
