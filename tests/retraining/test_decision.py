@@ -60,6 +60,17 @@ def test_a_request_or_a_training_is_left_to_work_for_the_cool_down(days):
     assert decided(trained("won", 2.0), last_request=NOW - timedelta(days=2)).requested
 
 
+def test_each_candidate_in_a_row_that_did_not_win_doubles_the_cool_down():
+    once, twice = [trained("lost", 3.9)], [trained("lost", 9), trained("lost", 7.9)]
+    found = decided(trained("won", 40), *once)
+    assert found.refusal is Refusal.COOL_DOWN
+    assert "for 4 days after 1 that did not become the champion" in found.said
+    assert decided(trained("won", 40), trained("lost", 4.0)).requested
+    assert decided(*twice).refusal is Refusal.COOL_DOWN
+    assert decided(trained("lost", 9), trained("lost", 8.0)).requested
+    assert decided(*twice, trained("won", 2.0)).requested, "a winner begins anew"
+
+
 def test_the_weeks_trainings_are_a_budget_whoever_started_them():
     three = [trained("won", days) for days in (6.9, 5, 3)]
     found = decided(*three)

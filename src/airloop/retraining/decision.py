@@ -122,8 +122,12 @@ def _refusal(policy: Retraining, at: datetime, past: Past) -> tuple[Refusal, str
     if policy.price_per_week is not None and (said := _too_dear(policy.price_per_week, week, past.trainings)):
         return Refusal.BUDGET, said
     last = max((moment for moment in (past.last_request, *started) if moment is not None), default=None)
-    if last is not None and last > at - policy.cool_down:
-        return Refusal.COOL_DOWN, f"it cools down until {_shown(last + policy.cool_down)}"
+    cool_down = policy.cool_down * 2**lost
+    if last is not None and last > at - cool_down:
+        said = f"it cools down until {_shown(last + cool_down)}"
+        if lost:
+            said += f", for {_days(cool_down)} after {lost} that did not become the champion"
+        return Refusal.COOL_DOWN, said
     return None
 
 
@@ -148,6 +152,10 @@ def _too_dear(most: float, week: Sequence[Training], trainings: Sequence[Trainin
     return (
         f"{spent:.2f} spent within a week, another training costs about {usual:.2f} (at most {most:g} a week)"
     )
+
+
+def _days(time: timedelta) -> str:
+    return f"{time / timedelta(days=1):g} days"
 
 
 def _shown(moment: datetime) -> str:

@@ -32,13 +32,14 @@ class Retraining(SpecPart):
     judged on. Needs `event_table`."""
     cool_down: timedelta = timedelta(days=2)
     """After a request, or a training that somebody else started, nothing is requested for so long: a rollout
-    takes its time, and what alarmed goes on alarming until it is over."""
+    takes its time, and what alarmed goes on alarming until it is over. Each candidate in a row that did not
+    become the champion doubles it: the next one would learn from nearly the same data."""
     trainings_per_week: int = Field(3, ge=1)
     """Whoever started them; of more, nothing is requested."""
     price_per_week: float | None = Field(None, gt=0)
     """In the currency of the price table (the setting `prices`), which it needs: nothing is requested that
     would, at the usual price of a training, cost more within a week."""
-    most_losers: int = Field(3, ge=1)
+    most_losers: int = Field(5, ge=1)
     """After so many candidates in a row that did not become the champion nothing is requested until one does:
     what they have in common a person has to find."""
 
