@@ -31,6 +31,7 @@ from airloop.cost.meter import Meter
 from airloop.errors import EXIT_PERMANENT
 from airloop.settings import Settings, environment_of, load_settings
 from airloop.use_cases.spec import UseCase
+from airloop_airflow import figures
 from airloop_airflow.failures import PermanentFailure
 from airloop_airflow.lineage import lineage_of, parent_environment
 from airloop_airflow.reports import ReportLink
@@ -59,6 +60,8 @@ class JobOperator(BaseOperator):
     its command line or log. Where one is not defined, the task is skipped with `skip_without_connections`,
     else it fails; `optional_connections` are given where they are defined. `has_report` puts a button on the
     task that opens the report which the job wrote.
+
+    The figures in the document are sent on for dashboards (`figures`).
 
     A job that finds nothing to do says why in `skipped` of its result: the task is skipped, and what follows
     it.
@@ -166,6 +169,7 @@ class JobOperator(BaseOperator):
             raise AirflowSkipException(result["skipped"])
         self.report_uri = result.get("data_docs_uri") or result.get("page_uri")
         self.result = result
+        figures.send(self.module, self.use_case, self.flags, result, context)
         if self.each is None:
             return result
         for name, value in result.items():

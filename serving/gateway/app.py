@@ -136,6 +136,9 @@ def create_app(
     metrics = Metrics()
     if spool is not None:
         metrics.lost.set_function(lambda: spool.lost)
+    for name, kept in (("predictions", spool), ("outcomes", outcomes)):
+        if kept is not None:
+            metrics.watch(name, kept)
     predictor = Predictor(
         features,
         model_server,

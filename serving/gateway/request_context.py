@@ -34,6 +34,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from airloop.prediction_log.record import PredictionRecord
+from airloop.prediction_log.spool import Spool
 from airloop.prediction_log.variants import SHADOW
 from airloop.traces import fail, from_headers
 
@@ -92,6 +93,18 @@ class Metrics:
             "Predictions that were answered and could not be kept, since the start",
             registry=self.registry,
         )
+        self.spool_bytes = Gauge(
+            "airloop_gateway_spool_bytes",
+            "Records of a log that are not in its table yet, of all gateways that share the folder",
+            ["log"],
+            registry=self.registry,
+        )
+        self.spool_age = Gauge(
+            "airloop_gateway_spool_oldest_seconds",
+            "How long ago the file that waits longest for its table was last written to",
+            ["log"],
+            registry=self.registry,
+        )
         self.predictions = Counter(
             "airloop_gateway_predictions",
             "Predictions, by the model version that made them, why it was asked, and why it failed",
@@ -116,6 +129,11 @@ class Metrics:
             ["use_case"],
             registry=self.registry,
         )
+
+    def watch(self, log: str, spool: Spool) -> None:
+        """Have the page say what of `log` waits in `spool`."""
+        self.spool_bytes.labels(log).set_function(lambda: spool.backlog().bytes)
+        self.spool_age.labels(log).set_function(lambda: spool.backlog().oldest_seconds)
 
     def count(self, record: PredictionRecord) -> None:
         """One attempt at a prediction."""

@@ -106,6 +106,7 @@ class Metrics:
             name("batching_session:queuing_latency"), ("thread_pool_name",), exponential(100, 1.2, 52)
         )
         self._batches = Counter(name("batching_session:wrapped_run_count"), ())
+        self._loads = Counter(":tensorflow:cc:saved_model:load_attempt_count", ("model_path", "status"))
 
     def request(self, model: str, api: str, entrypoint: str, code: Code, nanoseconds: int) -> None:
         """A request by `entrypoint` ("GRPC" or "REST") was answered with `code`; only good ones are timed."""
@@ -126,6 +127,10 @@ class Metrics:
         """A version in the folder `path` was warmed up with `records` requests."""
         self._warm_up_latency.add(nanoseconds / _NANOSECONDS_PER_MICROSECOND, path, status)
         self._warm_up_records.add(path, status, by=records)
+
+    def loaded(self, path: str, *, well: bool) -> None:
+        """A SavedModel in the folder `path` was loaded, or could not be."""
+        self._loads.add(path, "success" if well else "fail")
 
     def queued(self, pool: str, nanoseconds: int) -> None:
         """A request waited so long for its batch."""

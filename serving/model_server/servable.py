@@ -117,14 +117,19 @@ def load_servable(
 
     Raises ServingError when it is not there, is corrupt, or has no graph for serving.
     """
-    _require_graph(path)
+    well = False
     try:
+        _require_graph(path)
         definitions, functions = load_functions(path, _TAGS, parallelism)
-        return Servable(name, version, definitions, functions, metrics, batches)
+        servable = Servable(name, version, definitions, functions, metrics, batches)
+        well = True
     except ServingError:
         raise
     except Exception as error:
         _raise_as_serving_error(error)
+    finally:
+        metrics.loaded(str(path), well=well)
+    return servable
 
 
 def _require_graph(path: Path) -> None:

@@ -673,6 +673,8 @@ class JudgedWindows(Reference):
     """Features with too few days in the version's own window."""
     lines: tuple[str, ...] = ()
     """What drifted, largest first, in words."""
+    distances: dict[str, float] = {}
+    """How far each feature of the last window is from the version's own; empty where it was too quiet."""
 
 
 class CountedScores(Reference):
@@ -749,6 +751,8 @@ class JudgedSkew(Reference):
     silenced: str | None = None
     lines: tuple[str, ...] = ()
     """Features by the share of unequal values, the largest first, in words."""
+    unequal_shares: dict[str, float] = {}
+    """Of the answers of the day, by feature; only features with enough answers to be judged."""
     skipped: str | None = None
     """Why there was nothing to compare."""
 

@@ -96,6 +96,7 @@ def judge_span(
         silenced=tuple(f"{name}: {one.said}" for name, one in sorted(now.items())),
         not_compared=not_compared,
         lines=lines,
+        distances={name: one.found.comparison.distance for name, one in last.features.items()},
     )
 
 

@@ -111,6 +111,9 @@ def said_of(
         cleared=tuple(sorted(was & fine)),
         silenced=silence.said if silence else None,
         lines=tuple(_line(row) for row in worst[:MOST_LINES] if row["unequal"]),
+        unequal_shares={
+            row["feature"]: row["unequal"] / row["rows"] for row in rows if row["skewed"] is not None
+        },
     )
 
 

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydantic import BaseModel
 
@@ -41,6 +41,14 @@ SUFFIX: Final = ".jsonl"
 class _Batch:
     records: Sequence[BaseModel | str]
     written: threading.Event = field(default_factory=threading.Event)
+
+
+class Backlog(NamedTuple):
+    """Records that wait to be landed."""
+
+    bytes: int
+    oldest_seconds: float
+    """How long ago the file that waits longest was last written to; 0 where none waits."""
 
 
 class Spool:
@@ -76,6 +84,18 @@ class Spool:
             self.lost += len(records)
             return False
         return batch.written.wait(PATIENCE_SECONDS if wait else 0)
+
+    def backlog(self) -> Backlog:
+        """What lies in the folder and is not landed yet, of all processes that write to it."""
+        now = time.time()
+        sizes, ages = [], []
+        for segment in segments_of(self._folder):
+            with suppress(FileNotFoundError):
+                found = segment.path.stat()
+                if found.st_size:
+                    sizes.append(found.st_size)
+                    ages.append(now - found.st_mtime)
+        return Backlog(sum(sizes), max(ages, default=0.0))
 
     def close(self) -> None:
         """Write what waits, once more if the disk fails, and end."""

@@ -26,6 +26,14 @@ LINEAGE_POLICY = [
 ]
 """Which lineage events Airflow's provider leaves out, in its own terms."""
 
+METRICS = {
+    "METRICS__STATSD_ON": "True",
+    # Tags become labels; without them DAG and task are parts of names.
+    "METRICS__STATSD_INFLUXDB_ENABLED": "True",
+    "METRICS__LEGACY_NAMES_ON": "False",
+}
+"""How Airflow sends metrics, wherever to; the rules and dashboards are written for it."""
+
 
 class Program(NamedTuple):
     """One process that supervisord keeps running."""
@@ -153,7 +161,7 @@ def environment(settings: Settings) -> dict[str, str]:
     return {
         **kept,
         **environment_of(settings),
-        **{f"AIRFLOW__{name}": value for name, value in airflow.items()},
+        **{f"AIRFLOW__{name}": value for name, value in (airflow | metrics(settings)).items()},
         **_airflow_traces(settings),
         "AIRFLOW_HOME": str(home),
         "HOME": str(state / "home"),
@@ -177,6 +185,17 @@ def _airflow_traces(settings: Settings) -> dict[str, str]:
         # Our own programs say their names themselves.
         "OTEL_SERVICE_NAME": "airflow",
     }
+
+
+def metrics(settings: Settings) -> dict[str, str]:
+    """Airflow's options for sending metrics; none where they are sent nowhere.
+
+    Nobody needs to listen: a datagram that is not taken is lost, and holds nothing up.
+    """
+    if settings.statsd_address is None:
+        return {}
+    host, _, port = settings.statsd_address.rpartition(":")
+    return {"METRICS__STATSD_HOST": host, "METRICS__STATSD_PORT": port, **METRICS}
 
 
 def lineage_transport(settings: Settings) -> dict[str, object]:
