@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from airloop.settings import PREFIX, REPOSITORY, Settings
-from airloop.stack.programs import ports, programs
+from airloop.stack.programs import metrics, ports, programs
 from serving.model_server.option_files import PROMETHEUS_PATH, read_batching
 from serving.model_server.settings import parse_settings
 
@@ -34,9 +34,10 @@ DOCKERFILES = sorted(
         if "build" in service
     }
 )
+WATCHING = ("alertmanager", "grafana", "prometheus", "statsd-exporter")
 # PostgreSQL's versions have two parts.
 EXACT_IMAGE = re.compile(
-    r"(postgres:\d+\.\d+|[a-z0-9./-]+:\d+\.\d+\.\d+)(-[0-9a-z.-]+)?(@sha256:[0-9a-f]{64})?"
+    r"(postgres:\d+\.\d+|[a-z0-9./-]+:v?\d+\.\d+\.\d+)(-[0-9a-z.-]+)?(@sha256:[0-9a-f]{64})?"
 )
 PUBLISHED = re.compile(r"127\.0\.0\.1:\$\{AIRLOOP_(?P<setting>[A-Z_]+):-(?P<default>\d+)\}:(?P<inside>\d+)")
 
@@ -103,8 +104,8 @@ def test_tensorflow_serving_is_as_new_as_the_tensorflow_that_trains() -> None:
 
 def test_each_published_port_is_the_setting_that_the_local_stack_has() -> None:
     published = {}
-    for service in SERVICES.values():
-        for text in service.get("ports", []):
+    for name, service in SERVICES.items():
+        for text in [] if name in WATCHING else service.get("ports", []):
             match = PUBLISHED.fullmatch(text)
             assert match, text
             published[match["setting"].lower()] = int(match["default"])
@@ -179,6 +180,47 @@ def test_the_model_servers_flags_are_those_of_the_embedded_server() -> None:
     embedded = next(program for program in programs(Settings()) if program.name == "model-server")
     names = {flag.partition("=")[0] for flag in embedded.command if flag.startswith("--")}
     assert {flag.partition("=")[0] for flag in flags} == names - {"--bind_address"}
+
+
+@pytest.mark.parametrize("name", WATCHING)
+def test_what_watches_cannot_harm_what_it_watches(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert re.fullmatch(r"\d+:\d+", service["user"])
+    assert service["user"].split(":")[0] != "0"
+    assert service["cap_drop"] == ["ALL"]
+    assert service["mem_limit"]
+    assert all(re.fullmatch(r"127\.0\.0\.1:(\d+):\1", text) for text in service.get("ports", []))
+    for volume in service["volumes"]:
+        if volume.startswith("./"):
+            assert (REPOSITORY / volume.split(":")[0]).exists(), volume
+            assert volume.endswith(":ro")
+
+
+def test_airflow_sends_its_metrics_as_the_local_stack_does() -> None:
+    expected = {
+        f"AIRFLOW__{name}": value
+        for name, value in metrics(Settings(statsd_address="statsd-exporter:9125")).items()
+    }
+    airflow = {name for name in SERVICES if name.startswith("airflow-")}
+    assert airflow
+    for name in airflow:
+        environment = _environment(SERVICES[name])
+        assert {key: value for key, value in environment.items() if "__METRICS__" in key} == expected
+
+
+def test_prometheus_and_alertmanager_find_what_they_name() -> None:
+    folder = REPOSITORY / "serving" / "observability"
+    prometheus = yaml.safe_load((folder / "prometheus.yml").read_text("utf-8"))
+    targets = {
+        target
+        for configured in (*prometheus["scrape_configs"], *prometheus["alerting"]["alertmanagers"])
+        for static in configured["static_configs"]
+        for target in static["targets"]
+    }
+    assert {target.partition(":")[0] for target in targets} - {"localhost"} <= SERVICES.keys()
+    named = re.findall(r"/run/secrets/(\w+)", (folder / "alertmanager.yml").read_text("utf-8"))
+    assert named == SERVICES["alertmanager"]["secrets"]
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES.keys() - ONE_SHOT))
