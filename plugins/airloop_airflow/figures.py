@@ -1,8 +1,8 @@
 """What a job's result document says, as figures for dashboards and alert rules.
 
-Belongs here: which documents have figures, under which names, and sending them the way that Airflow sends its
-own metrics. Does not belong here: where they go (`airloop.stack.programs`, docker-compose.yaml), what becomes
-of them on the way (serving/observability/statsd_mapping.yml), or messages to people (`monitoring`, `rollout`).
+Belongs here: which documents have figures, under which names, and sending them as Airflow sends its own
+metrics. Does not belong here: where they go (`airloop.stack.programs`, docker-compose.yaml), what becomes of
+them on the way (serving/observability/statsd_mapping.yml), or messages to people (`monitoring`, `rollout`).
 
 A gauge is what is so now. A past interval that is run again is history, and moves none; it is counted all the
 same. Names and units are Prometheus' own (https://prometheus.io/docs/practices/naming/).
@@ -113,7 +113,9 @@ def _published(document: Document, flags: Document) -> Iterator[Figure]:
 
 
 def _materialised(document: Document, flags: Document) -> Iterator[Figure]:
-    yield Figure("airloop_features_until_timestamp_seconds", _seconds(document["end"]), {"way": "materialise"})
+    yield Figure(
+        "airloop_features_until_timestamp_seconds", _seconds(document["end"]), {"way": "materialise"}
+    )
 
 
 def _pushed(document: Document, flags: Document) -> Iterator[Figure]:
@@ -121,7 +123,11 @@ def _pushed(document: Document, flags: Document) -> Iterator[Figure]:
 
 
 def _landed(document: Document, flags: Document) -> Iterator[Figure]:
-    for name, field in (("predictions", "rows"), ("outcomes", "outcomes"), ("damaged_lines", "damaged_lines")):
+    for name, field in (
+        ("predictions", "rows"),
+        ("outcomes", "outcomes"),
+        ("damaged_lines", "damaged_lines"),
+    ):
         yield Figure(f"airloop_landed_{name}_total", document[field], kind="counter")
 
 
