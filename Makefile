@@ -48,7 +48,7 @@ pre-commit: setup ## have git run the checks before each commit
 	@$(PRE_COMMIT) install
 
 .PHONY: setup-tests
-setup-tests: setup ## what only the tests need: PostgreSQL, Redis, nginx, Chromium, Kafka's broker
+setup-tests: setup ## what only the tests need: PostgreSQL, Redis, nginx, Prometheus, Chromium, Kafka's broker
 	@bash scripts/setup_tests.sh
 
 .PHONY: test

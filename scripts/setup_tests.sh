@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What the tests need beside the product: PostgreSQL, Redis and nginx (not started as services) and Chromium, all
-# Debian's packages, and Kafka's broker. Each is fetched once.
+# What the tests need beside the product: PostgreSQL, Redis, nginx, Prometheus and Alertmanager (not started as
+# services) and Chromium, all Debian's packages, Kafka's broker, and the exporter of Airflow's metrics, built with Go.
+# Each is fetched once.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -18,6 +19,8 @@ command -v redis-server >/dev/null || missing+=(redis-server)
 if ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null && grep -qs '^ID=debian' /etc/os-release; then
   missing+=(chromium)
 fi
+command -v prometheus >/dev/null || missing+=(prometheus)
+command -v amtool >/dev/null || missing+=(prometheus-alertmanager)
 if [ ${#missing[@]} -gt 0 ]; then
   command -v apt-get >/dev/null || {
     echo "set-up: expected ${missing[*]}, found none and no apt-get. Next: install them yourself." >&2
@@ -38,4 +41,16 @@ if ! (cd "$root" && [ -d "$state/kafka" ] && sha256sum --status --check requirem
   echo "set-up: Kafka's broker"
   "$state/venv/bin/python" "$root/scripts/fetch_kafka.py" "$state"
   (cd "$root" && sha256sum --status --check requirements/kafka.sha256)
+fi
+
+# The version that docker-compose.yaml runs. Debian has no package of it.
+version=$(sed -n 's#.*prom/statsd-exporter:##p' "$root/docker-compose.yaml")
+if [ ! -x "$state/bin/statsd_exporter" ] || [ "$(cat "$state/stamps/statsd_exporter" 2>/dev/null || true)" != "$version" ]; then
+  command -v go >/dev/null || {
+    echo "set-up: expected Go 1.21 or later, found none. Next: install it (https://go.dev/doc/install)." >&2
+    exit 1
+  }
+  echo "set-up: statsd_exporter $version"
+  GOBIN=$state/bin go install "github.com/prometheus/statsd_exporter@$version"
+  echo "$version" > "$state/stamps/statsd_exporter"
 fi

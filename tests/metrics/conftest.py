@@ -139,6 +139,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     variables = environment(settings) | {
         "AIRFLOW__CORE__DAGS_FOLDER": str(Path(__file__).with_name("dags")),
         "AIRFLOW__OPENLINEAGE__DISABLED": "True",
+        "AIRFLOW__SCHEDULER__DAGRUN_METRICS_INTERVAL": "0.1",
         "AIRFLOW__SCHEDULER__POOL_METRICS_INTERVAL": "0.1",
         "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "0",
         "PYTHONPATH": ":".join(str(REPOSITORY / name) for name in ("", "src", "plugins")),

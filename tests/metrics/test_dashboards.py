@@ -68,7 +68,8 @@ ALERTS = {rule["alert"]: rule["expr"] for rule in rules() if "alert" in rule}
 
 def test_every_query_of_every_panel_returns_data(watched: Prometheus) -> None:
     left = set(watched.without_data(list(QUERIES.values()), SECONDS))
-    assert [f"{where}: {query}" for where, query in QUERIES.items() if query in left] == []
+    empty = [f"{where}: {query}" for where, query in QUERIES.items() if query in left]
+    assert not empty, "\n".join(empty)
 
 
 def test_every_rule_reads_series_that_there_are(watched: Prometheus) -> None:
