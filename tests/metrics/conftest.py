@@ -33,6 +33,14 @@ from tests.serving.rollout.stack import free_port, save_model, wait_until
 OBSERVABILITY = REPOSITORY / "serving" / "observability"
 EXPORTER = REPOSITORY / ".airloop" / "bin" / "statsd_exporter"
 SCRAPE_SECONDS = 1
+FIRST_ROUND = (
+    'airloop_gateway_requests_total{status="202"}',
+    ":tensorflow:serving:runtime_latency_count",
+    ":tensorflow:serving:batching_session:queuing_latency_count",
+    "airflow_scheduler_loop_duration_seconds_count",
+    'airflow_dag_run_duration_seconds_count{dag_id="failing"}',
+)
+"""What comes last of each that is read; a series that is there only once does not grow yet."""
 
 
 class Prometheus:
@@ -71,11 +79,18 @@ def running(
     """A process, ended on leaving."""
     with log.open("wb") as output:
         started = subprocess.Popen(
-            command, cwd=REPOSITORY, env=variables, stdout=output, stderr=subprocess.STDOUT
+            command,
+            cwd=REPOSITORY,
+            env=variables,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
     try:
         yield started
     finally:
+        assert started.stdin is not None
+        started.stdin.close()
         started.terminate()
         try:
             started.wait(20)
@@ -198,13 +213,12 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
             assert client.post(predict, json=example_body(USE_CASE)).status_code == 503
         serve_champion(settings, VERSION)
         _traffic(client)
-        wait_until(
-            lambda: bool(prometheus.query('airloop_gateway_requests_total{status="202"}')),
-            seconds=20,
-            what="the first requests are read",
-        )
+        # How fast something grows takes two readings.
+        unread = prometheus.without_data(FIRST_ROUND, 240)
+        assert not unread, f"{unread}\n{(folder / 'airflow.log').read_text('utf-8')[-6000:]}"
         _traffic(client)
-        assert airflow.wait(240) == 0, (folder / "airflow.log").read_text("utf-8")[-6000:]
+        airflow.communicate(b"read\n", timeout=120)
+        assert airflow.returncode == 0, (folder / "airflow.log").read_text("utf-8")[-6000:]
         yield prometheus
 
 
