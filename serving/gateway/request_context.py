@@ -95,7 +95,7 @@ class Metrics:
         )
         self.spool_bytes = Gauge(
             "airloop_gateway_spool_bytes",
-            "Records of a log that are not in its table yet, of all gateways that share the folder",
+            "Whole files of a log that are not in its table yet, of all gateways that share the folder",
             ["log"],
             registry=self.registry,
         )

@@ -129,6 +129,7 @@ def test_a_past_span_is_judged_hour_by_hour(deployment: Deployment) -> None:
     # The day before is not all drift: its windows become alarms as the second day's hours come in.
     assert found.alarmed == ("wind",)
     assert "wind: distance" in "\n".join(found.lines)
+    assert found.distances["wind"] > 0.1
 
 
 def test_hours_that_were_not_counted_are_no_window(deployment: Deployment) -> None:

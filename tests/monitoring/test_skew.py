@@ -50,6 +50,7 @@ def test_only_what_the_judged_day_before_did_not_have_is_news() -> None:
     found = said([counted("wind", 500), counted("rain", 300), counted("snow", 0)], {"wind", "snow"})
     assert (found.skewed, found.began, found.cleared) == (("rain", "wind"), ("rain",), ("snow",))
     assert found.lines == ("wind: 50.0% of 1,000 unequal", "rain: 30.0% of 1,000 unequal")
+    assert found.unequal_shares == {"wind": 0.5, "rain": 0.3, "snow": 0.0}
     assert said([counted("wind", 500)]).began == ("wind",), "there is no earlier day"
 
 

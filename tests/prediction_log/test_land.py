@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +45,23 @@ def times_landed(settings: Settings) -> Counter[str]:
 
 def requests(numbers: range) -> Counter[str]:
     return Counter(f"request {number}" for number in numbers)
+
+
+def test_a_backlog_is_what_whole_files_have_until_they_are_landed(settings: Settings) -> None:
+    with closing(Spool(settings.prediction_spool_dir, segment_bytes=1)) as spool:
+        assert spool.backlog() == (0, 0.0)
+        spool.append([record(1)])
+        # An idle gateway keeps its last file for hours: nothing waits in it.
+        assert spool.backlog() == (0, 0.0)
+        spool.append([record(2)])
+        first = segments_of(settings.prediction_spool_dir)[0].path
+        hour_ago = time.time() - 3600
+        os.utime(first, (hour_ago, hour_ago))
+        found = spool.backlog()
+        assert found.bytes == first.stat().st_size
+        assert found.oldest_seconds == pytest.approx(3600, abs=60)
+        land(settings)
+        assert spool.backlog() == (0, 0.0)
 
 
 def test_a_record_arrives_as_it_was(settings: Settings, spool: Spool) -> None:

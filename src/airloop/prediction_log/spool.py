@@ -86,13 +86,16 @@ class Spool:
         return batch.written.wait(PATIENCE_SECONDS if wait else 0)
 
     def backlog(self) -> Backlog:
-        """What lies in the folder and is not landed yet, of all processes that write to it."""
+        """What lies in the folder to be landed and removed, of all processes that write to it.
+
+        A file that is still written to is not among it: it stays for as long as nothing more is asked.
+        """
         now = time.time()
         sizes, ages = [], []
         for segment in segments_of(self._folder):
             with suppress(FileNotFoundError):
                 found = segment.path.stat()
-                if found.st_size:
+                if found.st_size and segment.finished:
                     sizes.append(found.st_size)
                     ages.append(now - found.st_mtime)
         return Backlog(sum(sizes), max(ages, default=0.0))

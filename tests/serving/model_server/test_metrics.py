@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving.model_server.metrics import Counter, Histogram, exponential
 from serving.model_server.option_files import PROMETHEUS_PATH
 from tests.serving.model_server.clients import Client, config
-from tests.serving.model_server.models import publish
+from tests.serving.model_server.models import publish, publish_corrupt
 
 NAME = ":tensorflow:serving:"
 
@@ -61,6 +61,15 @@ def test_requests_are_counted_by_their_status_and_good_ones_are_timed(client: Cl
         PROMETHEUS_PATH
     )
     assert of("runtime_latency_count", model_name="delay", API="Predict", runtime="TF1") == 4
+
+
+def test_loads_are_counted_by_their_outcome(client: Client, tmp_path: Path) -> None:
+    name = ":tensorflow:cc:saved_model:load_attempt_count"
+    publish_corrupt(tmp_path / "delay", 2)
+    client.reload(config(("delay", tmp_path / "delay", {"specific": [1, 2]})))
+    page = client.text(PROMETHEUS_PATH)
+    assert f'{name}{{model_path="{tmp_path}/delay/1",status="success"}} 1' in page
+    assert f'{name}{{model_path="{tmp_path}/delay/2",status="fail"}} 1' in page
 
 
 def test_the_page_is_there_only_when_it_is_asked_for(start_server: Callable[..., Client]) -> None:
