@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What the tests need beside the product: PostgreSQL, Redis, nginx, Prometheus and Alertmanager (not started as
-# services) and Chromium, all Debian's packages, Kafka's broker, and the exporter of Airflow's metrics, built with Go (which comes along where there is none).
-# Each is fetched once.
+# services) and Chromium, all Debian's packages; Kafka's broker; and the exporter of Airflow's metrics, built with Go,
+# which comes along where there is none. Each is fetched once.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
