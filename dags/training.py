@@ -196,11 +196,13 @@ def build(use_case: UseCase) -> DAG:
                 "check_budget",
                 "airloop.cost.check_budget",
                 {
-                    "at": "{{ dag_run.run_after.isoformat() }}",
+                    # Runs wait for one another: what those before spent meanwhile counts.
+                    "at": "{{ ti.start_date.isoformat() }}",
                     "whatever-it-costs": "{{ params.whatever_it_costs | lower }}",
                 },
                 on_failure_callback=cost.alert_on_refusal,
             )
+            task(cost.tell_before, task_id="tell_budget")(checked.output)
             chain(checked, training_set)
         pinned = {"training-set": training_set.output}
         parameters = _tuned(use_case, policy.tuning, pinned) if policy.tuning else {}

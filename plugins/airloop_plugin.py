@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from airflow.plugins_manager import AirflowPlugin
 
 from airloop.settings import load_settings
+from airloop_airflow.addresses import ui_path
 from airloop_airflow.reports import URL_PREFIX, ReportsApp
 from airloop_airflow.use_case_page.app import URL_PREFIX as PAGE_PREFIX
 from airloop_airflow.use_case_page.app import UseCasePageApp
@@ -21,10 +22,10 @@ def _links() -> list[dict[str, Any]]:
     addresses = {"MLflow": settings.tracking_uri, "Gateway": f"{settings.gateway_url}/docs"}
     page = {
         "name": "Airloop",
-        "href": f"{PAGE_PREFIX}/",
+        "href": f"{ui_path()}{PAGE_PREFIX}/",
         "destination": "nav",
         "url_route": "airloop",
-        "icon": f"{PAGE_PREFIX}/static/icon.svg",
+        "icon": f"{ui_path()}{PAGE_PREFIX}/static/icon.svg",
         "nav_top_level": True,
     }
     return [page] + [

@@ -24,6 +24,7 @@ from airloop.jobs import run_job
 from airloop.lineage.spark import remove_events_before
 from airloop.logs import remove_job_logs_before
 from airloop.monitoring.counts import table_name as counts_table
+from airloop.monitoring.day_report_files import remove_day_reports_before
 from airloop.monitoring.findings import features_table, windows_table
 from airloop.monitoring.judge_quality import table_name as quality_table
 from airloop.monitoring.score_table import table_name as scores_table
@@ -264,6 +265,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             kept = timedelta(days=max(other.retention.snapshots_days for other in all_use_cases()))
             log.info("%d old files of lineage events removed", remove_events_before(settings, as_of - kept))
             log.info("%d old files of log lines removed", remove_job_logs_before(settings, as_of - kept))
+            old = as_of - timedelta(days=spec.retention.snapshots_days)
+            log.info("reports of %d days removed", remove_day_reports_before(settings, spec, old))
         spark = open_session(settings, f"{spec.name} maintenance")
         return maintain(spark, asked or tables, spec.retention, as_of, dry_run=dry_run)
 

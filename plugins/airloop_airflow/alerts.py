@@ -15,6 +15,7 @@ import logging
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple
+from urllib.parse import quote
 
 from airflow.providers.slack.hooks.slack import SlackHook
 from airflow.providers.slack.hooks.slack_webhook import SlackWebhookHook
@@ -29,6 +30,7 @@ from airloop.errors import AuditError
 from airloop.settings import load_settings
 from airloop.use_cases.catalogue import all_use_cases
 from airloop_airflow import incidents
+from airloop_airflow.addresses import ui_url
 from airloop_airflow.alert_kinds import AUDIT_FAILED, DRILL_FAILED, TASK_FAILED, AlertKind, Severity
 from airloop_airflow.failures import PermanentFailure
 from airloop_airflow.incidents import Incident
@@ -60,6 +62,8 @@ class Alert(NamedTuple):
     detail: str
     subject: str = ""
     """What it is about: with the kind, it names the incident. Empty for an event by itself."""
+    about: str = ""
+    """The use case, where the DAG is the platform's."""
     phase: Phase = "event"
     blocks: tuple[Block, ...] = ()
     """The detail as Slack blocks, where it has any; Slack shows them in the text's place."""
@@ -67,6 +71,8 @@ class Alert(NamedTuple):
     @property
     def use_case(self) -> str:
         """The use case that it is about, or the platform's DAG."""
+        if self.about:
+            return self.about
         named = (spec.name for spec in all_use_cases() if self.dag_id.startswith(f"{spec.name}_"))
         return next(named, self.dag_id)
 
@@ -88,7 +94,7 @@ class Alert(NamedTuple):
     @property
     def run_url(self) -> str:
         """The run in Airflow's UI."""
-        return f"{load_settings().airflow_url}/dags/{self.dag_id}/runs/{self.run_id}"
+        return f"{ui_url()}/dags/{self.dag_id}/runs/{quote(self.run_id, safe='')}"
 
     @property
     def mark(self) -> str:
@@ -105,14 +111,24 @@ class Alert(NamedTuple):
 
 
 def alert_of_run(
-    context: Any, kind: AlertKind, title: str, detail: str, *, subject: str = "", phase: Phase = "event"
+    context: Any,
+    kind: AlertKind,
+    title: str,
+    detail: str,
+    *,
+    subject: str = "",
+    phase: Phase = "event",
+    about: str = "",
 ) -> Alert:
-    """An alert about what a task of the run of `context` found."""
+    """An alert about what a task of the run of `context` found; `about` a use case, for its owner, where the
+    DAG is the platform's."""
     dag = context["dag"]
+    owners = {spec.name: spec.owner for spec in all_use_cases()}
     return Alert(
         kind=kind,
         title=title,
-        owner=dag.owner,
+        about=about,
+        owner=owners.get(about, dag.owner),
         dag_id=dag.dag_id,
         run_id=context["dag_run"].run_id,
         detail=detail,
@@ -140,6 +156,16 @@ def send(alert: Alert) -> None:
         _keep_without_thread(clean, _heard_again(clean, now), now)
     except Exception:
         log.exception("alert could not be sent: %s", clean.text)
+
+
+def is_going_on(kind: AlertKind, subject: str) -> bool:
+    """Whether `subject` was told as `kind` and is not over; not known is no."""
+    try:
+        remembered = timedelta(days=kind.remembered_days)
+        return incidents.known(f"{kind.name}.{subject}", datetime.now(UTC), remembered) is not None
+    except Exception:
+        log.warning("whether %s of %s goes on is not known", kind.name, subject, exc_info=True)
+        return False
 
 
 def alert_on_failure(context: Any) -> None:

@@ -18,7 +18,7 @@ from airflow.sdk import get_current_context
 from airloop.intervals import parse_instant
 from airloop.wording import listed
 from airloop_airflow.alert_kinds import DECAY, DRIFT, LOST_TRAFFIC, SKEW, AlertKind
-from airloop_airflow.alerts import Phase, alert_of_run, send
+from airloop_airflow.alerts import Phase, alert_of_run, is_going_on, send
 
 SKEW_NEWS = timedelta(days=3)
 """A day is compared once its features are published, and that may take a try or two."""
@@ -78,15 +78,19 @@ def tell_quality(judged: Mapping[str, Any]) -> str:
         f"p {found['p_value']:.2g}" + (f"; decay is {judged['silenced']}" if judged["silenced"] else "")
     )
     is_news = run.run_after - parse_instant(judged["last_day"]) <= QUALITY_NEWS
+    use_case = dag.dag_id.removesuffix("_monitoring")
+    if is_news and not judged["alarmed"] and not judged["cleared"] and is_going_on(DECAY, use_case):
+        # It was another version that decayed.
+        title = f"{use_case}: version {judged['version']} took the place of the one that decayed"
+        over = alert_of_run(context, kind=DECAY, subject=use_case, phase="over", title=title, detail=said)
+        send(over)
     if (judged["began"] or judged["cleared"]) and is_news:
         decays = "decays" if judged["began"] else "is as good as on its test days again"
-        use_case = dag.dag_id.removesuffix("_monitoring")
         send(
             alert_of_run(
                 context,
                 kind=DECAY,
-                # What a version does after another one took its place nobody is told.
-                subject=f"{use_case}.{judged['version']}",
+                subject=use_case,
                 phase="began" if judged["began"] else "over",
                 title=f"{use_case}: version {judged['version']} {decays}",
                 detail=said,

@@ -12,15 +12,24 @@ from urllib.parse import unquote, urlparse
 from airflow.sdk import BaseOperatorLink
 
 from airloop.settings import load_settings
+from airloop_airflow.addresses import ui_path
 
 URL_PREFIX = "/airloop-reports"
+ISOLATED = {
+    "Content-Security-Policy": "sandbox allow-scripts allow-popups allow-downloads",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Reports show values as clients sent them, and libraries wrote the pages: a script that came along with a
+value must not act as the person who reads it. In a sandbox a page has no origin, and so nobody's session."""
 
 
 def report_path(uri: str) -> str:
     """Where the UI serves the report at `uri`, a `file:` URI below the reports folder; empty elsewhere."""
     path = Path(unquote(urlparse(uri).path))
     folder = load_settings().reports_dir
-    return f"{URL_PREFIX}/{path.relative_to(folder).as_posix()}" if path.is_relative_to(folder) else ""
+    if not path.is_relative_to(folder):
+        return ""
+    return f"{ui_path()}{URL_PREFIX}/{path.relative_to(folder).as_posix()}"
 
 
 class ReportLink(BaseOperatorLink):
@@ -74,7 +83,12 @@ def _build() -> Any:
         if not allowed:
             raise HTTPException(403, f"expected a user who may read the logs of {use_case}_features")
         try:
-            return await files.get_response(f"{use_case}/{path}", request.scope)
+            if ".." in Path(path).parts:
+                # Another use case's, of which nobody asked whether the user may read it.
+                raise StarletteHTTPException(404)
+            answer = await files.get_response(f"{use_case}/{path}", request.scope)
+            answer.headers.update(ISOLATED)
+            return answer
         except StarletteHTTPException as error:
             raise HTTPException(error.status_code, f"no report {use_case}/{path}") from None
 

@@ -276,7 +276,15 @@ def _tell(
         shown = [f"{name}: {lines[name]}" for name in sorted({*now, *over}) if name in lines]
         detail = "\n".join(shown) or "all is as it should be"
         send(
-            alert_of_run(context, kind=kind, subject=about or "all", phase=phase, title=title, detail=detail)
+            alert_of_run(
+                context,
+                kind=kind,
+                subject=about or "all",
+                phase=phase,
+                title=title,
+                detail=detail,
+                about=about,
+            )
         )
     return [title for _, title in news]
 

@@ -112,11 +112,15 @@ def test_a_training_that_would_spend_too_much_is_refused_before_it_starts(settin
     assert not check(settings, spec, NOW + timedelta(days=6)).exceeded
 
 
-def test_the_run_that_asks_is_no_measure_of_itself(settings, attempt, spec, monkeypatch) -> None:
-    monkeypatch.setenv("AIRFLOW_CTX_DAG_ID", "flight_delay_training")
-    monkeypatch.setenv("AIRFLOW_CTX_DAG_RUN_ID", "this")
-    write_attempt(settings, attempt(seconds=20, run_id="this", task_id="check_budget"))
+def test_only_a_run_that_trained_to_the_end_tells_what_one_costs(settings, attempt, spec) -> None:
+    asks = {"seconds": 20, "task_id": "check_budget", "module": "airloop.cost.check_budget"}
+    for number in range(6):
+        write_attempt(settings, attempt(hours_ago=number, run_id=f"refused {number}", **asks))
+    write_attempt(settings, attempt(hours_ago=30, run_id="died", ended=False))
     assert "what a run costs is not known" in check(settings, spec, NOW).said
+    write_attempt(settings, attempt(hours_ago=40, run_id="whole", **asks))
+    write_attempt(settings, attempt(hours_ago=39, run_id="whole"))
+    assert "a run costs about 0.40" in check(settings, spec, NOW).said
 
 
 def test_a_job_that_the_table_does_not_price_has_no_price(prices, attempt) -> None:

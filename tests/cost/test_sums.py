@@ -65,9 +65,11 @@ def test_a_machine_that_is_too_large_or_too_small_or_idle_is_said(used, prices) 
     assert suggested(peak_memory_gib=2.0, peak_vcpus=1.9) is None
     assert "near its end; large would do" in str(suggested(peak_memory_gib=3.9, peak_vcpus=1.0))
     assert "small" not in str(suggested(**training, peak_memory_gib=3.5, peak_vcpus=1.0))
-    tuning = {"module": "airloop.training.tune", "accelerators": 1, "peak_memory_gib": 3.0}
+    tuning = {"module": "airloop.training.tune", "peak_memory_gib": 20.0, "peak_vcpus": 7.0}
     assert "busy for 10% of the time" in str(suggested(**tuning, accelerator_seconds=10.0))
     assert suggested(**tuning, accelerator_seconds=90.0) is None
+    idle_elsewhere = {"peak_memory_gib": 2.0, "peak_vcpus": 1.9, "accelerators": 1}
+    assert suggested(**idle_elsewhere) is None, "the machine that is paid for has none"
 
 
 def test_a_cheaper_machine_and_spot_are_suggested_with_what_they_save(used, prices) -> None:

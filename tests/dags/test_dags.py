@@ -164,6 +164,8 @@ def test_with_a_budget_a_training_asks_for_room_before_it_spends_anything(monkey
     assert [callback.__name__ for callback in check.on_failure_callback] == ["alert_on_refusal"]
     assert dag.params.get_param("whatever_it_costs").resolve() is False
     assert "params.whatever_it_costs" in check.flags["whatever-it-costs"]
+    assert "ti.start_date" in check.flags["at"], "a run that waited counts what those before it spent"
+    assert "check_budget" in dag.get_task("tell_budget").upstream_task_ids
 
 
 def test_a_promotion_gets_the_reason_and_the_person_for_the_record(dags):

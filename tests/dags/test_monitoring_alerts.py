@@ -40,6 +40,7 @@ QUALITY = {
         "usual_roc_auc": 0.74,
         "p_value": 0.0001,
     },
+    "alarmed": False,
     "began": False,
     "cleared": False,
     "has_test_days": True,
@@ -105,16 +106,25 @@ def test_decay_is_told_once_with_what_is_usual(tell, slack):
     said = tell(of="tell_quality")
     assert "950 of 1,000" in said
     assert slack.received == []
-    tell(of="tell_quality", began=True)
+    tell(of="tell_quality", began=True, alarmed=True)
     (message,) = slack.received
     for part in ("version 3 decays", "0.6100 (on its test days 0.7400)", "docs/runbooks/decay.md"):
         assert part in message["text"]
     assert "2 wait" in tell(of="tell_quality", last_day=None)
-    tell(of="tell_quality", began=True, due=END + timedelta(days=30))
+    tell(of="tell_quality", alarmed=True)
+    tell(of="tell_quality", began=True, alarmed=True, due=END + timedelta(days=30))
     assert len(slack.received) == 1
     assert "were not kept" in tell(of="tell_quality", has_test_days=False)
     tell(of="tell_quality", cleared=True)
     assert "as good as on its test days again" in slack.received[1]["text"]
+
+
+def test_decay_is_over_when_another_version_took_the_place_of_the_one_that_decayed(tell, slack):
+    tell(of="tell_quality", began=True, alarmed=True)
+    for _ in range(2):
+        tell(of="tell_quality", version=4)
+    assert len(slack.received) == 2
+    assert "version 4 took the place of the one that decayed" in slack.received[1]["text"]
 
 
 def test_what_is_told_is_what_the_jobs_say():

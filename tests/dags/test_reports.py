@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 
 import pytest
@@ -61,6 +62,38 @@ def test_a_report_is_for_those_who_may_read_the_logs(reports, signed_in):
     assert (page.status_code, page.text) == (200, "<p>36 of 36</p>")
     assert signed_in[0]["access_entity"].value == "TASK_LOGS"
     assert client.get("/other/data docs/index.html").status_code == 403
+
+
+def test_what_a_report_quotes_cannot_act_as_its_reader(reports, signed_in):
+    page = TestClient(ReportsApp()).get("/flight_delay/data docs/index.html")
+    policy = page.headers["content-security-policy"].split()
+    assert policy[0] == "sandbox"
+    assert "allow-same-origin" not in policy
+    assert page.headers["x-content-type-options"] == "nosniff"
+
+
+def test_nobody_reads_another_use_cases_report_by_way_of_their_own(reports, signed_in):
+    others = reports.parents[2] / "other" / "index.html"
+    others.parent.mkdir()
+    others.write_text("rows")
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/flight_delay/../other/index.html",
+        "query_string": b"",
+        "headers": [(b"authorization", b"Bearer somebody")],
+    }
+    # Clients tidy such a path up before they send it; not all do.
+    sent = []
+
+    async def receive():
+        return {"type": "http.request"}
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(ReportsApp()(scope, receive, send))
+    assert sent[0]["status"] == 404
 
 
 @pytest.mark.parametrize("path", ["none.html", "../../secrets.json", "%2e%2e/%2e%2e/secrets.json"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -16,6 +16,7 @@ from airloop.intervals import ONE_DAY, Interval
 from airloop.lakehouse.catalog import ensure_namespace, open_catalog
 from airloop.monitoring import day_report as job
 from airloop.monitoring.day_report import WEEK, day_report, logged_sample
+from airloop.monitoring.day_report_files import day_folder, remove_day_reports_before
 from airloop.monitoring.monitored import PREDICTION, watched
 from airloop.prediction_log import record, variants
 from airloop.references import DayReport
@@ -180,3 +181,14 @@ def test_a_day_on_which_nobody_asked_has_no_report(deployment: tuple[Settings, s
     later = Interval(DAY.end, DAY.end + ONE_DAY)
     found = day_report(settings, SPEC, VERSION, run_id, later)
     assert found.skipped == "no answer of version 3 on 2026-11-20"
+
+
+def test_reports_of_days_past_the_retention_are_removed(tmp_path):
+    settings = Settings(state_dir=tmp_path)
+    for day in (date(2026, 10, 1), date(2026, 10, 31), date(2026, 11, 1)):
+        folder = day_folder(settings, SPEC, day)
+        folder.mkdir(parents=True)
+        (folder / "index.html").write_text("a day")
+    (folder.parent / "notes").mkdir()
+    assert remove_day_reports_before(settings, SPEC, datetime(2026, 11, 1, 3, 30, tzinfo=UTC)) == 2
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["2026-11-01", "notes"]

@@ -13,8 +13,9 @@ from pyiceberg.expressions import EqualTo
 from airloop.cost.attempts import Attempt
 from airloop.cost.prices import load_prices
 from airloop.cost.usage_table import priced, replace_attempts
-from airloop.intervals import ONE_DAY, Interval
+from airloop.intervals import ONE_DAY, ONE_HOUR, Interval
 from airloop.lakehouse.catalog import open_catalog
+from airloop.monitoring.counts import ANSWERED, FAILED, REQUESTS, replace_hours
 from airloop.monitoring.drift import Found
 from airloop.monitoring.findings import replace_findings
 from airloop.monitoring.homogeneity import Comparison
@@ -71,7 +72,7 @@ def _keep(settings: Settings, *windows: Window) -> None:
     replace_findings(open_catalog(settings), SPEC, 1, "run", span, windows)
 
 
-def test_drift_is_the_farthest_of_a_days_windows_and_traffic_its_last(settings: Settings) -> None:
+def test_drift_is_the_farthest_of_a_days_windows(settings: Settings) -> None:
     midnight = NOW.replace(hour=0, minute=0)
     _keep(settings, _window(midnight - timedelta(hours=5), 0.3, "wind"), _window(midnight, 0.2, requests=700))
     _keep(settings, _window(midnight + timedelta(hours=1), 0.1, requests=650, lost=True))
@@ -83,11 +84,30 @@ def test_drift_is_the_farthest_of_a_days_windows_and_traffic_its_last(settings: 
     assert wind.distance[-3] is None
     assert [found.drift.days[place] for place in wind.alarmed] == [found.drift.days[yesterday]]
     assert (wind.missing_share, wind.usual_missing_share) == (0.1, 0.05)
-    assert (found.traffic.requests[yesterday], found.traffic.requests[today]) == (700, 650)
     assert found.traffic.lost == (len(found.traffic.days) - 1,)
     assert found.alarms == ("lost traffic",)
     assert found.drift.last_window == midnight + timedelta(hours=1)
     assert len(found.drift.days) == len(found.traffic.days) == 366
+
+
+def _count(settings: Settings, run: str, start: datetime, hours: int, requests: int) -> None:
+    cells = [(ANSWERED, requests), (FAILED, 1)]
+    rows = [
+        {"hour": start + number * ONE_HOUR, "feature": REQUESTS, "cell": cell, "rows": many}
+        for number in range(hours)
+        for cell, many in cells
+    ]
+    span = Interval(start, start + hours * ONE_HOUR)
+    replace_hours(open_catalog(settings), SPEC, run, span, pa.Table.from_pylist(rows))
+
+
+def test_a_days_traffic_is_its_hours_each_once_and_unknown_while_one_is_missing(settings: Settings) -> None:
+    midnight = NOW.replace(hour=0, minute=0)
+    _count(settings, "old champion", midnight - 2 * ONE_DAY, 40, 10)
+    _count(settings, "champion", midnight - ONE_DAY, 30, 10)
+    found = overview_of(settings, SPEC, NOW).traffic
+    assert found.requests[-3:] == (240, 240, None)
+    assert found.failed[-3:] == (24, 24, None)
 
 
 def _quality(settings: Settings, day: datetime, version: int, auc: float, **fields: object) -> None:
@@ -210,6 +230,9 @@ def test_the_job_writes_the_document_whole_also_where_there_is_nothing_yet(
     status = main(["--use-case", SPEC.name, "--at", NOW.isoformat(), "--result", str(result)])
     assert status == 0
     assert json.loads(result.read_text())["alarms"] == []
+    earlier = (NOW - ONE_DAY).isoformat()
+    assert main(["--use-case", SPEC.name, "--at", earlier, "--result", str(result)]) == 0
+    assert "which is newer" in json.loads(result.read_text())["skipped"]
     written = json.loads(settings.overview_file(SPEC.name).read_text())
     assert written["use_case"] == SPEC.name
     assert written["candidates"] == []

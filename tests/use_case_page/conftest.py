@@ -45,6 +45,7 @@ class Server(NamedTuple):
 
     url: str
     settings: Settings
+    database: Path
 
     def token(self, user: str) -> dict[str, str]:
         """The header that says who asks."""
@@ -104,7 +105,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         )
     try:
         _wait(f"{url}/api/v2/version", process)
-        started = Server(url, settings)
+        started = Server(url, settings, home / "airflow.db")
         incident = INCIDENT | {"heard": datetime.now(UTC).isoformat()}
         variable = {"key": "airloop_incident.lost_traffic.flight_delay", "value": json.dumps(incident)}
         told = httpx.post(

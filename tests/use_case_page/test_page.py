@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import sqlite3
+from contextlib import closing
 
 import httpx
 from playwright.sync_api import FrameLocator, Page, expect
@@ -133,6 +135,60 @@ def test_who_may_only_look_can_press_nothing_and_airflow_refuses_them_too(signed
         headers={"Content-Type": "application/json"},
     )
     assert refused.status == 403
+
+
+def test_reports_and_other_sites_open_beside_airflow_which_frames_the_page_in_a_sandbox(signed_in) -> None:
+    page = signed_in("admin")
+    frame = _open(page)
+    with page.expect_popup() as opened:
+        _card(frame, "Under way: version 6").get_by_role("link", name="Report").click()
+    report = opened.value
+    report.wait_for_load_state()
+    assert "every number" in report.content()
+    assert page.url.endswith("/plugin/airloop")
+
+
+def test_what_waits_for_a_person_is_shown_and_a_button_of_a_dag_that_is_off_says_so(
+    signed_in, server
+) -> None:
+    who = server.token("admin")
+    training = f"{server.url}/api/v2/dags/flight_delay_training"
+    httpx.patch(training, json={"is_paused": True}, headers=who, timeout=60).raise_for_status()
+    with closing(sqlite3.connect(server.database, timeout=60)) as database, database:
+        _ask_for_approval(database, server)
+    frame = _open(signed_in("admin"))
+    expect(_card(frame, "Open alerts")).to_contain_text("make version 6 the champion?")
+    retrain = frame.get_by_role("button", name="Retrain")
+    expect(retrain).to_be_disabled()
+    expect(retrain).to_have_attribute("title", "The DAG is switched off: a run of it would wait.")
+
+
+def _ask_for_approval(database: sqlite3.Connection, server) -> None:
+    """A task that waits as an approval does, and what it asks: no scheduler runs here that would make it."""
+    url = f"{server.url}/api/v2/dags/flight_delay_rollout"
+    who = server.token("admin")
+    httpx.patch(url, json={"is_paused": False}, headers=who, timeout=60).raise_for_status()
+    run = httpx.post(
+        f"{url}/dagRuns", json={"logical_date": None, "conf": {}}, headers=who, timeout=60
+    ).raise_for_status()
+    (task, *_) = database.execute(
+        "SELECT id FROM task_instance WHERE run_id = ? AND task_id = 'promote'", [run.json()["dag_run_id"]]
+    ).fetchone()
+    database.execute("UPDATE task_instance SET state = 'awaiting_input' WHERE id = ?", [task])
+    database.execute(
+        "INSERT INTO hitl_detail (ti_id, options, subject, params, created_at, multiple) "
+        "VALUES (?, '[\"Approve\", \"Reject\"]', 'flight_delay: make version 6 the champion?', '{}', ?, 0)",
+        [task, "2026-01-01 00:00:00"],
+    )
+
+
+def test_what_cannot_be_read_again_says_of_when_it_is(signed_in) -> None:
+    page = signed_in("viewer")
+    frame = _open(page)
+    page.route("**/airloop/use-cases/*", lambda route: route.abort())
+    frame.locator("body").evaluate("() => load('flight_delay')")
+    expect(frame.get_by_role("alert")).to_contain_text("it cannot be read again")
+    expect(_card(frame, "Serving")).to_contain_text("Version 5")
 
 
 def test_nobody_reads_it_without_signing_in(server) -> None:

@@ -18,6 +18,7 @@ from airloop.overview.live import live_of
 from airloop.settings import load_settings
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
+from airloop_airflow.addresses import ui_path
 from airloop_airflow.reports import report_path
 
 URL_PREFIX = "/airloop"
@@ -56,6 +57,7 @@ def _build() -> Any:
     from airflow.api_fastapi.app import get_auth_manager
     from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
     from airflow.api_fastapi.core_api.security import get_user
+    from airflow.models.dag import DagModel
     from airflow.utils.session import create_session
     from fastapi import Depends, FastAPI, HTTPException
     from starlette.middleware.gzip import GZipMiddleware
@@ -67,15 +69,22 @@ def _build() -> Any:
     app = FastAPI(title="Airloop", openapi_url=None)
     app.add_middleware(GZipMiddleware, minimum_size=4096)
 
+    def is_allowed(user: Any, method: Any, dag_id: str, entity: Any = None) -> bool:
+        details = DagDetails(id=dag_id, team_name=DagModel.get_team_name(dag_id))
+        return bool(
+            get_auth_manager().is_authorized_dag(
+                method=method, access_entity=entity, details=details, user=user
+            )
+        )
+
     def may_read(user: Any, spec: UseCase) -> bool:
-        details = DagDetails(id=f"{spec.name}_{READ}")
-        return bool(get_auth_manager().is_authorized_dag(method="GET", details=details, user=user))
+        return is_allowed(user, "GET", f"{spec.name}_{READ}")
 
     def page() -> Any:
         return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
 
     def bare() -> Any:
-        return RedirectResponse(f"{URL_PREFIX}/")
+        return RedirectResponse(f"{ui_path()}{URL_PREFIX}/")
 
     def use_cases(user: Any) -> Any:
         return [
@@ -89,19 +98,19 @@ def _build() -> Any:
         if spec is None or not may_read(user, spec):
             # One answer for both: whether there is one is not for everybody.
             raise HTTPException(404, f"expected a use case that you may read; found {name!r}")
+        readable = [dag for kind in KINDS if is_allowed(user, "GET", dag := f"{name}_{kind}")]
+        started = {action: f"{name}_{kind}" for action, kind in ACTIONS.items()}
         with create_session() as session:
+            runs = airflow_state.last_runs(session, readable)
             known = {
-                "runs": airflow_state.last_runs(session, [f"{name}_{kind}" for kind in KINDS]),
-                "incidents": airflow_state.open_incidents(session, name, datetime.now(UTC)),
-                "waiting": airflow_state.waiting_for_a_person(session, [f"{name}_rollout"]),
+                "runs": runs,
+                "incidents": airflow_state.open_incidents(session, name, runs, datetime.now(UTC)),
+                "waiting": airflow_state.waiting_for_a_person(
+                    session, {f"{name}_rollout"}.intersection(readable)
+                ),
+                "off": airflow_state.switched_off(session, started),
             }
-        may = airflow_state.allowed(
-            get_auth_manager(),
-            user,
-            {action: f"{name}_{kind}" for action, kind in ACTIONS.items()},
-            DagDetails,
-            DagAccessEntity.RUN,
-        )
+        may = {act: is_allowed(user, "POST", dag, DagAccessEntity.RUN) for act, dag in started.items()}
         answer = {**answer_of(spec), **known, "may": may, "user": user.get_name()}
         return Response(
             json.dumps(answer), media_type="application/json", headers={"Cache-Control": "no-store"}

@@ -2,7 +2,7 @@
 
 Belongs here: asking, and understanding the answer. Does not belong here: adding it up (`meter`).
 
-A TPU has no such program on its hosts: there its time is counted, and how busy it was is not known.
+A TPU has no such program on its hosts: what it does is not known.
 """
 
 from __future__ import annotations

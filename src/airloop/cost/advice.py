@@ -59,12 +59,13 @@ def _fit(module: str, attempts: Sequence[Used], prices: PriceTable | None) -> Fi
     wall = sum(used.attempt.wall_seconds for used in attempts)
     cpu = sum(used.attempt.cpu_seconds for used in attempts)
     busy = sum(used.attempt.accelerator_seconds for used in attempts)
-    had = sum(used.attempt.accelerators * used.attempt.wall_seconds for used in attempts)
     peak_vcpus = max(used.attempt.peak_vcpus for used in attempts)
     peak_memory = max(used.attempt.peak_memory_gib for used in attempts)
     rented = None if prices is None else prices.of_job(module)
     machine = None if prices is None or rented is None else prices.machines[rented.machine]
-    accelerator_share = busy / had if had else None
+    # Of a machine that has some: on a host that others share, what they do would be taken for the job's.
+    had = wall * machine.accelerators if machine is not None else 0.0
+    accelerator_share = min(busy / had, 1.0) if had else None
     has_price = any(used.price is not None for used in attempts)
     return Fit(
         module=module,
@@ -95,11 +96,6 @@ def _suggestion(
         f"at most {peak_memory_gib:.1f} of {machine.memory_gib:g} GiB and {peak_vcpus:.1f} of "
         f"{machine.vcpus:g} vCPUs"
     )
-    if accelerator_share is not None and accelerator_share < IDLE_ACCELERATOR_SHARE:
-        return (
-            f"its accelerators are busy for {accelerator_share:.0%} of the time: see what they wait for, or "
-            "train on processors"
-        )
 
     def would_do(other: Machine) -> bool:
         return (
@@ -121,6 +117,11 @@ def _suggestion(
     if peak_memory_gib > NARROW_SHARE * machine.memory_gib:
         return f"{used}: near its end; " + (
             f"{best} would do" if best else "no machine of the table would do"
+        )
+    if accelerator_share is not None and accelerator_share < IDLE_ACCELERATOR_SHARE:
+        return (
+            f"its accelerators are busy for {accelerator_share:.0%} of the time: see what they wait for, or "
+            "train on processors"
         )
     if best is not None and now > 0 and 1 - others[best] / now >= WORTH_IT_SHARE:
         return f"{used}: {best} would do, for {1 - others[best] / now:.0%} less"

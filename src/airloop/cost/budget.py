@@ -15,6 +15,8 @@ from airloop.cost.usage_table import Used, since, spent
 from airloop.use_cases.budget_policy import Budget
 
 ONE_WEEK: Final = timedelta(days=7)
+TRAINING: Final = "airloop.training.train"
+"""The module of the job without which a run trained nothing."""
 USUAL_OF: Final = 5
 """Runs whose median is what one usually costs."""
 
@@ -48,17 +50,18 @@ class Spending(NamedTuple):
         return f"{text}; a run costs about {self.usual:.2f}"
 
 
-def spending(budget: Budget, found: Sequence[Used], at: datetime, dag_id: str, run_id: str = "") -> Spending:
+def spending(budget: Budget, found: Sequence[Used], at: datetime, dag_id: str) -> Spending:
     """The week before `at` of `found` (a use case's attempts), and what a run of `dag_id` usually costs.
 
-    The run `run_id`, which asks, is no measure of itself. Prices of another currency than the newest one's
-    are not added up.
+    Only a run that trained to the end tells what one costs: neither one that was refused or failed early, nor
+    the one that asks. Prices of another currency than the newest one's are not added up.
     """
     currency = next((used.currency for used in reversed(found) if used.currency), "")
     found = [used for used in found if used.currency == currency and used.attempt.started < at]
+    whole = {used.run for used in found if used.attempt.module == TRAINING and used.attempt.ended}
     of_runs: dict[str, float] = defaultdict(float)
     for used in found:
-        if used.attempt.dag_id == dag_id and used.attempt.run_id != run_id and used.price is not None:
+        if used.attempt.dag_id == dag_id and used.run in whole and used.price is not None:
             of_runs[used.run] += used.price
     newest = list(of_runs.values())[-USUAL_OF:]
     return Spending(

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from airloop.airflow_run import BY_HAND, run_id
 from airloop.cost.attempts import written_attempts
 from airloop.cost.budget import spending
 from airloop.cost.prices import load_prices
@@ -61,9 +60,7 @@ def check(settings: Settings, spec: UseCase, at: datetime, *, whatever_it_costs:
         if attempt is not None and attempt.use_case == spec.name and attempt.key not in there
     ]
     found: list[Used] = sorted([*recorded, *newer], key=lambda used: used.attempt.started)
-    dag_id, _, asking = run_id().partition("/")
-    asked_by = f"{spec.name}_training" if run_id() == BY_HAND else dag_id
-    week = spending(budget, found, at, asked_by, asking)
+    week = spending(budget, found, at, f"{spec.name}_training")
     log.info("%s", week.said)
     if week.would_be_exceeded and budget.when_exceeded == "refuse" and not whatever_it_costs:
         raise BudgetError(

@@ -10,7 +10,7 @@ that it was recorded on; prices that change later do not change what was paid.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
@@ -23,6 +23,7 @@ from airloop.intervals import Interval
 from airloop.monitoring.tables import replace_rows, rows_where, starting_in
 
 TABLE: Final = "monitoring.usage"
+INSTANT: Final = timedelta(microseconds=1)
 _UTC: Final = pa.timestamp("us", tz="UTC")
 
 
@@ -89,8 +90,11 @@ def replace_attempts(catalog: Catalog, found: Sequence[Used]) -> None:
     """Put `found` into the table, each in the place of what is there of it; one commit."""
     rows = [{"attempt": used.attempt.key, **used.attempt.model_dump(), **_price_of(used)} for used in found]
     keys = In(term="attempt", literals={used.attempt.key for used in found})
+    started = [used.attempt.started for used in found]
+    # A key says when it started; this says it to the table, which then looks into few files.
+    there = And(keys, starting_in("started", Interval(min(started), max(started) + INSTANT)))
     said = {"airloop.attempts": str(len(found))}
-    replace_rows(catalog, TABLE, pa.Table.from_pylist(rows, SCHEMA), keys, time="started", said=said)
+    replace_rows(catalog, TABLE, pa.Table.from_pylist(rows, SCHEMA), there, time="started", said=said)
 
 
 def _price_of(used: Used) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from airloop.intervals import Interval, make_interval, parse_instant
 from airloop.jobs import run_job, write_whole
 from airloop.lakehouse.catalog import load_table, open_catalog
 from airloop.lakehouse.sample import sample_rows
+from airloop.monitoring.day_report_files import day_folder
 from airloop.monitoring.logged import logged_inputs
 from airloop.monitoring.monitored import PREDICTION, watched_values
 from airloop.monitoring.tables import existing, starting_in
@@ -78,7 +79,7 @@ def day_report(settings: Settings, spec: UseCase, version: int, run_id: str, day
         "training": f"features, against the test days of version {version}'s training set",
         "week_before": "features and predictions, against the same day a week before",
     }
-    folder = settings.reports_dir / spec.name / "monitoring" / f"{day.start:%Y-%m-%d}"
+    folder = day_folder(settings, spec, day.start.date())
     folder.mkdir(parents=True, exist_ok=True)
     pages = [(name, said[name]) for name, reference in sides.items() if not reference.empty]
     for name, _ in pages:

@@ -29,15 +29,16 @@ from airloop.prediction_log.logs import OUTCOMES, PREDICTIONS
 from airloop.prediction_log.spool import segments_of
 from airloop.references import LateData
 from airloop.settings import Settings
-from airloop.use_cases.catalogue import use_case
+from airloop.use_cases.catalogue import all_use_cases, use_case
 from airloop.use_cases.spec import UseCase
+from airloop.wording import listed
 
 log = logging.getLogger(__name__)
 
 FEATURES: Final = "features"
 EVENT_TIMESTAMP: Final = "event_timestamp"
-DAYS_BACK: Final = 31
-"""How far back the newest day with rows is looked for."""
+DAYS_BACK: Final = 8
+"""How far back a day without rows is late; the daily run of a week ago may have failed."""
 
 
 def late_data(settings: Settings, spec: UseCase, at: datetime) -> LateData:
@@ -48,7 +49,9 @@ def late_data(settings: Settings, spec: UseCase, at: datetime) -> LateData:
     ended = at - spec.schedules.features_within
     due = day_interval(ended.date()).start - ONE_DAY
     found = dict(_late_tables(open_catalog(settings), spec, due))
-    found |= dict(_late_logs(settings, spec, at))
+    # The gateways' spools are everybody's: one use case says so for all.
+    if spec.name == all_use_cases()[0].name:
+        found |= dict(_late_logs(settings, spec, at))
     for name, said in found.items():
         log.warning("%s: %s", name, said)
     return LateData(use_case=spec.name, at=at.isoformat(), late=found)
@@ -60,13 +63,17 @@ def _late_tables(catalog: Catalog, spec: UseCase, due: datetime) -> Iterator[tup
     timed += [(f"{FEATURES}.{one.name}", EVENT_TIMESTAMP) for one in spec.feature_tables]
     for name, column in timed:
         table = existing(catalog, name)
-        if table is None or table.current_snapshot() is None or _has_rows(table, column, due):
+        if table is None or table.current_snapshot() is None:
             continue
-        earlier = (due - days * ONE_DAY for days in range(1, DAYS_BACK + 1))
-        newest = next((day for day in earlier if _has_rows(table, column, day)), None)
-        until = due + ONE_DAY + spec.schedules.features_within
-        has = f"the last day with rows is {newest:%Y-%m-%d}" if newest else f"nor of {DAYS_BACK} days before"
-        yield name, f"no row of {due:%Y-%m-%d}, due {until:%Y-%m-%d %H:%M} UTC; {has}"
+        days = [due - number * ONE_DAY for number in range(DAYS_BACK)]
+        there = [_has_rows(table, column, day) for day in days]
+        # What a table begins with is where nothing lies before; a later day that is missing stays late.
+        first = max((number for number, has in enumerate(there) if has), default=DAYS_BACK)
+        missing = [day for day, has in zip(days[:first], there[:first], strict=True) if not has]
+        if missing:
+            until = missing[-1] + ONE_DAY + spec.schedules.features_within
+            which = listed([f"{day:%Y-%m-%d}" for day in reversed(missing)])
+            yield name, f"no row of {which}; the first was due {until:%Y-%m-%d %H:%M} UTC"
 
 
 def _has_rows(table: Table, column: str, day: datetime) -> bool:

@@ -41,7 +41,7 @@ class Drift(Part):
 
 
 class Traffic(Part):
-    """How much was asked: the day's last window."""
+    """How much was asked; None for a day of which an hour was not counted."""
 
     days: tuple[date, ...]
     requests: tuple[int | None, ...]
@@ -147,6 +147,8 @@ class Costs(Part):
     days: tuple[DayCost, ...]
     runs: tuple[RunCost, ...]
     fits: tuple[Fit, ...]
+    idle: str | None = None
+    """What of the serving machines is idle, and what would do, in words."""
 
 
 class Overview(Part):

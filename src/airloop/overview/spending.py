@@ -31,9 +31,17 @@ def used_by(catalog: Catalog, spec: UseCase, span: Interval) -> list[Used]:
 
 
 def costs_of(
-    spec: UseCase, found: list[Used], traffic: Traffic, prices: PriceTable | None, at: datetime
+    spec: UseCase,
+    found: list[Used],
+    traffic: Traffic,
+    prices: PriceTable | None,
+    at: datetime,
+    serving_idle: str | None = None,
 ) -> Costs:
     """What `found`, the attempts until `at`, cost."""
+    currency = None if prices is None else prices.currency
+    # What was paid in another currency cannot be added to this one's.
+    found = [used if used.currency in (None, currency) else used._replace(price=None) for used in found]
     asked = {
         day: requests
         for day, requests in zip(traffic.days, traffic.requests, strict=True)
@@ -43,7 +51,7 @@ def costs_of(
     serving = None if prices is None else prices.serving_per_hour(spec.name)
     seen = trend(found, at) if prices is not None else None
     return Costs(
-        currency=None if prices is None else prices.currency,
+        currency=currency,
         week=None if prices is None else spent(since(at - ONE_WEEK, found)),
         budget_per_week=None if spec.budget is None else spec.budget.per_week,
         trend=seen,
@@ -51,6 +59,7 @@ def costs_of(
         days=tuple(by_day(found, asked, serving, last_day)) if prices is not None else (),
         runs=tuple(by_run(since(at - TREND, found))[:MOST_RUNS]),
         fits=tuple(fits(since(at - FITTED, found), prices)),
+        idle=serving_idle,
     )
 
 

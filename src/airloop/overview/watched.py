@@ -13,9 +13,11 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.catalog import Catalog
+from pyiceberg.expressions import And, EqualTo
 
 from airloop.intervals import ONE_DAY, Interval
-from airloop.monitoring import judge_quality
+from airloop.monitoring import counts, judge_quality
+from airloop.monitoring.counts import ANSWERED, FAILED, REQUESTS
 from airloop.monitoring.findings import features_table, windows_table
 from airloop.monitoring.scores import EVERYTHING
 from airloop.monitoring.skew import table_name as skew_table
@@ -26,6 +28,7 @@ from airloop.use_cases.spec import UseCase
 INSTANT: Final = timedelta(microseconds=1)
 DIGITS: Final = 4
 WORST: Final = 3
+HOURS_A_DAY: Final = 24
 SKEW_KNOWN: Final = timedelta(days=31)
 
 
@@ -72,16 +75,30 @@ def drift_of(catalog: Catalog, spec: UseCase, span: Interval) -> Drift:
 
 
 def traffic_of(catalog: Catalog, spec: UseCase, span: Interval) -> Traffic:
-    """The answers of each day of `span`: its last window, which is a day long."""
+    """The answers of each day of `span`; None for a day of which an hour was not counted."""
     days = days_of(span)
-    last = {_day(row["window_end"]): row for row in _windows(catalog, spec, span)}
-    found = [last.get(day) for day in days]
+    answered, failed = (_by_day(catalog, spec, span, cell) for cell in (ANSWERED, FAILED))
+    lost = {_day(row["window_end"]) for row in _windows(catalog, spec, span) if row["lost_traffic"]}
     return Traffic(
         days=days,
-        requests=tuple(row["requests"] if row else None for row in found),
-        failed=tuple(row["failed"] if row else None for row in found),
-        lost=tuple(number for number, row in enumerate(found) if row and row["lost_traffic"]),
+        requests=tuple(answered.get(day) for day in days),
+        failed=tuple(failed.get(day) for day in days),
+        lost=tuple(number for number, day in enumerate(days) if day in lost),
     )
+
+
+def _by_day(catalog: Catalog, spec: UseCase, span: Interval, cell: int) -> dict[date, int]:
+    """The requests of each whole day that ended as `cell` says."""
+    where = And(starting_in("hour", span), EqualTo(term="feature", value=REQUESTS))
+    rows = rows_where(catalog, counts.table_name(spec), And(where, EqualTo(term="cell", value=cell)))
+    hours: dict[datetime, int] = {}
+    for row in rows:
+        # An hour is counted once for each version that was the champion near it: all count every request.
+        hours[row["hour"]] = max(hours.get(row["hour"], 0), row["rows"])
+    found: dict[date, list[int]] = {}
+    for hour, requests in hours.items():
+        found.setdefault(hour.date(), []).append(requests)
+    return {day: sum(requests) for day, requests in found.items() if len(requests) == HOURS_A_DAY}
 
 
 def quality_of(catalog: Catalog, spec: UseCase, span: Interval) -> Quality:

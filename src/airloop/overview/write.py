@@ -14,7 +14,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+from pydantic import ValidationError
+
 from airloop.cost.prices import load_prices
+from airloop.cost.serving_use import gateway_use, idle
 from airloop.intervals import Interval, parse_instant
 from airloop.jobs import run_job
 from airloop.lakehouse.catalog import open_catalog
@@ -36,8 +39,10 @@ SHOWN: Final = timedelta(days=365)
 class WrittenOverview(Reference):
     """The overview as it was written."""
 
-    file_uri: str
-    alarms: tuple[str, ...]
+    file_uri: str | None = None
+    alarms: tuple[str, ...] = ()
+    skipped: str | None = None
+    """Why none was written."""
 
 
 def overview_of(settings: Settings, spec: UseCase, at: datetime) -> Overview:
@@ -46,6 +51,8 @@ def overview_of(settings: Settings, spec: UseCase, at: datetime) -> Overview:
     span = Interval(at - SHOWN, at)
     used = used_by(catalog, spec, span)
     traffic = traffic_of(catalog, spec, span)
+    # Without prices there is nothing to save, and no need to ask.
+    serving_idle = idle(gateway_use(settings, at), spec.name, prices) if prices is not None else None
     return Overview(
         use_case=spec.name,
         written=at,
@@ -59,15 +66,28 @@ def overview_of(settings: Settings, spec: UseCase, at: datetime) -> Overview:
         silences=silenced_of(catalog, spec, at),
         tables=tables_of(catalog, spec),
         audits=audits_of(settings, spec),
-        costs=costs_of(spec, used, traffic, prices, at),
+        costs=costs_of(spec, used, traffic, prices, at, serving_idle),
     )
+
+
+def _written(settings: Settings, spec: UseCase) -> datetime | None:
+    """Of when the overview is that is there; None for none, and for one of another version of this code."""
+    try:
+        text = settings.overview_file(spec.name).read_text("utf-8")
+        return Overview.model_validate_json(text).written
+    except (FileNotFoundError, ValidationError):
+        return None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; see `airloop.jobs.run_job` for the exit status and the result file."""
 
     def work(arguments: argparse.Namespace, settings: Settings) -> WrittenOverview:
-        found = overview_of(settings, use_case(arguments.use_case), parse_instant(arguments.at))
+        spec, at = use_case(arguments.use_case), parse_instant(arguments.at)
+        newer = _written(settings, spec)
+        if newer is not None and newer > at:
+            return WrittenOverview(skipped=f"there is one of {newer:%Y-%m-%d %H:%M} UTC, which is newer")
+        found = overview_of(settings, spec, at)
         path = write_overview(settings, found)
         log.info("%s, %.0f KiB", path, path.stat().st_size / 1024)
         return WrittenOverview(file_uri=path.as_uri(), alarms=found.alarms)

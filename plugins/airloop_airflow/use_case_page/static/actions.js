@@ -57,37 +57,39 @@ function askAndTrigger({ title, explain, fields, dag, conf, button }) {
 const inDays = (days) => new Date(Date.now() + days * 86400e3).toISOString().slice(0, 10);
 
 function actionButtons(answer) {
-  const { name, may, user, overview, live } = answer;
+  const { name, may, user, overview, live, off } = answer;
   const serving = live.periods.at(-1);
   const newest = overview?.candidates?.[0];
   const challenger = overview?.candidates?.find((one) => one.version !== null && one.version !== serving?.version && one.outcome === "open");
   const causes = ["drift", "decay", "new_events", "lost_traffic", "skew", ...(overview?.drift.features || []).map((one) => `drift of ${one.feature}`)];
   const reason = { name: "reason", label: "Reason", help: "It is kept; whoever comes next reads it." };
-  const button = (shown, allowed, why, onclick) =>
-    element("button", { onclick, disabled: !allowed || Boolean(why), title: allowed ? why : "Your role may not start this." }, shown);
+  const button = (shown, action, unless, onclick) => {
+    const why = !may[action] ? "Your role may not start this." : off.includes(action) ? "The DAG is switched off: a run of it would wait." : unless;
+    return element("button", { onclick, disabled: Boolean(why), title: why }, shown);
+  };
   return element(
     "div",
     { class: "actions", id: "actions" },
-    button("Retrain", may.train, null, () =>
+    button("Retrain", "train", null, () =>
       askAndTrigger({
         title: "Retrain", dag: `${name}_training`, fields: [reason],
         explain: "Trains a candidate on the newest data. It serves only if its verdict and its rollout allow it.",
         conf: (values) => ({ reason: `${values.reason} (${user})` }),
       })),
     newest && newest.verdict === "rejected"
-      ? button("Accept rejected", may.accept, null, () =>
+      ? button("Accept rejected", "accept", null, () =>
           askAndTrigger({
             title: "Accept a rejected candidate", dag: `${name}_override`, fields: [reason],
             explain: `Its verdict: ${newest.why_not || "see the report"}. Your name and reason are on the verdict, the model card and in the audit log.`,
             conf: (values) => ({ run_id: newest.run_id, by: user, reason: values.reason }),
           }))
-      : button("Promote", may.roll_out, challenger ? null : "There is no candidate that was accepted and is not decided.", () =>
+      : button("Promote", "roll_out", challenger ? null : "There is no candidate that was accepted and is not decided.", () =>
           askAndTrigger({
             title: `Roll out version ${challenger.version}`, dag: `${name}_rollout`, fields: [reason],
             explain: "Its checks, shadow and canaries come first; it becomes the champion if it holds.",
             conf: (values) => ({ action: "roll_out", version: challenger.version, reason: `${values.reason} (${user})` }),
           })),
-    button("Roll back", may.roll_back, serving ? null : "Nothing serves yet.", () =>
+    button("Roll back", "roll_back", serving ? null : "Nothing serves yet.", () =>
       askAndTrigger({
         title: "Roll back", dag: `${name}_rollout`, fields: [reason],
         explain: live.routing.rollout || live.routing.experiment
@@ -95,7 +97,7 @@ function actionButtons(answer) {
           : "The version before has all traffic again at once.",
         conf: (values) => ({ action: "rollback", reason: `${values.reason} (${user})` }),
       })),
-    button("Silence", may.silence, null, () =>
+    button("Silence", "silence", null, () =>
       askAndTrigger({
         title: "Silence a cause", dag: `${name}_silence`,
         explain: "It is still judged and shown here; no alert of it is sent, and it leads to no training.",

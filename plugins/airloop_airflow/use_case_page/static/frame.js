@@ -22,20 +22,24 @@ function followTheme(changed) {
 
 const base = new URL("..", location.href).pathname;
 
-// The frame may not navigate its parent; a link of the parent's own document may.
-function openInAirflow(path) {
+// The frame may neither navigate its parent nor open a window; a link of the parent's own document may.
+function openFromAirflow(href, newTab) {
   const anchor = window.parent.document.createElement("a");
-  anchor.href = path;
+  anchor.href = href;
+  if (newTab) {
+    anchor.target = "_blank";
+    anchor.rel = "noopener";
+  }
   window.parent.document.body.append(anchor);
   anchor.click();
   anchor.remove();
 }
 
 document.addEventListener("click", (event) => {
-  const link = event.target.closest("a[data-airflow]");
-  if (!link || event.ctrlKey || event.metaKey) return;
+  const link = event.target.closest("main a[href], dialog a[href]");
+  if (!link) return;
   event.preventDefault();
-  openInAirflow(link.href);
+  openFromAirflow(link.href, event.ctrlKey || event.metaKey || !("airflow" in link.dataset));
 });
 
 const runPath = (dag, run) => `${base}dags/${encodeURIComponent(dag)}/runs/${encodeURIComponent(run)}`;
@@ -78,5 +82,5 @@ const text = (value) => document.createTextNode(value);
 function link(href, shown, inAirflow) {
   const safe = /^(https?:|\/)/.test(href);
   if (!safe) return text(shown);
-  return element("a", { href, "data-airflow": inAirflow, target: inAirflow ? null : "_blank", rel: "noopener" }, shown);
+  return element("a", { href, "data-airflow": inAirflow, rel: "noopener" }, shown);
 }

@@ -4,7 +4,7 @@
 const page = document.getElementById("page");
 const tabs = document.getElementById("use-cases");
 const REFRESH_MILLISECONDS = 30000;
-let answer = null, quality = "roc_auc", asked = null;
+let answer = null, quality = "roc_auc", asked = null, read = null;
 
 const when = (at) => (at ? `${at.slice(0, 10)} ${at.slice(11, 16)}` : "–");
 const figure = (value, digits = 4) => (value === null || value === undefined ? "–" : value.toFixed(digits));
@@ -65,7 +65,7 @@ function candidateCard() {
 }
 
 function alertsCard() {
-  const failed = answer.runs.filter((run) => run.state === "failed" && !answer.incidents.some((one) => one.run_url.includes(run.run_id)));
+  const failed = answer.runs.filter((run) => run.state === "failed" && !answer.incidents.some((one) => decodeURIComponent(one.run_url).includes(run.run_id)));
   const alarms = answer.overview?.alarms || [];
   const told = answer.incidents.map((one) => element("li", {}, chip(one.severity === "page" ? "bad" : "warn", one.severity), " ", link(one.run_url, one.title, true),
     quiet(`since ${when(one.began)}${one.times > 1 ? `, ${one.times} times` : ""}; `, /^https?:/.test(one.runbook) ? link(one.runbook, "runbook") : one.runbook)));
@@ -225,7 +225,8 @@ function spendingCards() {
       link(runPath(run.dag_id, run.run_id), run.dag_id.replace(`${answer.name}_`, ""), true), when(run.started), took(run.wall_seconds), took(run.cpu_seconds), price(run.price)]), "Runs")),
     card("c6", "Jobs and their machines", table(["Job", "#Time", "#vCPUs", "#GiB", "#Cost", "Machine"], costs.fits.map((one) => [
       one.module.split(".").slice(-1)[0], took(one.wall_seconds), figure(one.peak_vcpus, 1), figure(one.peak_memory_gib, 1), price(one.price),
-      [one.machine || "–", one.suggestion ? [" ", chip("warn", "change"), ` ${one.suggestion}`] : ""]]), "Jobs"), quiet("vCPUs and GiB: the most in use at once, in 28 days.")),
+      [one.machine || "–", one.suggestion ? [" ", chip("warn", "change"), ` ${one.suggestion}`] : ""]]), "Jobs"), quiet("vCPUs and GiB: the most in use at once, in 28 days."),
+      costs.idle ? element("p", {}, chip("warn", "idle"), ` ${costs.idle}`) : null),
   ];
 }
 
@@ -256,9 +257,15 @@ async function load(name) {
     const found = await ask(`use-cases/${encodeURIComponent(name)}`);
     if (asked !== name) return;
     answer = found;
+    read = new Date().toISOString();
     show();
   } catch (error) {
-    if (asked === name && !answer) page.replaceChildren(element("p", { class: "note", role: "alert" }, `It could not be read. ${error.message}`));
+    if (asked !== name) return;
+    const said = element("p", { class: "note", id: "unread", role: "alert" }, answer ? `As of ${when(read)} UTC: it cannot be read again. ${error.message}` : `It could not be read. ${error.message}`);
+    // What is there is shown on, and says that it is old: somebody may act on it.
+    document.getElementById("unread")?.remove();
+    if (answer) page.prepend(said);
+    else page.replaceChildren(said);
   }
 }
 
