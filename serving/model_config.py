@@ -17,10 +17,10 @@ from pathlib import Path
 from google.protobuf import text_format
 
 from airloop.errors import RolloutError
-from airloop.jobs import write_whole
 from airloop.serving_history import recorded_champion
 from airloop.settings import Settings
 from airloop.use_cases.catalogue import all_use_cases
+from airloop.whole_files import write_whole
 from serving.model_server_client import CHAMPION, PREVIOUS
 from serving.tf_serving_api import ModelServerConfig
 

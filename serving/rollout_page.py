@@ -10,11 +10,11 @@ from typing import Final
 
 from jinja2 import DictLoader, Environment, StrictUndefined
 
-from airloop.jobs import write_whole
 from airloop.references import StageDecision
 from airloop.rollout_decisions import decisions, report_folder
 from airloop.settings import Settings
 from airloop.use_cases.spec import UseCase
+from airloop.whole_files import write_whole
 
 _PAGE: Final = """<!doctype html>
 <html lang="en">

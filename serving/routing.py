@@ -24,9 +24,9 @@ from pydantic import ValidationError
 
 from airloop.airflow_run import BY_HAND
 from airloop.errors import RolloutError
-from airloop.jobs import write_whole
 from airloop.routing_document import GivenUp, Routing, routing_file
 from airloop.settings import Settings
+from airloop.whole_files import write_whole
 
 log = logging.getLogger(__name__)
 

@@ -27,11 +27,12 @@ from pyspark.sql import functions as F
 
 from airloop.errors import AuditError, HistoryError
 from airloop.intervals import Interval
-from airloop.jobs import run_job, write_whole
+from airloop.jobs import run_job
 from airloop.references import AuditReport
 from airloop.settings import Settings
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import CleanTable, UseCase
+from airloop.whole_files import write_whole
 from spark_jobs.arguments import interval_of, job_parser
 from spark_jobs.auditing.changes import changed_days
 from spark_jobs.auditing.data_docs import build_data_docs

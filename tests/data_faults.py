@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from airloop.jobs import write_whole
 from airloop.settings import load_settings
+from airloop.whole_files import write_whole
 
 FOLDER = Path(__file__).parent
 TESTS = (FOLDER / "faults", FOLDER / "streams" / "test_kills.py")

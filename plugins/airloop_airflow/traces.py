@@ -13,7 +13,6 @@ from typing import Any, Final
 from opentelemetry import trace
 from structlog.contextvars import bind_contextvars
 
-from airloop.logs import JSON
 from airloop.settings import Settings
 from airloop.traces import carried, from_headers, to_environment
 
@@ -48,7 +47,7 @@ def bind_ids(settings: Settings, use_case: str | None) -> None:
     Airflow puts the run's own ids there itself; its page shows what is bound, so people who read there are
     spared this.
     """
-    if settings.log_format == JSON:
+    if settings.log_format == "json":
         current = trace.get_current_span().get_span_context()
         ids = {"trace_id": f"{current.trace_id:032x}" if current.is_valid else None, "use_case": use_case}
         bind_contextvars(**{name: value for name, value in ids.items() if value})

@@ -29,8 +29,8 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from airloop.errors import AirloopError, SettingsError
-from airloop.jobs import write_whole
 from airloop.settings import load_settings
+from airloop.whole_files import write_whole
 
 REREAD_SECONDS: Final = 1.0
 ANYONE: Final = "anyone"

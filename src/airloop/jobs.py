@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from airloop.logs import JOB, configure_job, copied_as_json
 from airloop.references import Reference
 from airloop.settings import Settings, load_settings
 from airloop.traces import begin, fail, from_environment, tracing
+from airloop.whole_files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -92,11 +92,3 @@ def _about(work: Callable[..., Reference], arguments: argparse.Namespace) -> dic
     module = main.name if main is not None and work.__module__ == "__main__" else work.__module__
     given = {name: getattr(arguments, flag, None) for name, flag in _ABOUT.items()}
     return {"airloop.job": module, **{name: str(value) for name, value in given.items() if value}}
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write `text` to `path` so that a reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)

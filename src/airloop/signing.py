@@ -30,8 +30,8 @@ from model_signing.signing import Config as Signing
 from model_signing.verifying import Config as Verifying
 
 from airloop.errors import RegistryError, SettingsError
-from airloop.jobs import write_whole
 from airloop.settings import Settings
+from airloop.whole_files import write_whole
 
 PRIVATE_KEY: Final = "signing_key.pem"
 PUBLIC_KEY: Final = "verification_key.pem"

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from airloop.jobs import write_whole
 from airloop.settings import REPOSITORY
 from airloop.verdict import Verdict
+from airloop.whole_files import write_whole
 
 FILE: Final = REPOSITORY / "docs" / "verdict.schema.json"
 

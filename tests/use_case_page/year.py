@@ -8,7 +8,6 @@ from datetime import date, datetime, timedelta
 from airloop.audit_log import append_record
 from airloop.cost.advice import Fit
 from airloop.cost.sums import DayCost, RunCost, Trend
-from airloop.jobs import write_whole
 from airloop.monitoring.monitored import PREDICTION, watched
 from airloop.overview.document import (
     Audit,
@@ -30,6 +29,7 @@ from airloop.routing_document import Routing, Split, Stage, routing_file
 from airloop.serving_history import PROMOTION
 from airloop.settings import Settings
 from airloop.use_cases.flight_delay import USE_CASE as SPEC
+from airloop.whole_files import write_whole
 
 DAYS = 365
 CHANGES = (0, 40, 120, 205, 290)

@@ -17,8 +17,8 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from airloop.jobs import write_whole
 from airloop.settings import Settings
+from airloop.whole_files import write_whole
 
 WRITTEN_EVERY_SECONDS: Final = 10.0
 """How much of a killed attempt's use may be missing."""

@@ -30,13 +30,13 @@ from airloop.erasure.tables import (
     tags_by_snapshot,
 )
 from airloop.erasure.traces import Traces
-from airloop.jobs import write_whole
 from airloop.lakehouse.catalog import open_catalog
 from airloop.lakehouse.replace import despite_conflicts
 from airloop.prediction_log.record import TABLE as PREDICTIONS
 from airloop.references import ErasureTable, ErasureTrainingSet
 from airloop.settings import Settings
 from airloop.use_cases.spec import Erasure
+from airloop.whole_files import write_whole
 
 QUARANTINE: Final = "raw.quarantine"
 TRAINING: Final = "training"

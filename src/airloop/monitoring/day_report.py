@@ -29,7 +29,7 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.expressions import And, BooleanExpression, EqualTo, IsNull, NotEqualTo
 
 from airloop.intervals import Interval, make_interval, parse_instant
-from airloop.jobs import run_job, write_whole
+from airloop.jobs import run_job
 from airloop.lakehouse.catalog import load_table, open_catalog
 from airloop.lakehouse.sample import sample_rows
 from airloop.monitoring.day_report_files import day_folder
@@ -43,6 +43,7 @@ from airloop.settings import Settings
 from airloop.training.examples import SPLIT, vector
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
+from airloop.whole_files import write_whole
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from airloop.intervals import parse_instant
-from airloop.jobs import run_job, write_whole
+from airloop.jobs import run_job
 from airloop.monitoring.profile import ARTIFACT, Profile, profile_file
 from airloop.references import Watched
 from airloop.registry import download_artifacts, has_artifact, run_of
@@ -23,6 +23,7 @@ from airloop.serving_history import serving_history
 from airloop.settings import Settings
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
+from airloop.whole_files import write_whole
 
 log = logging.getLogger(__name__)
 

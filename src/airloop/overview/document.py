@@ -13,9 +13,9 @@ from pathlib import Path
 
 from airloop.cost.advice import Fit
 from airloop.cost.sums import DayCost, RunCost, Trend
-from airloop.jobs import write_whole
 from airloop.overview.part import Part
 from airloop.settings import Settings
+from airloop.whole_files import write_whole
 
 
 class FeatureDrift(Part):

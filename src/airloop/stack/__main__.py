@@ -16,7 +16,6 @@ from rich.console import Console
 
 from airloop.errors import EXIT_PERMANENT, AirloopError, StackError
 from airloop.intervals import resolve_as_of
-from airloop.jobs import write_whole
 from airloop.settings import Settings, load_settings
 from airloop.stack import lifecycle
 from airloop.stack.airflow_api import AirflowApi
@@ -26,6 +25,7 @@ from airloop.stack.programs import LOGIN, airflow_command, environment, password
 from airloop.stack.summary import StageTime, Summary, ask_gateway, metrics_of, show
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
+from airloop.whole_files import write_whole
 
 
 def run(settings: Settings, spec: UseCase, as_of: datetime, windows: Windows, console: Console) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from airloop.jobs import write_whole
 from airloop.settings import PREFIX, Settings, environment_of
+from airloop.whole_files import write_whole
 
 LOGIN = "admin"
 AUTH_MANAGER = "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"

@@ -20,9 +20,9 @@ import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from airloop.errors import StackError
-from airloop.jobs import write_whole
 from airloop.settings import Settings
 from airloop.stack.programs import Program
+from airloop.whole_files import write_whole
 
 LONGEST_SOCKET_PATH = 100
 """Linux takes 107 bytes for a Unix socket's path; supervisord adds its process id while it binds."""

@@ -23,7 +23,7 @@ from typing import Final
 from pydantic import TypeAdapter, ValidationError
 
 from airloop.errors import SpecError
-from airloop.jobs import run_job, write_whole
+from airloop.jobs import run_job
 from airloop.references import CrossValidated, FoldMeasured, Spread, TrainingSet, Tuned
 from airloop.settings import Settings
 from airloop.training import folds, learning
@@ -32,6 +32,7 @@ from airloop.training.provenance import code_commit
 from airloop.training.tracking import CODE_COMMIT, TrainingRuns, params_of_run
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
+from airloop.whole_files import write_whole
 
 log = logging.getLogger(__name__)
 

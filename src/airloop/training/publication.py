@@ -14,7 +14,6 @@ from typing import Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from airloop.errors import RegistryError
-from airloop.jobs import write_whole
 from airloop.references import Evaluated
 from airloop.registry import download_artifacts
 from airloop.settings import Settings
@@ -23,6 +22,7 @@ from airloop.training.tracking import VERDICT, VERDICT_FILE, VERDICT_PAGE, Train
 from airloop.training.verdict_page import page_of
 from airloop.use_cases.spec import UseCase
 from airloop.verdict import Verdict
+from airloop.whole_files import write_whole
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from airloop.jobs import run_job, write_whole
+from airloop.jobs import run_job
 from airloop.references import Tuned
 from airloop.settings import Settings
 from airloop.training import tuning
@@ -27,6 +27,7 @@ from airloop.training.study_page import page_of, plots_of
 from airloop.training.tracking import TrainingRuns
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
+from airloop.whole_files import write_whole
 
 log = logging.getLogger(__name__)
 
