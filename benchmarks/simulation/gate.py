@@ -1,0 +1,96 @@
+"""The verdict on a candidate: whether it may take the champion's place.
+
+Belongs here: measuring both on the candidate's test window, as `airloop.training.evaluate` does. Does not
+belong here: the rules (`airloop.verdict`). The size and the latency of a SavedModel are not measured, for
+there is none: those two rules are left out, all others decide; ranges come from fewer resamples.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from airloop import baseline
+from airloop.references import TrainingSet
+from airloop.row_losses import row_losses
+from airloop.training.bootstrap import gain_range, ranges
+from airloop.training.measures import measure
+from airloop.training.slices import slices_of
+from airloop.training.statistics import SECONDS_PER_DAY
+from airloop.verdict import Champion, Resampling, SliceMeasures, judge
+from benchmarks.simulation.candidates import Candidate
+from benchmarks.simulation.year import Year
+
+RESAMPLES: Final = 200
+"""Of the days, for each verdict; the job makes 1,000, which takes as long as these trainings."""
+NOT_MEASURED: Final = ("model_mebibytes", "single_row_p99_milliseconds")
+
+
+def failed_rules(year: Year, candidate: Candidate, champion: Candidate | None) -> tuple[str, ...]:
+    """The rules that `candidate` fails, with their reasons; none: it is accepted."""
+    spec, splits = year.spec, year.splits(candidate.as_of)
+    train, test = year.examples(splits["train"]), year.examples(splits["test"])
+    rates = baseline.fit(spec.gates.baseline, train.columns, train.labels).predict(test.columns)
+    ours, labels = candidate.of(splits["test"]), test.labels
+    found = {"candidate": ours, "baseline": rates}
+    theirs = None
+    if champion is not None:
+        found["champion"] = champion.of(splits["test"])
+        theirs = Champion(version=1, measures=measure(labels, found["champion"]))
+    days = test.columns[spec.event_field] // SECONDS_PER_DAY
+    slices = []
+    for part in slices_of(spec, test.columns):
+        rows = part.rows
+        gains = row_losses(labels[rows], rates[rows]) - row_losses(labels[rows], ours[rows])
+        slices.append(
+            SliceMeasures(
+                name=part.name,
+                candidate=measure(labels[rows], ours[rows]),
+                baseline=measure(labels[rows], rates[rows]),
+                gain=gain_range(gains, days[rows], spec.training.seed),
+            )
+        )
+    verdict = judge(
+        use_case=spec.name,
+        gates=spec.gates,
+        run_id=candidate.profile.run_id,
+        training_set=TrainingSet(
+            table="simulated",
+            tag="simulated",
+            snapshot_id=0,
+            rows=sum(rows.stop - rows.start for rows in splits.values()),
+            **{f"{name}_rows": rows.stop - rows.start for name, rows in splits.items()},
+            as_of=candidate.as_of.isoformat(),
+            sources=(),
+        ),
+        candidate=measure(labels, ours),
+        baseline=measure(labels, rates),
+        champion=theirs,
+        ranges=ranges(found, labels, days, spec.training.seed, RESAMPLES),
+        resampling=Resampling(blocks=len(np.unique(days)), resamples=RESAMPLES),
+        slices=tuple(slices),
+        behaviours=candidate.behaviours,
+        leaks=candidate.leaks,
+    )
+    return tuple(f"{rule.name}: {rule.detail}" for rule in verdict.failed if rule.name not in NOT_MEASURED)
+
+
+class KeptGate:
+    """`failed_rules`, asked once for each pair of models and kept in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, year: Year, candidate: Candidate, champion: Candidate | None) -> tuple[str, ...]:
+        """The rules that `candidate` fails."""
+        against = f"{champion.as_of:%Y%m%d}" if champion else "none"
+        file = self._folder / f"{candidate.as_of:%Y%m%d}_{against}.json"
+        if not file.is_file():
+            found = failed_rules(year, candidate, champion)
+            file.with_suffix(".part").write_text(json.dumps(found), encoding="utf-8")
+            file.with_suffix(".part").rename(file)
+        return tuple(json.loads(file.read_text(encoding="utf-8")))
