@@ -2,12 +2,13 @@
 
 Belongs here: measuring both on the candidate's test window, as `airloop.training.evaluate` does. Does not
 belong here: the rules (`airloop.verdict`). The size and the latency of a SavedModel are not measured, for
-there is none: those two rules are left out, all others decide; ranges come from fewer resamples.
+there is none: those two rules are left out, all others decide; ranges are made from sums by day.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -16,16 +17,16 @@ import numpy as np
 from airloop import baseline
 from airloop.references import TrainingSet
 from airloop.row_losses import row_losses
-from airloop.training.bootstrap import gain_range, ranges
+from airloop.training.bootstrap import LEVEL, RESAMPLES, gain_range, resampled
 from airloop.training.measures import measure
 from airloop.training.slices import slices_of
 from airloop.training.statistics import SECONDS_PER_DAY
-from airloop.verdict import Champion, Resampling, SliceMeasures, judge
+from airloop.verdict import Champion, Range, Resampling, SliceMeasures, judge
 from benchmarks.simulation.candidates import Candidate
 from benchmarks.simulation.year import Year
 
-RESAMPLES: Final = 200
-"""Of the days, for each verdict; the job makes 1,000, which takes as long as these trainings."""
+CELLS: Final = 1000
+"""Of equally many answers, within which ROC AUC takes answers for equal when days are resampled."""
 NOT_MEASURED: Final = ("model_mebibytes", "single_row_p99_milliseconds")
 
 
@@ -69,7 +70,7 @@ def failed_rules(year: Year, candidate: Candidate, champion: Candidate | None) -
         candidate=measure(labels, ours),
         baseline=measure(labels, rates),
         champion=theirs,
-        ranges=ranges(found, labels, days, spec.training.seed, RESAMPLES),
+        ranges=ranges(found, labels, days, spec.training.seed),
         resampling=Resampling(blocks=len(np.unique(days)), resamples=RESAMPLES),
         slices=tuple(slices),
         behaviours=candidate.behaviours,
@@ -94,3 +95,46 @@ class KeptGate:
             file.with_suffix(".part").write_text(json.dumps(found), encoding="utf-8")
             file.with_suffix(".part").rename(file)
         return tuple(json.loads(file.read_text(encoding="utf-8")))
+
+
+def ranges(
+    models: Mapping[str, np.ndarray], labels: np.ndarray, blocks: np.ndarray, seed: int
+) -> dict[str, Range]:
+    """The ranges that the rules weigh, as `airloop.training.bootstrap.ranges` has them, of the same draws.
+
+    Days' sums are drawn and not their rows: 1,000 draws would take as long as one of these trainings.
+    """
+    found, block = np.unique(blocks, return_inverse=True)
+    weights = np.array(list(resampled(np.arange(len(found)), seed)))
+    rows = weights @ np.bincount(block)
+    areas = {name: _areas(weights, labels, answers, block) for name, answers in models.items()}
+    losses = {
+        name: weights @ np.bincount(block, row_losses(labels, answers)) / rows
+        for name, answers in models.items()
+    }
+    first, *others = models
+    return {
+        **{f"roc_auc_over_{name}": _range(areas[first] - areas[name]) for name in others},
+        **{f"log_loss_under_{name}": _range(losses[name] - losses[first]) for name in others},
+    }
+
+
+def _areas(weights: np.ndarray, labels: np.ndarray, answers: np.ndarray, block: np.ndarray) -> np.ndarray:
+    """ROC AUC for each of `weights` [resamples, days], [resamples]."""
+    cells = np.searchsorted(np.quantile(answers, np.linspace(0, 1, CELLS + 1)[1:-1]), answers)
+    shape = (weights.shape[1], CELLS)
+    above, below = (
+        weights
+        @ np.bincount((block * CELLS + cells)[labels == label], minlength=shape[0] * CELLS).reshape(shape)
+        for label in (1, 0)
+    )
+    right = (above * (np.cumsum(below, axis=1) - below / 2)).sum(axis=1)
+    areas: np.ndarray = right / (above.sum(axis=1) * below.sum(axis=1))
+    return areas
+
+
+def _range(values: np.ndarray) -> Range:
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Range(
+        low=float(low), high=float(high), level=LEVEL, share_not_above_zero=float((values <= 0).mean())
+    )

@@ -95,11 +95,7 @@ def resampled(blocks: np.ndarray, seed: int, resamples: int = RESAMPLES) -> Iter
 
 
 def ranges(
-    models: Mapping[str, np.ndarray],
-    labels: np.ndarray,
-    blocks: np.ndarray,
-    seed: int,
-    resamples: int = RESAMPLES,
+    models: Mapping[str, np.ndarray], labels: np.ndarray, blocks: np.ndarray, seed: int
 ) -> dict[str, Range]:
     """Ranges of each model's figures and of their differences from the first model's.
 
@@ -114,7 +110,7 @@ def ranges(
     prepared = {name: scored(labels, found) for name, found in models.items()}
     first, *others = prepared
     drawn: dict[str, list[float]] = {}
-    for weights in resampled(blocks, seed, resamples):
+    for weights in resampled(blocks, seed):
         figures = {name: model.figures(weights) for name, model in prepared.items()}
         for name, found in figures.items():
             for figure, value in found.items():
