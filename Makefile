@@ -71,6 +71,10 @@ bench-training: setup ## examples per second by way of feeding; ends with one li
 bench-drift: setup ## what the monitor finds on real days, of drift and of none, beside Evidently's defaults; ends with one line of JSON
 	$(PYTHON) -m benchmarks.drift
 
+.PHONY: simulate
+simulate: setup ## a year under never, weekly and monitored retraining: quality, runs, cost; an hour; ends with one line of JSON
+	$(PYTHON) -m benchmarks.simulate
+
 .PHONY: bench-rollout
 bench-rollout: setup ## good and bad candidates rolled out under a steady load, on the stack of make run; ends with one line of JSON
 	$(PYTHON) -m benchmarks.rollout --kill

@@ -1,12 +1,13 @@
 """The simulation's clock: runs are counted, nothing of the future is learnt from, and decay is answered.
 
-A made-up year, with a concept that turns over on one day; verdicts, monitoring and decisions are the real ones,
-and a logistic regression takes the network's place.
+A made-up year, with a concept that turns over on one day; verdicts, monitoring and decisions are the real
+ones, and a logistic regression takes the network's place.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,6 @@ TURNED = START + 13 * ONE_DAY
 SPAN = Interval(START, START + 24 * ONE_DAY)
 DAILY_ROWS = 240
 TELLING = "origin_late_share_3h"
-MONDAYS = 4
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_a_planted_decay_is_answered_and_nothing_else_is(verdict: Story):
     assert verdict.runs[0].causes == ("decay",)
     # Two days must agree, and the labels of the second are known two midnights later.
     assert TURNED + 3 * ONE_DAY <= verdict.runs[0].at <= TURNED + 5 * ONE_DAY
-    assert all(one.at - other.at >= ONE_DAY * 2 for other, one in zip(verdict.runs, verdict.runs[1:]))
+    assert all(one.at - other.at >= ONE_DAY * 2 for other, one in pairwise(verdict.runs))
 
 
 def test_runs_are_those_of_the_policy_alone(never: Story, weekly: Story, verdict: Story, year: Year):
