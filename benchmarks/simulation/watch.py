@@ -100,10 +100,10 @@ class Watch:
             end = min(start + COUNTED_AT_ONCE * ONE_DAY, last)
             span = needed(policy, Interval(start, end))
             ends = [start + (day + 1) * ONE_DAY for day in range((end - start).days)]
-            yield from judged(self._champion.profile, self._counts(span), policy, ends)
+            yield from judged(self._champion.profile, self.counts(span), policy, ends)
             start = end
 
-    def _counts(self, span: Interval) -> Hours:
+    def counts(self, span: Interval) -> Hours:
         """The hours of `span`: features of all requests, predictions of this version's answers alone."""
         profile = self._champion.profile
         rows = self._year.numbers(span)

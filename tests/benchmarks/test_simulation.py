@@ -6,16 +6,27 @@ ones, and a logistic regression takes the network's place.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from airloop.intervals import ONE_DAY, Interval
+from airloop.intervals import ONE_DAY, ONE_HOUR, Interval
+from airloop.lakehouse.catalog import open_catalog
+from airloop.monitoring.counts import replace_hours
+from airloop.monitoring.judge import judge_span
+from airloop.monitoring.judge_quality import judge_quality
+from airloop.monitoring.score_table import SUMS, days_needed, replace_scores
+from airloop.monitoring.scores import scores_of
+from airloop.monitoring.windows import needed
+from airloop.retraining.causes import causes
 from airloop.retraining.decision import Refusal
+from airloop.settings import Settings
 from airloop.training.examples import Columns
 from airloop.training.learning import Splits
 from airloop.training.staging import Staged
@@ -24,7 +35,8 @@ from airloop.use_cases.spec import UseCase
 from benchmarks.simulation import report
 from benchmarks.simulation.candidates import Candidates
 from benchmarks.simulation.gate import KeptGate, failed_rules
-from benchmarks.simulation.replay import SCHEDULED, Policy, Story, replay
+from benchmarks.simulation.replay import SCHEDULED, TICK, Policy, Story, replay
+from benchmarks.simulation.watch import Watch
 from benchmarks.simulation.year import EPOCH, MICROS, FutureError, Year
 
 FIRST = datetime(2013, 1, 7, tzinfo=UTC)
@@ -185,3 +197,48 @@ def test_what_was_made_is_kept(year: Year, candidates: Candidates, tmp_path: Pat
     gate = KeptGate(tmp_path)
     assert gate(year, made, None) == failed_rules(year, made, None) == gate(year, made, None)
     assert [file.name for file in tmp_path.iterdir()] == [f"{START:%Y%m%d}_none.json"]
+
+
+def test_a_day_is_judged_as_the_jobs_judge_it(year: Year, candidates: Candidates, tmp_path: Path):
+    shifted, spec, at = dict(year.rows.columns), year.spec, TURNED + 5 * ONE_DAY + TICK
+    colder = year.rows.times >= (TURNED - EPOCH) // MICROS
+    shifted["temperature_f"] = np.where(colder, shifted["temperature_f"] - 3, shifted["temperature_f"])
+    moved = replace(year, rows=replace(year.rows, columns=shifted))
+    champion = candidates.as_of(START)
+    watch = Watch(moved, champion, START)
+    for day in range((at - START).days + 1):
+        look = watch.look(START + day * ONE_DAY + TICK)
+
+    settings = Settings(state_dir=tmp_path)
+    catalog, hour = open_catalog(settings), Interval(at - TICK - ONE_HOUR, at - TICK)
+    span = needed(spec.monitoring, hour)
+    counts = watch.counts(span).counts
+    rows = [
+        {
+            "hour": span.start + int(n) * ONE_HOUR,
+            "feature": name,
+            "cell": int(cell),
+            "rows": int(found[n, cell]),
+        }
+        for name, found in counts.items()
+        for n, cell in np.argwhere(found)
+    ]
+    replace_hours(catalog, spec, champion.profile.run_id, span, pa.Table.from_pylist(rows))
+    judged = judge_span(settings, spec, champion.profile, 1, hour)
+    days = days_needed(spec, Interval(at - ONE_HOUR, at))
+    scored = []
+    for day in days.pieces(ONE_DAY):
+        if day.end + spec.prediction_lead + spec.label.matures_after <= at:
+            of_day = moved.numbers(day)
+            sums = scores_of(champion.of(of_day), moved.rows.labels[of_day].astype(float))
+            scored += [
+                {"hour": day.start, "slice": "", "cell": cell, **{n: getattr(sums, n)[cell] for n in SUMS}}
+                for cell in range(len(sums.answers))
+            ]
+    replace_scores(catalog, spec, 1, days, pa.Table.from_pylist(scored), "labels")
+    judge_quality(settings, spec, champion.profile, 1, days)
+
+    assert judged.alarmed == look.drifted
+    assert "temperature_f" in look.drifted
+    theirs = causes(catalog, spec, 1, None, at, {})
+    assert [one.name for one in theirs] == [one.name for one in look.causes] == ["drift", "decay"]
