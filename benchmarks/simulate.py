@@ -8,9 +8,10 @@ November, day by day (`benchmarks.simulation.replay`; December is nobody's, as i
 - `never`: that champion for ever;
 - `weekly`: a candidate each Monday, as `Schedules.training` has it;
 - `verdict`: a candidate when monitoring finds drift or decay, within the spec's own limits (`Retraining`);
-- and to see why, `decay` and `drift`: on the one of both alone; and `monthly`: each fourth Monday.
+- and to see why: `decay`, on decay alone; `monthly`, each fourth Monday; `patient`, as `verdict`, but with a
+  cool-down of four weeks; `attended`, as `verdict`, but a person trains on Mondays once it has stopped.
 
-The spec's windows, verdict, monitoring and limits are used as they are; nothing was set for this. As of
+The spec's windows, verdict and monitoring are used as they are, and in `verdict` its limits. As of
 1 April the train window holds only January to 9 February: it grows to its 119 days until June. What is not
 the spec's is the size of the network: `SMALLER` takes some ten seconds, the spec's own some minutes; `--full`
 trains that.
@@ -37,6 +38,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -100,13 +102,15 @@ def smaller(spec: UseCase) -> UseCase:
 def policies(spec: UseCase) -> list[Policy]:
     """What is compared."""
     rule = spec.retraining
+    patient = rule.model_copy(update={"cool_down": timedelta(weeks=4)})
     return [
         Policy("never", "the first champion for ever"),
         Policy("weekly", "each Monday", weeks=1),
         Policy("verdict", "on drift or decay", verdict=rule),
         Policy("decay", "on decay alone", verdict=rule.model_copy(update={"on_drift": False})),
-        Policy("drift", "on drift alone", verdict=rule.model_copy(update={"on_decay": False})),
         Policy("monthly", "each fourth Monday", weeks=4),
+        Policy("patient", "on either, with a cool-down of four weeks", verdict=patient),
+        Policy("attended", "on either; a person goes on where it stops", verdict=rule, attended=True),
     ]
 
 

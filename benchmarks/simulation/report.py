@@ -20,9 +20,10 @@ from matplotlib.figure import Figure
 
 from airloop.intervals import Interval
 from airloop.monitoring.scores import Figures, figures, scores_of
-from airloop.training.bootstrap import gain_range, ranges
+from airloop.training.bootstrap import gain_range
 from airloop.training.measures import measure
 from airloop.verdict import Range
+from benchmarks.simulation.gate import ranges
 from benchmarks.simulation.replay import Story
 from benchmarks.simulation.year import EPOCH, Year
 
