@@ -9,7 +9,7 @@ November, day by day (`benchmarks.simulation.replay`; December is nobody's, as i
 - `weekly`: a candidate each Monday, as `Schedules.training` has it;
 - `verdict`: a candidate when monitoring finds drift or decay, within the spec's own limits (`Retraining`);
 - and to see why: `decay`, on decay alone; `monthly`, each fourth Monday; `patient`, as `verdict`, but with a
-  cool-down of four weeks; `attended`, as `verdict`, but a person trains on Mondays once it has stopped.
+  cool-down of four weeks.
 
 The spec's windows, verdict and monitoring are used as they are, and in `verdict` its limits. As of
 1 April the train window holds only January to 9 February: it grows to its 119 days until June. What is not
@@ -64,7 +64,7 @@ PRICE_PER_HOUR: Final = 0.4
 """Assumed: about what a machine with eight virtual processors is let for, in dollars."""
 LEARNS_BY: Final = (
     "src/airloop/training",
-    "src/airloop/monitoring",
+    *(f"src/airloop/monitoring/{name}.py" for name in ("cells", "monitored", "profile", "scores")),
     "src/airloop/verdict.py",
     *(f"benchmarks/simulation/{name}.py" for name in ("candidates", "gate", "year")),
 )
@@ -110,7 +110,6 @@ def policies(spec: UseCase) -> list[Policy]:
         Policy("decay", "on decay alone", verdict=rule.model_copy(update={"on_drift": False})),
         Policy("monthly", "each fourth Monday", weeks=4),
         Policy("patient", "on either, with a cool-down of four weeks", verdict=patient),
-        Policy("attended", "on either; a person goes on where it stops", verdict=rule, attended=True),
     ]
 
 
@@ -155,6 +154,7 @@ def simulate(
         }
         if any(one.policy.name == "weekly" for one in stories):
             document["over_weekly"] = report.compared(year, span, stories, "weekly")
+            document["staleness"] = report.staleness(year, span, candidates)
         document |= judged(document, spec)
         report.draw(year, span, stories, folder / "simulate.png")
         details = {

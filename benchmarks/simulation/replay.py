@@ -6,7 +6,7 @@ the steps (`candidates`, `gate`, `watch`, `airloop.retraining.decision`), or wha
 One tick a day, at 03:00 UTC: the day that ended at midnight has been judged, the labels of the day before it
 are in, and a training looks back from that midnight, as the DAG's does. Its verdict and rollout are over by
 04:00, between the last requests of an evening in New York and the first of a morning. A candidate that its
-verdict rejects leaves the champion where it is. No person does anything, unless a policy says so.
+verdict rejects leaves the champion where it is. No person does anything.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from benchmarks.simulation.year import Year
 TICK: Final = timedelta(hours=3)
 ROLLED_OUT: Final = timedelta(hours=4)
 SCHEDULED: Final = "schedule"
-PERSON: Final = "person"
 
 Gate = Callable[[Year, Candidate, Candidate | None], tuple[str, ...]]
 """The rules that a candidate fails."""
@@ -45,8 +44,6 @@ class Policy(NamedTuple):
     """Every so many Mondays after the first day."""
     verdict: Retraining | None = None
     """On what monitoring finds, within these limits."""
-    attended: bool = False
-    """Whether a person trains each Monday while the monitor finds cause and has stopped for its losers."""
 
 
 class Run(NamedTuple):
@@ -54,7 +51,7 @@ class Run(NamedTuple):
 
     at: datetime
     causes: tuple[str, ...]
-    """Names of causes, or `SCHEDULED`, or `PERSON`."""
+    """Names of causes, or `SCHEDULED`."""
     why: str
     failed: tuple[str, ...]
     """Rules that the candidate failed; none: it became the champion."""
@@ -115,8 +112,6 @@ def replay(
             if decision.requested:
                 last_request = at
                 causes, why = tuple(cause.name for cause in decision.causes), decision.said
-            elif policy.attended and decision.refusal is Refusal.STOPPED and day.weekday() == 0:
-                causes, why = (PERSON,), f"a person, for {decision.said}"
         if not causes:
             continue
         candidate = candidates.as_of(day)

@@ -23,12 +23,15 @@ from airloop.monitoring.scores import Figures, figures, scores_of
 from airloop.training.bootstrap import gain_range
 from airloop.training.measures import measure
 from airloop.verdict import Range
+from benchmarks.simulation.candidates import Candidates
 from benchmarks.simulation.gate import ranges
 from benchmarks.simulation.replay import Story
 from benchmarks.simulation.year import EPOCH, Year
 
 COLOURS: Final = ("#8a8f98", "#0b5cad", "#d1495b", "#edae49", "#2a9d8f", "#6a4c93")
 QUIET: Final = "#8a8f98"
+AGES: Final = (1, 2, 4, 8, 13, 26)
+OLD: Final = 4
 
 
 def measured(year: Year, span: Interval, story: Story, price_per_hour: float) -> dict[str, Any]:
@@ -98,6 +101,40 @@ def weeks(year: Year, span: Interval, story: Story) -> dict[str, dict[str, float
     }
 
 
+def staleness(year: Year, span: Interval, candidates: Candidates) -> dict[str, dict[str, float]]:
+    """What a model's age costs: each Monday's candidate against the one of some weeks before, a week long.
+
+    Both whatever their verdicts were; by age in weeks, the mean over the weeks, above 0 for a loss. With four
+    weeks also by third of the span.
+    """
+    weeks = span.pieces(timedelta(weeks=1))
+    labels = [year.rows.labels[year.numbers(week)] for week in weeks]
+
+    def lost(week: int, age: int) -> tuple[float, float]:
+        rows = year.numbers(weeks[week])
+        old, new = (
+            measure(labels[week], candidates.as_of(weeks[n].start).of(rows)) for n in (week - age, week)
+        )
+        return old.log_loss - new.log_loss, new.roc_auc - old.roc_auc
+
+    def mean(age: int, part: range) -> dict[str, float]:
+        found = np.array([lost(week, age) for week in part if week >= age])
+        return {
+            "weeks": len(found),
+            "log_loss": _shown(found[:, 0].mean()),
+            "roc_auc": _shown(found[:, 1].mean()),
+        }
+
+    ages = {f"{age} weeks": mean(age, range(len(weeks))) for age in AGES if age < len(weeks)}
+    third = -(-len(weeks) // 3)
+    thirds = [range(first, min(first + third, len(weeks))) for first in range(0, len(weeks), third)]
+    for part in thirds:
+        if part[-1] >= OLD:
+            begins = weeks[max(part[0], OLD)].start
+            ages[f"{OLD} weeks, {begins:%Y-%m-%d} to {weeks[part[-1]].start:%Y-%m-%d}"] = mean(OLD, part)
+    return ages
+
+
 def runs(story: Story) -> list[dict[str, Any]]:
     """Each training: when, why, and what became of it."""
     return [
@@ -121,6 +158,8 @@ def print_table(document: Mapping[str, Any]) -> None:
     for name, one in document["policies"].items():
         cells = [*(one[column] for column in columns), one["training_hours"], one["cost"]]
         print(f"{name:<14}" + "".join(f"{cell:>18}" for cell in (*cells, one["days_under_alarm"])))
+    for name, one in document.get("staleness", {}).items():
+        print(f"{name} old: {one}")
     for name, one in document["over_weekly"].items():
         print(f"{name} over weekly: {one}")
 
