@@ -178,12 +178,13 @@ def test_nothing_of_the_future_is_learnt_from(
         candidates.as_of(START).of(splits["validation"])
 
 
-def test_rejected_candidates_do_not_serve_and_three_of_them_stop_the_monitor(
+def test_rejected_candidates_do_not_serve_and_two_of_them_stop_a_monitor_that_may_lose_two(
     year: Year, candidates: Candidates, never: Story
 ):
-    policy = Policy("verdict", "", verdict=year.spec.retraining)
+    limits = year.spec.retraining.model_copy(update={"most_losers": 2})
+    policy = Policy("verdict", "", verdict=limits)
     story = replay(year, policy, SPAN, candidates, lambda *_: ("worse",))
-    assert len(story.runs) == year.spec.retraining.most_losers
+    assert len(story.runs) == 2
     assert story.refusals[Refusal.STOPPED] > 0
     assert story.promoted == 0
     assert (story.answers == never.answers).all()
