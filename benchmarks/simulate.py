@@ -8,8 +8,8 @@ November, day by day (`benchmarks.simulation.replay`; December is nobody's, as i
 - `never`: that champion for ever;
 - `weekly`: a candidate each Monday, as `Schedules.training` has it;
 - `verdict`: a candidate when monitoring finds drift or decay, within the spec's own limits (`Retraining`);
-- and to see why: `decay`, on decay alone; `monthly`, each fourth Monday; `patient`, as `verdict`, but with a
-  cool-down of four weeks.
+- and to see why: `decay`, on decay alone; `monthly`, each fourth Monday; `hasty`, `fortnight` and
+  `patient`, as `verdict`, but with a cool-down of two days, two weeks and four.
 
 The spec's windows, verdict and monitoring are used as they are, and in `verdict` its limits. As of
 1 April the train window holds only January to 9 February: it grows to its 119 days until June. What is not
@@ -49,6 +49,7 @@ from airloop.intervals import Interval, parse_instant
 from airloop.references import TrainingSet
 from airloop.settings import Settings, load_settings
 from airloop.use_cases.catalogue import use_case
+from airloop.use_cases.retraining_policy import Retraining
 from airloop.use_cases.spec import UseCase
 from benchmarks.model import USE_CASE, bench_settings, build_training_set
 from benchmarks.simulation import report
@@ -102,14 +103,19 @@ def smaller(spec: UseCase) -> UseCase:
 def policies(spec: UseCase) -> list[Policy]:
     """What is compared."""
     rule = spec.retraining
-    patient = rule.model_copy(update={"cool_down": timedelta(weeks=4)})
+
+    def cooling(**time: float) -> Retraining:
+        return rule.model_copy(update={"cool_down": timedelta(**time)})
+
     return [
         Policy("never", "the first champion for ever"),
         Policy("weekly", "each Monday", weeks=1),
         Policy("verdict", "on drift or decay", verdict=rule),
         Policy("decay", "on decay alone", verdict=rule.model_copy(update={"on_drift": False})),
         Policy("monthly", "each fourth Monday", weeks=4),
-        Policy("patient", "on either, with a cool-down of four weeks", verdict=patient),
+        Policy("hasty", "on either, with a cool-down of two days", verdict=cooling(days=2)),
+        Policy("fortnight", "on either, with a cool-down of two weeks", verdict=cooling(weeks=2)),
+        Policy("patient", "on either, with a cool-down of four weeks", verdict=cooling(weeks=4)),
     ]
 
 

@@ -30,10 +30,11 @@ class Retraining(SpecPart):
     after_new_events: int | None = Field(None, ge=1)
     """When so many events happened, and their labels are due, since the data that the newest candidate was
     judged on. Needs `event_table`."""
-    cool_down: timedelta = timedelta(days=2)
+    cool_down: timedelta = timedelta(days=7)
     """After a request, or a training that somebody else started, nothing is requested for so long: a rollout
     takes its time, and what alarmed goes on alarming until it is over. Each candidate in a row that did not
-    become the champion doubles it: the next one would learn from nearly the same data."""
+    become the champion doubles it: the next one would learn from nearly the same data. A week is from the
+    simulation of 2013 (ADR 30): shorter, and it trains as often as every Monday."""
     trainings_per_week: int = Field(3, ge=1)
     """Whoever started them; of more, nothing is requested."""
     price_per_week: float | None = Field(None, gt=0)
