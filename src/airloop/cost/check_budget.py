@@ -15,11 +15,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from airloop.cost.attempts import written_attempts
 from airloop.cost.budget import spending
 from airloop.cost.prices import load_prices
 from airloop.cost.references import BudgetState
-from airloop.cost.usage_table import Used, priced, used_in
+from airloop.cost.used_so_far import used_so_far
 from airloop.errors import BudgetError, SettingsError
 from airloop.intervals import Interval, parse_instant
 from airloop.jobs import run_job
@@ -51,15 +50,8 @@ def check(settings: Settings, spec: UseCase, at: datetime, *, whatever_it_costs:
             found="none",
             next_step="name one, or take the budget out of the spec",
         )
-    recorded = used_in(open_catalog(settings), Interval(at - KNOWN, at), spec.name)
-    there = {used.attempt.key for used in recorded}
-    # What is recorded only once an hour has been spent all the same.
-    newer = [
-        priced(attempt, prices)
-        for _, attempt in written_attempts(settings)
-        if attempt is not None and attempt.use_case == spec.name and attempt.key not in there
-    ]
-    found: list[Used] = sorted([*recorded, *newer], key=lambda used: used.attempt.started)
+    span = Interval(at - KNOWN, at)
+    found = used_so_far(settings, open_catalog(settings), prices, spec.name, span)
     week = spending(budget, found, at, f"{spec.name}_training")
     log.info("%s", week.said)
     if week.would_be_exceeded and budget.when_exceeded == "refuse" and not whatever_it_costs:

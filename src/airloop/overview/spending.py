@@ -9,25 +9,18 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final
 
-from pyiceberg.catalog import Catalog
-
 from airloop.cost.advice import fits
 from airloop.cost.budget import ONE_WEEK
 from airloop.cost.prices import PriceTable
 from airloop.cost.sums import TREND, by_day, by_run, trend
-from airloop.cost.usage_table import Used, since, spent, used_in
-from airloop.intervals import ONE_DAY, Interval
+from airloop.cost.usage_table import Used, since, spent
+from airloop.intervals import ONE_DAY
 from airloop.overview.document import Costs, Traffic
 from airloop.use_cases.spec import UseCase
 
 MOST_RUNS: Final = 40
 FITTED: Final = timedelta(days=28)
 """How far back a machine's use is looked at: whole weeks, so that the rarer jobs are in it."""
-
-
-def used_by(catalog: Catalog, spec: UseCase, span: Interval) -> list[Used]:
-    """The attempts of the use case's tasks that started in `span`."""
-    return used_in(catalog, span, spec.name)
 
 
 def costs_of(

@@ -18,12 +18,13 @@ from pydantic import ValidationError
 
 from airloop.cost.prices import load_prices
 from airloop.cost.serving_use import gateway_use, idle
+from airloop.cost.used_so_far import used_so_far
 from airloop.intervals import Interval, parse_instant
 from airloop.jobs import run_job
 from airloop.lakehouse.catalog import open_catalog
 from airloop.overview.document import Overview, write_overview
 from airloop.overview.published import audits_of, tables_of
-from airloop.overview.spending import costs_of, prices_of_runs, used_by
+from airloop.overview.spending import costs_of, prices_of_runs
 from airloop.overview.trainings import candidates_of, decisions_of, silenced_of
 from airloop.overview.watched import alarms_of, drift_of, quality_of, skewed_of, traffic_of
 from airloop.references import Reference
@@ -49,7 +50,7 @@ def overview_of(settings: Settings, spec: UseCase, at: datetime) -> Overview:
     """What is known of `spec` at `at`, a year back at most."""
     catalog, prices = open_catalog(settings), load_prices(settings)
     span = Interval(at - SHOWN, at)
-    used = used_by(catalog, spec, span)
+    used = used_so_far(settings, catalog, prices, spec.name, span)
     traffic = traffic_of(catalog, spec, span)
     # Without prices there is nothing to save, and no need to ask.
     serving_idle = idle(gateway_use(settings, at), spec.name, prices) if prices is not None else None
