@@ -106,7 +106,7 @@ def test_what_only_a_person_can_change_is_said_before_what_passes():
     assert decided(*lost[:1], trained("won", 1.2), trained("won", 0.5)).refusal is Refusal.BUDGET
 
 
-PRICED = Retraining(price_per_week=25.0)
+PRICED = Retraining(price_per_week=25.0, cool_down=timedelta(days=2))
 
 
 def test_money_is_refused_before_it_is_spent():
