@@ -181,7 +181,7 @@ def test_nothing_of_the_future_is_learnt_from(
 def test_rejected_candidates_do_not_serve_and_two_of_them_stop_a_monitor_that_may_lose_two(
     year: Year, candidates: Candidates, never: Story
 ):
-    limits = year.spec.retraining.model_copy(update={"most_losers": 2})
+    limits = year.spec.retraining.model_copy(update={"most_losers": 2, "cool_down": 2 * ONE_DAY})
     policy = Policy("verdict", "", verdict=limits)
     story = replay(year, policy, SPAN, candidates, lambda *_: ("worse",))
     assert len(story.runs) == 2
