@@ -53,7 +53,7 @@ class Server(NamedTuple):
         return {"Authorization": f"Bearer {answer.raise_for_status().json()['access_token']}"}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """With `admin`, who may do everything, and `viewer`, who may look."""
     home = tmp_path_factory.mktemp("airflow")
@@ -131,9 +131,12 @@ def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
     raise AssertionError(f"{url} does not answer")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A real one; where set-up found none to install (Ubuntu has only a snap), its tests are skipped."""
+    """A real one, closed after these tests: its event loop would be in the way of others'.
+
+    Where set-up found none to install (Ubuntu has only a snap), its tests are skipped.
+    """
     program = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
     if program is None:
         pytest.skip("there is no Chromium: install one to test the page")
