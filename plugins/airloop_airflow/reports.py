@@ -13,6 +13,7 @@ from airflow.sdk import BaseOperatorLink
 
 from airloop.settings import load_settings
 from airloop_airflow.addresses import ui_path
+from airloop_airflow.late_app import LateApp
 
 URL_PREFIX = "/airloop-reports"
 ISOLATED = {
@@ -43,21 +44,15 @@ class ReportLink(BaseOperatorLink):
         return report_path(uri) if uri else ""
 
 
-class ReportsApp:
-    """The reports folder over HTTP, made at the first request: most Airflow processes never serve it.
+class ReportsApp(LateApp):
+    """The reports folder over HTTP.
 
     The first part of a path is the use case; its reports show rows, so they are for those who may read the
     logs of the use case's features DAG.
     """
 
     def __init__(self) -> None:
-        self._app: Any = None
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer one request, as ASGI has it."""
-        if self._app is None:
-            self._app = _build()
-        await self._app(scope, receive, send)
+        super().__init__(_build)
 
 
 def _build() -> Any:

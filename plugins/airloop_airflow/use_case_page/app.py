@@ -19,6 +19,7 @@ from airloop.settings import load_settings
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow.addresses import ui_path
+from airloop_airflow.late_app import LateApp
 from airloop_airflow.reports import report_path
 
 URL_PREFIX = "/airloop"
@@ -40,17 +41,11 @@ READ = "monitoring"
 """Who may read this DAG may read the page."""
 
 
-class UseCasePageApp:
-    """The page over HTTP, made at the first request: most Airflow processes never serve it."""
+class UseCasePageApp(LateApp):
+    """The page over HTTP."""
 
     def __init__(self) -> None:
-        self._app: Any = None
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer one request, as ASGI has it."""
-        if self._app is None:
-            self._app = _build()
-        await self._app(scope, receive, send)
+        super().__init__(_build)
 
 
 def _build() -> Any:

@@ -16,14 +16,14 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from airloop.cost.budget import spending
-from airloop.cost.prices import load_prices
+from airloop.cost.prices import prices_for_budget
 from airloop.cost.references import BudgetState
 from airloop.cost.used_so_far import used_so_far
-from airloop.errors import BudgetError, SettingsError
+from airloop.errors import BudgetError
 from airloop.intervals import Interval, parse_instant
 from airloop.jobs import run_job
 from airloop.lakehouse.catalog import open_catalog
-from airloop.settings import PREFIX, Settings
+from airloop.settings import Settings
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
 
@@ -43,13 +43,7 @@ def check(settings: Settings, spec: UseCase, at: datetime, *, whatever_it_costs:
     budget = spec.budget
     if budget is None:
         return BudgetState(use_case=spec.name, exceeded=False, said="there is no budget")
-    prices = load_prices(settings)
-    if prices is None:
-        raise SettingsError(
-            expected=f"a price table ({PREFIX}PRICES) for the budget of {spec.name}",
-            found="none",
-            next_step="name one, or take the budget out of the spec",
-        )
+    prices = prices_for_budget(settings, spec.name)
     span = Interval(at - KNOWN, at)
     found = used_so_far(settings, open_catalog(settings), prices, spec.name, span)
     week = spending(budget, found, at, f"{spec.name}_training")

@@ -130,3 +130,15 @@ def load_prices(settings: Settings) -> PriceTable | None:
         found=found,
         next_step="correct the file; docs/how-to/know-what-it-costs.md has an example",
     )
+
+
+def prices_for_budget(settings: Settings, of: str) -> PriceTable:
+    """The price table, for the budget of `of`; raises `SettingsError` as `load_prices`, and without one."""
+    prices = load_prices(settings)
+    if prices is None:
+        raise SettingsError(
+            expected=f"a price table ({PREFIX}PRICES) for the budget of {of}",
+            found="none",
+            next_step="name one, or take the budget out of the spec",
+        )
+    return prices

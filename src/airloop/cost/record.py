@@ -20,14 +20,13 @@ from pyiceberg.catalog import Catalog
 
 from airloop.cost.attempts import written_attempts
 from airloop.cost.budget import ONE_WEEK, spending
-from airloop.cost.prices import load_prices
+from airloop.cost.prices import load_prices, prices_for_budget
 from airloop.cost.references import BudgetState, RecordedUsage
 from airloop.cost.usage_table import Used, priced, replace_attempts, used_in
-from airloop.errors import SettingsError
 from airloop.intervals import Interval, parse_instant
 from airloop.jobs import run_job
 from airloop.lakehouse.catalog import open_catalog
-from airloop.settings import PREFIX, Settings
+from airloop.settings import Settings
 from airloop.use_cases.budget_policy import Budget
 from airloop.use_cases.catalogue import all_use_cases
 
@@ -43,14 +42,8 @@ def record(settings: Settings, at: datetime) -> RecordedUsage:
     A file that is no attempt stays, and is named. Raises `SettingsError` for an unusable price table, and
     where a use case has a budget and nothing has a price.
     """
-    prices = load_prices(settings)
     budgets = {spec.name: spec.budget for spec in all_use_cases() if spec.budget is not None}
-    if budgets and prices is None:
-        raise SettingsError(
-            expected=f"a price table ({PREFIX}PRICES) for the budget of {', '.join(budgets)}",
-            found="none",
-            next_step="name one, or take the budget out of the spec",
-        )
+    prices = prices_for_budget(settings, ", ".join(budgets)) if budgets else load_prices(settings)
     catalog = open_catalog(settings)
     over: list[tuple[Path, Used]] = []
     unreadable = []

@@ -6,7 +6,7 @@ Belongs here: from monitoring's tables to series of days. Does not belong here: 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any, Final
 
@@ -77,7 +77,9 @@ def drift_of(catalog: Catalog, spec: UseCase, span: Interval) -> Drift:
 def traffic_of(catalog: Catalog, spec: UseCase, span: Interval) -> Traffic:
     """The answers of each day of `span`; None for a day of which an hour was not counted."""
     days = days_of(span)
-    answered, failed = (_by_day(catalog, spec, span, cell) for cell in (ANSWERED, FAILED))
+    where = And(starting_in("hour", span), EqualTo(term="feature", value=REQUESTS))
+    rows = rows_where(catalog, counts.table_name(spec), where)
+    answered, failed = (_by_day(row for row in rows if row["cell"] == cell) for cell in (ANSWERED, FAILED))
     lost = {_day(row["window_end"]) for row in _windows(catalog, spec, span) if row["lost_traffic"]}
     return Traffic(
         days=days,
@@ -87,10 +89,8 @@ def traffic_of(catalog: Catalog, spec: UseCase, span: Interval) -> Traffic:
     )
 
 
-def _by_day(catalog: Catalog, spec: UseCase, span: Interval, cell: int) -> dict[date, int]:
-    """The requests of each whole day that ended as `cell` says."""
-    where = And(starting_in("hour", span), EqualTo(term="feature", value=REQUESTS))
-    rows = rows_where(catalog, counts.table_name(spec), And(where, EqualTo(term="cell", value=cell)))
+def _by_day(rows: Iterable[Mapping[str, Any]]) -> dict[date, int]:
+    """The requests of each whole day, from `rows` of hours."""
     hours: dict[datetime, int] = {}
     for row in rows:
         # An hour is counted once for each version that was the champion near it: all count every request.
