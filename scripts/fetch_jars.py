@@ -17,6 +17,8 @@ from pyspark.sql import SparkSession
 
 PACKAGES = (
     "org.apache.iceberg:iceberg-spark-runtime-4.1_2.13:1.11.0",
+    "org.apache.iceberg:iceberg-aws-bundle:1.11.0",
+    "org.postgresql:postgresql:42.7.8",
     "org.xerial:sqlite-jdbc:3.50.3.0",
     "org.apache.spark:spark-sql-kafka-0-10_2.13:4.1.1",
     "io.openlineage:openlineage-spark_2.13:1.53.0",
@@ -60,4 +62,4 @@ def fetch(packages: Sequence[str], excluded: Sequence[str], target: Path) -> Non
 
 
 if __name__ == "__main__":
-    fetch(PACKAGES, IN_PYSPARK, Path(sys.argv[1]) / "jars")
+    fetch(PACKAGES, IN_PYSPARK, Path(sys.argv[1]).resolve() / "jars")

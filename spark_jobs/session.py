@@ -21,14 +21,15 @@ def open_session(settings: Settings, name: str) -> SparkSession:
 
     Raises `SettingsError` when set-up did not fetch the pinned jars.
     """
-    jars = sorted(settings.jars_dir.glob("*.jar"))
+    jars = [jar for jar in sorted(settings.jars_dir.glob("*.jar")) if _is_needed(settings, jar.name)]
     if not jars:
         raise SettingsError(
             expected=f"Iceberg's jars in {settings.jars_dir}",
             found="none",
             next_step="run make setup",
         )
-    settings.warehouse.mkdir(parents=True, exist_ok=True)
+    if settings.warehouse_location.startswith("file:"):
+        settings.warehouse.mkdir(parents=True, exist_ok=True)
     settings.scratch_dir.mkdir(parents=True, exist_ok=True)
     if settings.spark_master.startswith("local"):
         # Spark asks for the machine's own address, which fails where the host name does not resolve.
@@ -60,14 +61,47 @@ def open_session(settings: Settings, name: str) -> SparkSession:
         "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
         "spark.sql.defaultCatalog": settings.catalog_name,
         catalog: "org.apache.iceberg.spark.SparkCatalog",
-        f"{catalog}.type": "jdbc",
-        uri: f"jdbc:sqlite:{settings.catalog_database}?busy_timeout=60000",
-        f"{catalog}.jdbc.schema-version": "V1",
-        f"{catalog}.warehouse": settings.warehouse.as_uri(),
+        **_catalog_options(settings, catalog, uri),
+        f"{catalog}.warehouse": settings.warehouse_location,
         f"{catalog}.cache-enabled": "false",
         **listener,
+        **settings.spark_conf,
     }
     builder = SparkSession.builder.master(settings.spark_master).appName(name)
     for key, value in options.items():
         builder = builder.config(key, value)
     return builder.getOrCreate()
+
+
+def _is_needed(settings: Settings, jar: str) -> bool:
+    """Whether this deployment uses the jar: each costs every executor a copy."""
+    if "iceberg-aws-bundle" in jar:
+        return settings.warehouse_location.startswith("s3:") or settings.catalog_url == "glue"
+    return "org.postgresql" not in jar or settings.catalog_url.startswith("postgresql:")
+
+
+def _catalog_options(settings: Settings, catalog: str, uri: str) -> dict[str, str]:
+    """The catalog's kind and address, and how its files are reached where they are on S3."""
+    url = settings.catalog_url
+    if url == "glue":
+        options = {f"{catalog}.type": "glue"}
+    else:
+        options = {f"{catalog}.type": "jdbc", f"{catalog}.jdbc.schema-version": "V1"}
+        if url.startswith("sqlite:"):
+            options[uri] = f"jdbc:sqlite:{url.removeprefix('sqlite:///')}?busy_timeout=60000"
+        else:
+            login, _, place = url.removeprefix("postgresql://").partition("@")
+            options[uri] = f"jdbc:postgresql://{place}"
+            # The password comes from the file that PGPASSFILE names, as for every other client.
+            options[f"{catalog}.jdbc.user"] = login
+    if settings.warehouse_location.startswith("s3:"):
+        options[f"{catalog}.io-impl"] = "org.apache.iceberg.aws.s3.S3FileIO"
+        if settings.s3_endpoint is not None:
+            options[f"{catalog}.s3.endpoint"] = settings.s3_endpoint
+            options[f"{catalog}.s3.path-style-access"] = "true"
+        if settings.aws_region is not None:
+            options[f"{catalog}.client.region"] = settings.aws_region
+        if settings.kms_key is not None:
+            options[f"{catalog}.s3.sse.type"] = "kms"
+            options[f"{catalog}.s3.sse.key"] = settings.kms_key
+    return options

@@ -4,9 +4,9 @@ Belongs here: what differs between two machines. Does not belong here: facts of 
 and endpoints of the outside (Airflow connections), or any reading of the environment elsewhere: a process
 builds one `Settings` at its edge and passes it down.
 
-A deployment's facts stand in a profile's file (`deploy/profiles/<profile>.toml`), or one of its own that
-`AIRLOOP_SETTINGS_FILE` names; a file of a mounted secret (`<AIRLOOP_SECRETS_DIR>/airloop_<field>`) comes before
-them, and an environment variable before both.
+A deployment's facts stand in a profile's file (`deploy/profiles/<profile>.toml`), or in one that
+`AIRLOOP_SETTINGS_FILE` names. A mounted secret's file (`<AIRLOOP_SECRETS_DIR>/airloop_<field>`) comes before
+it, and an environment variable before both.
 """
 
 from __future__ import annotations
@@ -196,6 +196,11 @@ class Settings(BaseSettings):
     def catalog_database(self) -> Path:
         """SQLite file of the Iceberg catalog."""
         return self.state_dir / "catalog.db"
+
+    @property
+    def catalog_url(self) -> str:
+        """The catalog's database, `sqlite:///path` or `postgresql://user@host[:port]/name`; or `glue`."""
+        return self.catalog_uri or f"sqlite:///{self.catalog_database}"
 
     @property
     def jars_dir(self) -> Path:

@@ -20,6 +20,8 @@ from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.typedef import Record
 
 from airloop.erasure.traces import Traces
+from airloop.lakehouse.files import StoredFile, fetched
+from airloop.settings import Settings
 
 _BATCH_ROWS: Final = 100_000
 _TEXT_SAMPLE: Final = 8192
@@ -51,23 +53,33 @@ class Scan:
         self.similar += other.similar
 
 
-def scan_file(path: Path, traces: Traces) -> Scan:
-    """Scan one file; one that disappears meanwhile counts as scanned and empty."""
+def scan_stored(settings: Settings, file: StoredFile, traces: Traces) -> Scan:
+    """As `scan_file`, a file of the warehouse, wherever that is."""
+    try:
+        with fetched(settings, file) as path:
+            return scan_file(path, traces, place=file.location)
+    except FileNotFoundError:
+        return Scan(files=1)
+
+
+def scan_file(path: Path, traces: Traces, place: str | None = None) -> Scan:
+    """Scan one file, called `place`; one that disappears meanwhile counts as scanned and empty."""
+    place = place or str(path)
     scan = Scan(files=1)
     try:
         if path.suffix in (".parquet", ".avro"):
             try:
                 if path.suffix == ".parquet":
                     with path.open("rb") as file:
-                        scan_parquet(file, str(path), traces, scan)
+                        scan_parquet(file, place, traces, scan)
                 else:
-                    _scan_avro(path, traces, scan)
+                    _scan_avro(path, place, traces, scan)
                 return scan
             except FileNotFoundError:
                 return scan
             except Exception:  # whatever a decoder raises over damage
-                scan = Scan(files=1, unreadable=[str(path)])
-        _scan_bytes(path, traces, scan)
+                scan = Scan(files=1, unreadable=[place])
+        _scan_bytes(path, place, traces, scan)
     except FileNotFoundError:
         pass
     return scan
@@ -93,24 +105,18 @@ def is_text(path: Path) -> bool:
         return b"\0" not in file.read(_TEXT_SAMPLE)
 
 
-def files_under(folder: Path) -> Iterator[Path]:
-    """Every regular file under `folder`, links not followed, in order; none where there is no folder."""
-    if folder.is_dir():
-        yield from sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-
-
-def _scan_avro(path: Path, traces: Traces, scan: Scan) -> None:
+def _scan_avro(path: Path, place: str, traces: Traces, scan: Scan) -> None:
     with AvroFile[Record](PyArrowFileIO().new_input(str(path))) as records:
         for name, text in records.header.meta.items():
             scan.values += 1
-            scan.add(f"{path} (metadata)", _kind(traces, f"{name}\n{text}"))
+            scan.add(f"{place} (metadata)", _kind(traces, f"{name}\n{text}"))
         for record in records:
             for value in _avro_values(record):
                 scan.values += 1
                 kind = _kind(traces, value)
-                scan.add(str(path), kind)
+                scan.add(place, kind)
                 if not kind and isinstance(value, bytes) and traces.in_bound(value):
-                    scan.exact[f"{path} (bound)"] += 1
+                    scan.exact[f"{place} (bound)"] += 1
 
 
 def _avro_values(value: Any) -> Iterator[str | bytes]:
@@ -128,13 +134,13 @@ def _avro_values(value: Any) -> Iterator[str | bytes]:
             yield from _avro_values(item)
 
 
-def _scan_bytes(path: Path, traces: Traces, scan: Scan) -> None:
+def _scan_bytes(path: Path, place: str, traces: Traces, scan: Scan) -> None:
     scan.values += 1
     if path.stat().st_size == 0:
         return
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         for _, _, kind in traces.places(data):
-            (scan.exact if kind == "exact" else scan.similar)[str(path)] += 1
+            (scan.exact if kind == "exact" else scan.similar)[place] += 1
 
 
 def _kind(traces: Traces, data: bytes | str) -> dict[int, str]:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from pyiceberg.catalog import Catalog
@@ -18,19 +17,19 @@ from pyiceberg.table import Table
 from pyiceberg.types import StringType
 
 from airloop.erasure import ErasureError
-from airloop.erasure.files import files_under, scan_file
+from airloop.erasure.files import scan_stored
 from airloop.erasure.subject import erasure_dir
 from airloop.erasure.tables import (
     Columns,
     Eraser,
     erased_from,
     known_files,
-    local_path,
     remove_garbage,
     tags_by_snapshot,
 )
 from airloop.erasure.traces import Traces
 from airloop.lakehouse.catalog import open_catalog
+from airloop.lakehouse.files import normalised, remove, warehouse_files
 from airloop.lakehouse.replace import despite_conflicts
 from airloop.prediction_log.record import TABLE as PREDICTIONS
 from airloop.references import ErasureTable, ErasureTrainingSet
@@ -151,21 +150,28 @@ def remove_strays(settings: Settings, traces: Traces, grace_minutes: int) -> int
     Such files are what dead writers leave. One that is younger than `grace_minutes` may belong to a writer
     that is about to commit it: then `ErasureError` asks to wait, and nothing is deleted.
     """
-    known: set[Path] = set()
+    known: set[str] = set()
     for table in all_tables(open_catalog(settings)):
-        known.update(local_path(path).resolve() for path in known_files(table))
+        known.update(map(normalised, known_files(table)))
     strays = [
-        path
-        for path in files_under(settings.warehouse.resolve())
-        if path not in known and scan_file(path, traces).exact
+        file
+        for file in warehouse_files(settings)
+        if not (file.current and file.location in known) and scan_stored(settings, file, traces).exact
     ]
-    return remove_old(strays, grace_minutes)
+    # A version that is not current was deleted or replaced: no writer is about to commit it.
+    refuse_young({file.location: file.modified.timestamp() for file in strays if file.current}, grace_minutes)
+    for file in strays:
+        remove(settings, file)
+    return len(strays)
 
 
-def remove_old(paths: list[Path], grace_minutes: int) -> int:
-    """Delete `paths`, all of which hold the subject; raises `ErasureError` when one is too young for that."""
+def refuse_young(modified: Mapping[str, float], grace_minutes: int) -> None:
+    """Raise `ErasureError` when one of the files, all with the subject, may still be a writer's.
+
+    `modified` says when each was written, in seconds since 1970.
+    """
     oldest_writer = time.time() - 60 * grace_minutes
-    young = [path for path in paths if path.exists() and path.stat().st_mtime > oldest_writer]
+    young = sorted(place for place, when in modified.items() if when > oldest_writer)
     if young:
         raise ErasureError(
             expected="files with the subject that no table knows to be older than "
@@ -173,9 +179,6 @@ def remove_old(paths: list[Path], grace_minutes: int) -> int:
             found=f"{len(young)} younger ones, such as {young[0]}",
             next_step="wait for the running jobs and run the erasure again; if nothing runs, lower the grace",
         )
-    for path in paths:
-        path.unlink(missing_ok=True)
-    return len(paths)
 
 
 class _Journal:

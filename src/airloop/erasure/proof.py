@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections import Counter
 
 from airloop.erasure import ErasureError
-from airloop.erasure.files import Scan, files_under, scan_file
+from airloop.erasure.files import Scan, scan_file, scan_stored
 from airloop.erasure.texts import folders
 from airloop.erasure.traces import Traces
+from airloop.lakehouse.files import files_under, warehouse_files
 from airloop.references import ErasureProof
 from airloop.settings import Settings
 
@@ -26,7 +27,9 @@ SHOWN = 5
 def scan_everything(settings: Settings, traces: Traces) -> Scan:
     """Scan the warehouse and the folders of texts."""
     scan = Scan()
-    for folder in (settings.warehouse, *folders(settings)):
+    for file in warehouse_files(settings):
+        scan.merge(scan_stored(settings, file, traces))
+    for folder in folders(settings):
         for path in files_under(folder):
             scan.merge(scan_file(path, traces))
     return scan

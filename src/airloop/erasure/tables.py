@@ -20,7 +20,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urlparse
 
 import numpy as np
 import pyarrow as pa
@@ -44,6 +43,7 @@ from airloop.airflow_run import run_id
 from airloop.erasure import ErasureError
 from airloop.erasure.files import Scan, scan_parquet
 from airloop.erasure.traces import Traces
+from airloop.lakehouse.files import normalised
 from airloop.lakehouse.properties import properties_of
 
 ERASED = "airloop.erased"
@@ -326,9 +326,11 @@ def remove_garbage(table: Table, candidates: list[str]) -> int:
             removed += 1
         except FileNotFoundError:
             pass
-        # Hadoop's local file system keeps a checksum file beside each file.
-        local = local_path(path)
-        local.with_name(f".{local.name}.crc").unlink(missing_ok=True)
+        place = normalised(path)
+        if not place.startswith("s3:"):
+            # Hadoop's local file system keeps a checksum file beside each file.
+            local = Path(place)
+            local.with_name(f".{local.name}.crc").unlink(missing_ok=True)
     return removed
 
 
@@ -349,12 +351,6 @@ def known_files(table: Table) -> set[str]:
         found.add(path)
         found.update(entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io))
     return found
-
-
-def local_path(location: str) -> Path:
-    """The path of a `file:` location."""
-    parsed = urlparse(location)
-    return Path(unquote(parsed.path)) if parsed.scheme else Path(location)
 
 
 def erased_from(snapshot: Snapshot) -> dict[str, dict[str, object]]:

@@ -13,9 +13,10 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
-from airloop.erasure.files import files_under, is_text, scan_file
-from airloop.erasure.lakehouse import remove_old
+from airloop.erasure.files import is_text, scan_file
+from airloop.erasure.lakehouse import refuse_young
 from airloop.erasure.traces import Traces
+from airloop.lakehouse.files import files_under
 from airloop.settings import Settings
 
 
@@ -53,7 +54,10 @@ def erase_texts(settings: Settings, traces: Traces, grace_minutes: int) -> tuple
             masked += _mask(path, traces)
         else:
             others.append(path)
-    return masked, remove_old(others, grace_minutes)
+    refuse_young({str(path): path.stat().st_mtime for path in others if path.exists()}, grace_minutes)
+    for path in others:
+        path.unlink(missing_ok=True)
+    return masked, len(others)
 
 
 def _mask(path: Path, traces: Traces) -> int:

@@ -21,13 +21,34 @@ from airloop.settings import Settings
 
 
 def open_catalog(settings: Settings) -> Catalog:
-    """The catalog that holds every table of this deployment; creates its database when there is none."""
-    settings.warehouse.mkdir(parents=True, exist_ok=True)
+    """The catalog that holds every table of this deployment; creates its tables when there are none.
+
+    On S3 what Python writes is encrypted as the bucket says by default: PyArrow cannot name a key itself.
+    """
+    location = settings.warehouse_location
+    if location.startswith("file:"):
+        settings.warehouse.mkdir(parents=True, exist_ok=True)
+    s3 = {"s3.endpoint": settings.s3_endpoint, "s3.region": settings.aws_region}
+    given = {name: value for name, value in s3.items() if value is not None}
+    if settings.catalog_uri == "glue":
+        # Only here: a deployment without AWS needs no client of it.
+        from pyiceberg.catalog.glue import GlueCatalog
+
+        return GlueCatalog(
+            settings.catalog_name,
+            warehouse=location,
+            **{"glue.region": str(settings.aws_region), **given},
+        )
     return SqlCatalog(
-        settings.catalog_name,
-        uri=f"sqlite:///{settings.catalog_database}?timeout=60",
-        warehouse=settings.warehouse.as_uri(),
+        settings.catalog_name, uri=_with_driver(settings.catalog_url), warehouse=location, **given
     )
+
+
+def _with_driver(url: str) -> str:
+    """SQLAlchemy's URL: it names the driver, and SQLite waits for another writer."""
+    if url.startswith("sqlite:"):
+        return f"{url}?timeout=60"
+    return url.replace("postgresql://", "postgresql+psycopg2://", 1)
 
 
 def ensure_namespace(catalog: Catalog, namespace: str) -> None:

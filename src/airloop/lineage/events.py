@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
+from urllib.parse import unquote, urlparse
 
 from pydantic import ValidationError
 
@@ -108,13 +109,15 @@ def table(
     tags: Mapping[str, str] | None = None,
 ) -> Dataset:
     """The Iceberg table `namespace.table`: called by its place, as Spark's integration calls it."""
-    place = settings.warehouse.joinpath(*name.split("."))
+    location = urlparse(settings.warehouse_location)
+    bucket = location.scheme == "s3"
+    path = "/".join([location.path, *name.split(".")])
     return Dataset(
-        namespace="file",
-        name=str(place),
+        namespace=f"s3://{location.netloc}" if bucket else "file",
+        name=path.lstrip("/") if bucket else unquote(path),
         version=None if version is None else str(version),
         rows=rows,
-        symlink=(settings.warehouse.as_uri().replace("file:///", "file:/"), name),
+        symlink=(settings.warehouse_location.replace("file:///", "file:/"), name),
         tags=tags or {},
     )
 

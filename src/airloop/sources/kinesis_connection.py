@@ -20,8 +20,8 @@ ATTEMPTS = 12
 
 def kinesis_client(connection: Connection) -> Any:
     """A client of the Kinesis API; raises `SettingsError` when the connection names no region."""
-    import boto3  # type: ignore[import-untyped]  # boto3 publishes no types
-    from botocore.config import Config  # type: ignore[import-untyped]  # nor does botocore
+    import boto3
+    from botocore.config import Config
 
     if "region_name" not in connection.extra:
         raise SettingsError(
