@@ -4,7 +4,7 @@ PYTHON := .airloop/venv/bin/python
 USE_CASE ?= flight_delay
 STACK := $(PYTHON) -m airloop.stack
 PRE_COMMIT := PRE_COMMIT_HOME=$(CURDIR)/.airloop/cache/pre-commit $(PYTHON) -m pre_commit
-GROUPS := airflow spark training serving dev
+GROUPS := airflow spark training serving tracking dev
 LOCK_FLAGS := --universal --generate-hashes --no-emit-index-url --quiet --python-version 3.11 --custom-compile-command "make lock"
 
 .PHONY: help
