@@ -4,7 +4,7 @@ PYTHON := .airloop/venv/bin/python
 USE_CASE ?= flight_delay
 STACK := $(PYTHON) -m airloop.stack
 PRE_COMMIT := PRE_COMMIT_HOME=$(CURDIR)/.airloop/cache/pre-commit $(PYTHON) -m pre_commit
-GROUPS := airflow spark training serving tracking dev
+GROUPS := airflow spark training training-gpu serving tracking kubernetes dev
 LOCK_FLAGS := --universal --generate-hashes --no-emit-index-url --quiet --python-version 3.11 --custom-compile-command "make lock"
 
 .PHONY: help
@@ -55,6 +55,11 @@ setup-tests: setup ## what only the tests need: PostgreSQL, Redis, nginx, Promet
 test: check setup-tests ## every check and test
 	$(PYTHON) -m pytest --numprocesses 2 --no-loadscope-reorder
 
+.PHONY: check-deploy
+check-deploy: setup ## render deploy/kubernetes, Airflow's chart too, and hold it against Kubernetes' schemas
+	@bash scripts/setup_deploy.sh
+	$(PYTHON) -m pytest tests/deploy -m deploy
+
 .PHONY: test-data-faults
 test-data-faults: setup-tests ## broken data and killed streams, not in make test; ends with one line of JSON
 	$(PYTHON) -m tests.data_faults
@@ -94,7 +99,7 @@ bench-scale: setup ## each data stage at 1, 10 and 100 times the flights; ends w
 .PHONY: lock
 lock: setup ## resolve requirements/*.lock anew from pyproject.toml
 	.airloop/tools/bin/uv pip compile pyproject.toml --group core --group airflow --group spark --group training \
-	  --group serving --group stack --group dev $(LOCK_FLAGS) --output-file requirements/local.lock
+	  --group serving --group stack --group dev --group kubernetes $(LOCK_FLAGS) --output-file requirements/local.lock
 	.airloop/tools/bin/uv pip compile pyproject.toml --group go $(LOCK_FLAGS) --output-file requirements/go.lock
 	for group in $(GROUPS); do \
 	  .airloop/tools/bin/uv pip compile pyproject.toml --group $$group --constraints requirements/local.lock \

@@ -1,7 +1,7 @@
 """Makes ready what `make check-deploy` validates with, from packages that scripts/setup_deploy.sh fetched.
 
-Belongs here: taking programs and schemas out of packages, in the form that kubeconform reads. Does not belong here:
-fetching, or validating.
+Belongs here: taking programs and schemas out of packages, in the form that kubeconform reads. Does not belong
+here: fetching, or validating.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def take_schemas(packages: Path, schemas: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         source = packages / "kubernetes_validate" / "kubernetes-json-schema" / f"v{version}-local-strict"
         for path in source.glob("*.json"):
-            document = json.loads(path.read_text("utf-8").replace('"/api/_definitions.json', '"_definitions.json'))
+            document = json.loads(
+                path.read_text("utf-8").replace('"/api/_definitions.json', '"_definitions.json')
+            )
             document.pop("$id", None)
             (folder / path.name).write_text(json.dumps(document), encoding="utf-8")
 

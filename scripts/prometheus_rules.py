@@ -1,4 +1,6 @@
-"""Writes serving/observability/rules as the PrometheusRule of deploy/kubernetes; tests/deploy says when to run it.
+"""Writes serving/observability/rules as the PrometheusRule of deploy/kubernetes.
+
+tests/deploy says when to run it.
 
 Belongs here: one form of the rules made from the other. Does not belong here: a rule.
 """

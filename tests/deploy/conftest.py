@@ -41,7 +41,9 @@ def overlay_text(name: str) -> str:
 def chart_text() -> str:
     """Airflow's chart with our values; the test is skipped where the chart is not."""
     if not CHART.exists():
-        pytest.skip(f"Airflow's chart is not at {CHART}: its site was not reached (make check-deploy says how)")
+        pytest.skip(
+            f"Airflow's chart is not at {CHART}: its site was not reached (make check-deploy says how)"
+        )
     values = str(AIRFLOW / "values.yaml")
     helm = str(TOOLS / "bin" / "helm")
     return run(helm, "template", "airflow", str(CHART), "--namespace", "airloop", "--values", values)

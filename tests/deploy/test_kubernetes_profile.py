@@ -1,4 +1,4 @@
-"""What the code and deploy/kubernetes agree on; nothing is rendered here, so that `make test` holds it too."""
+"""What the code and deploy/kubernetes agree on; nothing is rendered here, so `make test` holds it too."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ SETTINGS = dict(
     if generator["name"] == "airloop-settings"
     for literal in generator["literals"]
 )
-COMPOSE: dict[str, Any] = yaml.safe_load((REPOSITORY / "docker-compose.yaml").read_text("utf-8"))["services"]
 HOW_TO = REPOSITORY / "docs" / "how-to" / "run-on-kubernetes.md"
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
 POLICY = """
@@ -38,9 +37,9 @@ for queue in sys.argv[1:]:
     instance = Of(queue=queue, executor_config=None)
     settings.task_instance_mutation_hook(instance)
     print(queue, (instance.executor_config or {}).get("pod_template_file"))
-pod = Of(spec=Of(init_containers=None, containers=[Of(image="airloop-worker-spark:0.1.0"), Of(image="redis:8")]))
-settings.pod_mutation_hook(pod)
-print(*[container.image for container in pod.spec.containers])
+containers = [Of(image="airloop-worker-spark:0.1.0"), Of(image="redis:8")]
+settings.pod_mutation_hook(Of(spec=Of(init_containers=None, containers=containers)))
+print(*[container.image for container in containers])
 """
 
 
@@ -143,7 +142,9 @@ def test_a_template_is_the_default_and_what_its_group_needs(name: str) -> None:
         del spec["containers"][0]["resources"]
         own = ("signing-key", "shared-memory")
         base = spec["containers"][0]
-        base["env"] = [item for item in base["env"] if item["name"] not in ("AIRLOOP_SIGNING_KEY", "TPU_NAME")]
+        base["env"] = [
+            item for item in base["env"] if item["name"] not in ("AIRLOOP_SIGNING_KEY", "TPU_NAME")
+        ]
         base["volumeMounts"] = [mount for mount in base["volumeMounts"] if mount["name"] not in own]
         spec["volumes"] = [
             {**volume, **({"emptyDir": {}} if volume["name"] == "temporary" else {})}
@@ -183,7 +184,9 @@ def test_a_job_fits_its_pod() -> None:
     spark, training = (template(name)["spec"]["containers"][0]["resources"] for name in ("spark", "training"))
     assert profile["spark_master"] == f"local[{spark['limits']['cpu']}]"
     # Python's workers and what Java has beside its heap need the rest.
-    assert profile["spark_driver_memory_mib"] <= 0.7 * 1024 * int(spark["limits"]["memory"].removesuffix("Gi"))
+    assert profile["spark_driver_memory_mib"] <= 0.7 * 1024 * int(
+        spark["limits"]["memory"].removesuffix("Gi")
+    )
     assert profile["training_threads"] == int(training["limits"]["cpu"])
 
 

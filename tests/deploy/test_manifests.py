@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -47,7 +46,7 @@ EXACT_IMAGE = re.compile(r"[a-z0-9./-]+:v?\d+\.\d+\.\d+(-[0-9a-z.-]+)?")
 COMPOSE: dict[str, Any] = yaml.safe_load((REPOSITORY / "docker-compose.yaml").read_text("utf-8"))["services"]
 RENDERED = [*OVERLAYS, "chart"]
 TEMPLATE_FOLDER = "/opt/airloop/pod-templates"
-MAKE_POD = """
+MAKE_PODS = """
 import json, sys
 from airflow import settings
 from airflow.providers.cncf.kubernetes.executors.kubernetes_executor_utils import get_base_pod_from_template
@@ -55,13 +54,14 @@ from airflow.providers.cncf.kubernetes.kube_config import KubeConfig
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 from kubernetes.client import ApiClient
 config = KubeConfig()
-pod = PodGenerator.construct_pod(
-    dag_id="flight_delay_training", task_id="train", pod_id="train-1", try_number=1, date=None, run_id="manual",
-    kube_image=config.kube_image, args=["python", "-m", "airflow.sdk.execution_time.execute_workload"],
-    pod_override_object=None, base_worker_pod=get_base_pod_from_template(sys.argv[1], config),
-    namespace="airloop", scheduler_job_id="1", with_mutation_hook=True,
-)
-print(json.dumps(ApiClient().sanitize_for_serialization(pod)))
+for template in (*sys.argv[1:], None):
+    pod = PodGenerator.construct_pod(
+        dag_id="flight_delay_training", task_id="train", pod_id="train-1", try_number=1, date=None,
+        run_id="manual", kube_image=config.kube_image, args=["python", "-m", "a.task"],
+        pod_override_object=None, base_worker_pod=get_base_pod_from_template(template, config),
+        namespace="airloop", scheduler_job_id="1", with_mutation_hook=True,
+    )
+    print(json.dumps(ApiClient().sanitize_for_serialization(pod)))
 """
 
 
@@ -74,10 +74,17 @@ def all_documents(rendered: str) -> list[Document]:
     return documents(text_of(rendered))
 
 
-def every_pod() -> Iterator[tuple[str, Document]]:
-    """Of an overlay and, where there is one, of the chart."""
-    yield from pods(all_documents("gpu"))
-    yield from pods(all_documents("chart"))
+WITH_CHART = pytest.mark.parametrize("charted", [False, True], ids=["ours", "ours and the chart's"])
+
+
+def everything(charted: bool) -> list[Document]:
+    """What is ours, and with `charted` what the chart renders of our values beside it."""
+    return [*all_documents("gpu"), *(all_documents("chart") if charted else [])]
+
+
+def is_airflows(selector: Document) -> bool:
+    """Whether a selector is of pods that the chart makes."""
+    return "tier" in selector.get("matchLabels", {})
 
 
 def conform(text: str, version: str) -> subprocess.CompletedProcess[str]:
@@ -152,8 +159,9 @@ def test_every_container_is_locked_down_and_limited(rendered: str) -> None:
     assert seen >= 8
 
 
-def test_a_container_writes_only_where_something_is_mounted_and_tmp_is() -> None:
-    for name, pod in every_pod():
+@WITH_CHART
+def test_a_container_writes_only_where_something_is_mounted_and_tmp_is(charted: bool) -> None:
+    for name, pod in pods(everything(charted)):
         for container in pod["spec"]["containers"]:
             if container["name"] == "statsd-exporter":
                 continue
@@ -161,13 +169,12 @@ def test_a_container_writes_only_where_something_is_mounted_and_tmp_is() -> None
             assert paths & {"/tmp", "/data"}, name
 
 
-def test_what_a_pod_mounts_and_reads_is_there() -> None:
-    there = {
-        (each["kind"], each["metadata"]["name"])
-        for rendered in ("gpu", "chart")
-        for each in all_documents(rendered)
-    }
-    for name, pod in every_pod():
+@WITH_CHART
+def test_what_a_pod_mounts_and_reads_is_there(charted: bool) -> None:
+    there = {(each["kind"], each["metadata"]["name"]) for each in everything(charted)}
+    if not charted:
+        there.add(("ConfigMap", "airflow-config"))
+    for name, pod in pods(everything(charted)):
         spec = pod["spec"]
         volumes = {volume["name"]: volume for volume in spec.get("volumes") or []}
         assert ("ServiceAccount", spec["serviceAccountName"]) in there, name
@@ -186,7 +193,9 @@ def test_what_a_pod_mounts_and_reads_is_there() -> None:
 
 def _claims(rendered: str) -> Iterator[Document]:
     for document in all_documents(rendered):
-        yield from document["spec"].get("volumeClaimTemplates", []) if document["kind"] == "StatefulSet" else []
+        yield from (
+            document["spec"].get("volumeClaimTemplates", []) if document["kind"] == "StatefulSet" else []
+        )
 
 
 def test_a_token_for_kubernetes_is_with_airflow_alone() -> None:
@@ -278,12 +287,15 @@ def _allows(rule: Document, pod: Document, port: Document) -> bool:
     )
 
 
-def test_nothing_is_let_through_but_what_policies_say_and_they_say_it_at_both_ends() -> None:
+@WITH_CHART
+def test_nothing_is_let_through_but_what_policies_say_and_they_say_it_at_both_ends(charted: bool) -> None:
     policies = [each["spec"] for each in all_documents("gpu") if each["kind"] == "NetworkPolicy"]
     assert {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]} in policies
-    everyone = [pod for _, pod in every_pod()]
+    everyone = [pod for _, pod in pods(everything(charted))]
     crossings = 0
     for policy in policies:
+        if is_airflows(policy["podSelector"]) and not charted:
+            continue
         taken = [pod for pod in everyone if matches(policy["podSelector"], pod)]
         assert taken, policy["podSelector"]
         listened = {
@@ -295,13 +307,13 @@ def test_nothing_is_let_through_but_what_policies_say_and_they_say_it_at_both_en
         for rule in policy.get("ingress", []):
             assert {(port["port"], port.get("protocol", "TCP")) for port in rule["ports"]} <= listened
             for peer in rule["from"]:
-                if "podSelector" in peer:
+                if "podSelector" in peer and (charted or not is_airflows(peer["podSelector"])):
                     assert any(matches(peer["podSelector"], pod) for pod in everyone), peer
-                else:
+                elif "namespaceSelector" in peer:
                     assert peer["namespaceSelector"]["matchLabels"].keys() == {"airloop/access"}
         for rule in policy.get("egress", []):
             for peer in rule.get("to", []):
-                if "podSelector" not in peer:
+                if "podSelector" not in peer or (is_airflows(peer["podSelector"]) and not charted):
                     continue
                 targets = [pod for pod in everyone if matches(peer["podSelector"], pod)]
                 assert targets, peer
@@ -315,7 +327,7 @@ def test_nothing_is_let_through_but_what_policies_say_and_they_say_it_at_both_en
                                 if matches(other["podSelector"], target)
                                 for entry in other.get("ingress", [])
                             ), (pod["metadata"]["labels"], target["metadata"]["labels"], port)
-    assert crossings >= 7
+    assert crossings >= (7 if charted else 4)
 
 
 @pytest.mark.parametrize(
@@ -433,32 +445,47 @@ def test_airflow_is_told_where_the_templates_are_and_no_image_of_its_own() -> No
             assert "/clean-logs" not in str(container), name
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_airflows_executor_makes_a_valid_pod_of_each_template(name: str, tmp_path: Path) -> None:
-    """By the executor's own code, with the chart's airflow.cfg and the policy; only Kubernetes is not there."""
-    data = named(all_documents("chart"), "ConfigMap", "airflow-config")["data"]
-    (tmp_path / "airflow.cfg").write_text(data["airflow.cfg"].replace("/state/", f"{tmp_path}/"))
-    (tmp_path / "config").mkdir()
-    (tmp_path / "config" / "airflow_local_settings.py").write_text(data["airflow_local_settings.py"])
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Document]:
+    """Pods as the executor's own code makes them of the templates, with our values and the policy.
+
+    Only Kubernetes is not there. `none` is of a task that names no template.
+    """
+    home = tmp_path_factory.mktemp("airflow")
+    values = yaml.safe_load((AIRFLOW / "values.yaml").read_text("utf-8"))
+    default = str(TEMPLATES["default"])
+    configured = {
+        **values["config"]["kubernetes_executor"],
+        "pod_template_file": default,
+        "namespace": "airloop",
+    }
     environment = {
         **os.environ,
-        "AIRFLOW_HOME": str(tmp_path),
-        "PYTHONPATH": os.pathsep.join(sys.path),
+        **{f"AIRFLOW__KUBERNETES_EXECUTOR__{name.upper()}": str(value) for name, value in configured.items()},
+        "AIRFLOW_HOME": str(home),
+        "PYTHONPATH": os.pathsep.join([str(AIRFLOW), *sys.path]),
         "WORKER_IMAGES": "registry.example.com/airloop-{group}:1.2.3",
     }
-    command = [sys.executable, "-c", MAKE_POD, str(TEMPLATES[name])]
+    command = [sys.executable, "-c", MAKE_PODS, *map(str, TEMPLATES.values())]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    pod = json.loads(done.stdout.splitlines()[-1])
+    pods = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return dict(zip([*TEMPLATES, "none"], pods, strict=True))
+
+
+@pytest.mark.parametrize("name", [*TEMPLATES, "none"])
+def test_airflows_executor_makes_a_valid_pod_of_each_template(name: str, made: dict[str, Document]) -> None:
+    pod, source = made[name], TEMPLATES[name if name in TEMPLATES else "default"]
     conformed = conform(json.dumps(pod), VERSIONS[0])
     assert conformed.returncode == 0, conformed.stdout
-    group = yaml.safe_load(TEMPLATES[name].read_text("utf-8"))["spec"]["containers"][0]["image"]
-    image = f"registry.example.com/{group.partition(':')[0]}:1.2.3"
-    assert {container["image"] for container in containers(pod)} == {image}
+    template = yaml.safe_load(source.read_text("utf-8"))
+    image = template["spec"]["containers"][0]["image"].partition(":")[0]
+    assert {each["image"] for each in containers(pod)} == {f"registry.example.com/{image}:1.2.3"}
     (base,) = pod["spec"]["containers"]
     assert base["args"][0] == "python"
     assert base["securityContext"]["readOnlyRootFilesystem"] is True
-    assert pod["metadata"]["labels"]["airloop/group"] == name.partition(",")[0]
+    assert base["resources"] == template["spec"]["containers"][0]["resources"]
+    assert pod["metadata"]["labels"]["app.kubernetes.io/name"] == "task"
     assert pod["metadata"]["annotations"]["task_id"] == "train"
 
 

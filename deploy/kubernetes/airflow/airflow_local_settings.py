@@ -1,10 +1,10 @@
 """Airflow's cluster policy on Kubernetes: a task's queue decides which pod it gets.
 
-Belongs here: what Airflow must know of Kubernetes so that no DAG and no operator has to. Does not belong here:
-what a pod is like (`deploy/kubernetes/base/pod-templates`).
+Belongs here: what Airflow must know of Kubernetes so that no DAG and no operator has to. Does not belong
+here: what a pod is like (`deploy/kubernetes/base/pod-templates`).
 
-`values.yaml` holds this text for the chart, which mounts it in Airflow's own processes. tests/deploy holds the two
-together. The chart renders it as a template: no double braces.
+`values.yaml` holds this text for the chart, which mounts it in Airflow's own processes. tests/deploy compares
+them. The chart renders it as a template: no double braces.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ TEMPLATES = "/opt/airloop/pod-templates"
 GROUPS = ("spark", "training", "serving")
 """Queues with a pod of their own; tasks of every other queue get Airflow's default, `default.yaml`."""
 IMAGES = "WORKER_IMAGES"
-"""Environment variable with the images of tasks' pods, such as `registry.example.com/airloop-{group}:1.0`, where
-`{group}` stands for `airflow`, `worker-spark` and so on; without it they are those of the templates."""
+"""Environment variable with the images of tasks' pods, such as `registry.example.com/airloop-{group}:1.0`,
+where `{group}` stands for `airflow`, `worker-spark` and so on; without it they are those of the templates."""
 
 
 def task_instance_mutation_hook(task_instance: Any, dag_run: Any = None) -> None:
