@@ -38,15 +38,15 @@ def overlay_text(name: str) -> str:
 
 
 @cache
-def chart_text() -> str:
-    """Airflow's chart with our values; the test is skipped where the chart is not."""
+def chart_text(*more: str) -> str:
+    """Airflow's chart with our values, and `more` files of them; skips the test where the chart is not."""
     if not CHART.exists():
         pytest.skip(
             f"Airflow's chart is not at {CHART}: its site was not reached (make check-deploy says how)"
         )
-    values = str(AIRFLOW / "values.yaml")
+    values = [part for file in (str(AIRFLOW / "values.yaml"), *more) for part in ("--values", file)]
     helm = str(TOOLS / "bin" / "helm")
-    return run(helm, "template", "airflow", str(CHART), "--namespace", "airloop", "--values", values)
+    return run(helm, "template", "airflow", str(CHART), "--namespace", "airloop", *values)
 
 
 def documents(text: str) -> list[Document]:

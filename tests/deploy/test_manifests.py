@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -487,6 +488,53 @@ def test_airflows_executor_makes_a_valid_pod_of_each_template(name: str, made: d
     assert base["resources"] == template["spec"]["containers"][0]["resources"]
     assert pod["metadata"]["labels"]["app.kubernetes.io/name"] == "task"
     assert pod["metadata"]["annotations"]["task_id"] == "train"
+
+
+GUIDE = (REPOSITORY / "docs" / "how-to" / "run-on-kubernetes.md").read_text("utf-8")
+
+
+def guides(name: str) -> str:
+    """The file of that name that the guide has people write."""
+    (text,) = re.findall(rf"```yaml\n# {re.escape(name)}\n(.+?)```", GUIDE, re.DOTALL)
+    return text
+
+
+def test_the_guides_overlay_becomes_what_it_says(tmp_path: Path) -> None:
+    text, given = guides("kustomization.yaml"), "../airloop/deploy/kubernetes/overlays/cpu"
+    assert given in text
+    (tmp_path / "kustomization.yaml").write_text(
+        text.replace(given, os.path.relpath(KUBERNETES / "overlays" / "cpu", tmp_path.resolve()))
+    )
+    built = run(str(TOOLS / "bin" / "kubectl"), "kustomize", str(tmp_path))
+    assert conform(built, VERSIONS[0]).returncode == 0
+    found = documents(built)
+    assert "example.com" not in str(named(found, "ConfigMap", "airloop-settings"))
+    # Whom it is for names it without a digest.
+    assert named(found, "PersistentVolumeClaim", "airloop-state")["spec"]["storageClassName"] == "efs"
+    assert (
+        "eks.amazonaws.com/role-arn"
+        in named(found, "ServiceAccount", "airloop-jobs")["metadata"]["annotations"]
+    )
+    images = {each["image"] for _, pod in pods(found) for each in containers(pod)}
+    assert {
+        "registry.example.com/airloop-serving:0.1.0",
+        "registry.example.com/airloop-training:0.1.0",
+    } < images
+    mlflow = [each for each in found if each["metadata"]["name"].startswith("mlflow-settings-")]
+    assert len(mlflow) == 1
+    assert "my-database" in str(mlflow)
+
+
+def test_the_guides_values_change_what_they_say_and_nothing_else(tmp_path: Path) -> None:
+    own = tmp_path / "airflow.yaml"
+    own.write_text(guides("airflow.yaml"))
+    found = pods(documents(chart_text(str(own))))
+    for (_, before), (name, after) in zip(pods(all_documents("chart")), found, strict=True):
+        for old, new in zip(containers(before), containers(after), strict=True):
+            assert new["image"] == "registry.example.com/airloop-kubernetes:0.1.0", name
+            changed = {item["name"] for item in new.get("env", []) if item not in old.get("env", [])}
+            assert changed <= {"WORKER_IMAGES"}, name
+            assert len(new.get("env", [])) == len(old.get("env", [])), name
 
 
 def test_helm_finds_nothing_wrong_and_refuses_a_value_that_is_none() -> None:
