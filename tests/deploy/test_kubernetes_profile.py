@@ -37,7 +37,7 @@ for queue in sys.argv[1:]:
     instance = Of(queue=queue, executor_config=None)
     settings.task_instance_mutation_hook(instance)
     print(queue, (instance.executor_config or {}).get("pod_template_file"))
-containers = [Of(image="airloop-worker-spark:0.1.0"), Of(image="redis:8")]
+containers = [Of(image="airloop-worker-data:0.1.0"), Of(image="redis:8")]
 settings.pod_mutation_hook(Of(spec=Of(init_containers=None, containers=containers)))
 print(*[container.image for container in containers])
 """
@@ -119,12 +119,12 @@ def test_each_groups_queue_gets_its_pod_and_every_other_the_default(tmp_path: Pa
     assert chosen == [*(f"{group} {mounted}/{group}.yaml" for group in groups), "default None"]
     default = VALUES["config"]["kubernetes_executor"]["pod_template_file"]
     assert default == f"{mounted}/default.yaml"
-    assert images == "airloop-worker-spark:0.1.0 redis:8"
+    assert images == "airloop-worker-data:0.1.0 redis:8"
 
 
 def test_a_clusters_registry_is_where_its_tasks_images_come_from(tmp_path: Path) -> None:
     *_, images = policy(home=tmp_path, WORKER_IMAGES="registry.example.com/ml/airloop-{group}:7")
-    assert images == "registry.example.com/ml/airloop-worker-spark:7 redis:8"
+    assert images == "registry.example.com/ml/airloop-worker-data:7 redis:8"
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -156,19 +156,32 @@ def test_a_template_is_the_default_and_what_its_group_needs(name: str) -> None:
     assert common(name) == common("default")
 
 
+def guides_images() -> dict[str, list[str]]:
+    """Dependency groups of each image that the guide has people build."""
+    rows = re.findall(r"^\| `airloop-([a-z-]+)` \| `([a-z -]+)` \|", HOW_TO.read_text("utf-8"), re.MULTILINE)
+    return {image: groups.split() for image, groups in rows}
+
+
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_a_tasks_image_is_a_group_of_the_project(name: str) -> None:
+def test_a_tasks_image_has_airflow_and_its_group(name: str) -> None:
     (image,) = {container["image"] for container in containers(template(name))}
-    group, _, tag = image.removeprefix("airloop-").partition(":")
+    image, _, tag = image.removeprefix("airloop-").partition(":")
     assert tag == PROJECT["project"]["version"]
-    expected = {
-        "default": "airflow",
-        "training, gpu": "worker-training-gpu",
-        "training, tpu": "worker-training-tpu",
-    }
-    assert group == expected.get(name, f"worker-{name}")
-    # There is no TensorFlow for TPUs as new as the one of the locks: that image is not built from them.
-    assert (group in PROJECT["dependency-groups"]) == (name != "training, tpu")
+    if name == "training, tpu":
+        # There is no TensorFlow for TPUs as new as the one of the locks: that image is not built from them.
+        assert image not in guides_images()
+        return
+    group = {"default": "airflow", "training, gpu": "training-gpu"}.get(name, name)
+    assert {"airflow", group} <= set(guides_images()[image])
+
+
+def test_images_are_of_groups_that_are_locked() -> None:
+    images = guides_images()
+    assert len(images) >= 6
+    locked = re.search(r"^GROUPS := (.+)$", (REPOSITORY / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert locked
+    for groups in images.values():
+        assert set(groups) <= PROJECT["dependency-groups"].keys() & set(locked[1].split())
 
 
 def test_trainings_get_what_their_overlay_is_for() -> None:

@@ -17,7 +17,7 @@ GROUPS = ("spark", "training", "serving")
 """Queues with a pod of their own; tasks of every other queue get Airflow's default, `default.yaml`."""
 IMAGES = "WORKER_IMAGES"
 """Environment variable with the images of tasks' pods, such as `registry.example.com/airloop-{group}:1.0`,
-where `{group}` stands for `airflow`, `worker-spark` and so on; without it they are those of the templates."""
+where `{group}` stands for `airflow`, `worker-data` and so on; without it they are those of the templates."""
 
 
 def task_instance_mutation_hook(task_instance: Any, dag_run: Any = None) -> None:
