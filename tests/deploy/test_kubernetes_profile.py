@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -30,35 +30,43 @@ SETTINGS = dict(
 HOW_TO = REPOSITORY / "docs" / "how-to" / "run-on-kubernetes.md"
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
 POLICY = """
-import sys
+import json, os, sys
 from types import SimpleNamespace as Of
 from airflow import settings
+
+def images():
+    containers = [Of(image="airloop-worker-data:0.1.0"), Of(image="redis:8")]
+    settings.pod_mutation_hook(Of(spec=Of(init_containers=None, containers=containers)))
+    return [container.image for container in containers]
+
+templates = {}
 for queue in sys.argv[1:]:
     instance = Of(queue=queue, executor_config=None)
     settings.task_instance_mutation_hook(instance)
-    print(queue, (instance.executor_config or {}).get("pod_template_file"))
-containers = [Of(image="airloop-worker-data:0.1.0"), Of(image="redis:8")]
-settings.pod_mutation_hook(Of(spec=Of(init_containers=None, containers=containers)))
-print(*[container.image for container in containers])
+    templates[queue] = (instance.executor_config or {}).get("pod_template_file")
+without = images()
+os.environ["WORKER_IMAGES"] = "registry.example.com/ml/airloop-{group}:7"
+print(json.dumps({"templates": templates, "without": without, "with": images()}))
 """
 
 
-def policy(*queues: str, home: Path, **environment: str) -> list[str]:
-    """What Airflow itself makes of the policy, for task instances of `queues` and for a pod."""
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What Airflow itself makes of the policy, for task instances of some queues and for pods."""
     done = subprocess.run(
-        [sys.executable, "-c", POLICY, *queues],
+        [sys.executable, "-c", POLICY, *get_args(Group), "default"],
         env={
             **os.environ,
-            "AIRFLOW_HOME": str(home),
+            "AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow")),
             "PYTHONPATH": os.pathsep.join([str(AIRFLOW), *sys.path]),
-            **environment,
         },
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()[-len(queues) - 1 :]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 @pytest.mark.parametrize("name", ["default", *TEMPLATES])
@@ -107,24 +115,21 @@ def test_the_values_hold_the_policy_as_it_is_tested() -> None:
     assert "{{" not in text, "the chart renders it as a template"
 
 
-def test_each_groups_queue_gets_its_pod_and_every_other_the_default(tmp_path: Path) -> None:
+def test_each_groups_queue_gets_its_pod_and_every_other_the_default(policy: dict[str, Any]) -> None:
     groups = get_args(Group)
     assert set(groups) < TEMPLATES.keys()
-    *chosen, images = policy(*groups, "default", home=tmp_path)
     mounted = next(
         mount["mountPath"]
         for mount in VALUES["scheduler"]["extraVolumeMounts"]
         if mount["name"] == "pod-templates"
     )
-    assert chosen == [*(f"{group} {mounted}/{group}.yaml" for group in groups), "default None"]
-    default = VALUES["config"]["kubernetes_executor"]["pod_template_file"]
-    assert default == f"{mounted}/default.yaml"
-    assert images == "airloop-worker-data:0.1.0 redis:8"
+    assert policy["templates"] == {**{group: f"{mounted}/{group}.yaml" for group in groups}, "default": None}
+    assert VALUES["config"]["kubernetes_executor"]["pod_template_file"] == f"{mounted}/default.yaml"
 
 
-def test_a_clusters_registry_is_where_its_tasks_images_come_from(tmp_path: Path) -> None:
-    *_, images = policy(home=tmp_path, WORKER_IMAGES="registry.example.com/ml/airloop-{group}:7")
-    assert images == "registry.example.com/ml/airloop-worker-data:7 redis:8"
+def test_a_clusters_registry_is_where_its_tasks_images_come_from(policy: dict[str, Any]) -> None:
+    assert policy["without"] == ["airloop-worker-data:0.1.0", "redis:8"]
+    assert policy["with"] == ["registry.example.com/ml/airloop-worker-data:7", "redis:8"]
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
