@@ -31,6 +31,7 @@ from serving.model_config import read_models, served_model
 from serving.model_server_client import ModelServer
 from serving.rollout import stage_model, version_folder
 from serving.scratch_server import scratch_server
+from serving.serve import bring_into_line
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ def drill(settings: Settings, spec: UseCase) -> Drilled:
     """
     begun = time.monotonic()
     name = spec.model_name
+    bring_into_line(settings)
     model = served_model(settings, read_models(settings), name)
     version, why = _last_good(settings, spec, model.champion, model.previous)
     was_there = version_folder(settings, name, version).exists()

@@ -34,7 +34,7 @@ from serving.model_server_client import ModelServer, ModelServerDown, ModelServe
 from serving.rollout import candidate_version, rollout_parser, stage_model, version_folder
 from serving.routing import forget_giving_up
 from serving.scratch_server import ScratchServer, scratch_server
-from serving.serve import load_version
+from serving.serve import bring_into_line, load_version
 
 log = logging.getLogger(__name__)
 
@@ -77,15 +77,19 @@ def largest_difference(
     recorded: Sequence[float],
     answered: Sequence[float],
     limit: float,
+    *,
+    by: str,
 ) -> float:
     """The largest absolute difference between the two, which must not be above `limit`.
+
+    `by` is the address of the server that answered.
 
     Raises `RolloutError` with the row where it is largest; an answer that is no number differs infinitely.
     """
     if len(answered) != len(recorded):
         raise RolloutError(
             expected=f"{len(recorded)} probabilities",
-            found=f"{len(answered)}",
+            found=f"{len(answered)} by {by}",
             next_step="check the model's serving signature: one probability per row",
         )
     differences = [
@@ -97,7 +101,7 @@ def largest_difference(
         raise RolloutError(
             expected=f"every recorded request answered within {limit:g} of what training computed",
             found=f"a difference of {differences[worst]:.6g} at row {worst} of {len(recorded)}: recorded "
-            f"{recorded[worst]!r}, answered {answered[worst]!r}, for {row}",
+            f"{recorded[worst]!r}, answered by {by} {answered[worst]!r}, for {row}",
             next_step="compare the TensorFlow versions and hardware of training and serving; the champion "
             "keeps serving",
         )
@@ -117,6 +121,7 @@ def infra_check(
     server serves is then as before.
     """
     name = spec.model_name
+    bring_into_line(settings)
     model = served_model(settings, read_models(settings), name)
     if version is None and model.champion is None:
         # A models folder that was lost: whoever comes next must earn its traffic beside what served last.
@@ -196,12 +201,18 @@ def replayed(
     columns: Mapping[str, Sequence[InputValue]],
     recorded: Sequence[float],
 ) -> float:
-    """Ask `version` its recorded requests; the largest difference from what training computed.
+    """Ask `version` its recorded requests, on each server that answers: one may have a damaged copy.
 
-    Raises `RolloutError` when it is above the spec's, or the version does not answer.
+    Returns the largest difference from what training computed. Raises `RolloutError` when it is above the
+    spec's, or the version does not answer.
     """
+    found = 0.0
     try:
-        answer = server.predict(spec, columns, version=version, timeout=REPLAY_TIMEOUT_SECONDS)
+        for member in server.members():
+            answer = member.predict(spec, columns, version=version, timeout=REPLAY_TIMEOUT_SECONDS)
+            limit = spec.rollout.max_absolute_difference
+            difference = largest_difference(columns, recorded, answer.probability, limit, by=member.address)
+            found = max(found, difference)
     except ModelServerRefused as refusal:
         raise RolloutError(
             expected=f"version {version} of model {spec.model_name} to answer its recorded requests",
@@ -214,7 +225,7 @@ def replayed(
             found=str(error),
             next_step="read the model server's log: the version may have ended it, or be far too slow",
         ) from None
-    return largest_difference(columns, recorded, answer.probability, spec.rollout.max_absolute_difference)
+    return found
 
 
 def _single_row_p99(

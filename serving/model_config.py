@@ -80,11 +80,14 @@ class ServedModel:
 
 
 @contextmanager
-def exclusive(settings: Settings) -> Iterator[None]:
-    """Hold the models folder: one job at a time changes what is served, whatever its use case."""
+def exclusive(settings: Settings, *, wait: bool = True) -> Iterator[None]:
+    """Hold the models folder: one job at a time changes what is served, whatever its use case.
+
+    Raises `BlockingIOError` where another job holds it and there is to be no `wait`.
+    """
     settings.models_dir.mkdir(parents=True, exist_ok=True)
     with (settings.models_dir / ".rollout.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
 
 

@@ -1,16 +1,19 @@
 """A client of the model server, over TensorFlow Serving's gRPC API.
 
-Belongs here: the calls, their time limits, and tensors to and from plain Python values. Does not belong
-here: what to serve (`model_config`), or what an answer means to a client of the gateway.
+Belongs here: the calls, their time limits, what several servers say together, and tensors to and from plain
+Python values. Does not belong here: where servers are and how calls are balanced (`model_server_channel`),
+what to serve (`model_config`), or what an answer means to a client of the gateway.
 """
 
 from __future__ import annotations
 
-import json
+import logging
+import threading
 from collections.abc import Callable, Container, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import grpc
 from opentelemetry.trace import SpanKind
@@ -20,6 +23,7 @@ from airloop.prediction_request import InputValue
 from airloop.settings import Settings
 from airloop.traces import carried, span
 from airloop.use_cases.spec import UseCase
+from serving.model_server_channel import addresses, certified_name, open_channel, stands_for_several
 from serving.tf_serving_api import (
     DT_FLOAT,
     DT_INT64,
@@ -42,39 +46,19 @@ PREVIOUS: Final = "previous"
 """Label of the version that served before it, kept loaded so that a rollback is one label away."""
 AVAILABLE: Final = "AVAILABLE"
 END: Final = "END"
+START: Final = "START"
 OUTPUT: Final = "probability"
 SIGNATURE: Final = "serving_default"
 
-# gRPC's own retries, with its own budget: once half of the tokens are spent, none is retried; a failure costs
-# one, and a good answer brings back a tenth. Only Predict, which changes nothing, and only a server that is
-# not there or is full: a late one would be later still.
-_RETRIES: Final = {
-    "methodConfig": [
-        {
-            "name": [{"service": "tensorflow.serving.PredictionService", "method": "Predict"}],
-            "retryPolicy": {
-                "maxAttempts": 3,
-                "initialBackoff": "0.05s",
-                "maxBackoff": "0.5s",
-                "backoffMultiplier": 3,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        }
-    ],
-    "retryThrottling": {"maxTokens": 20, "tokenRatio": 0.1},
-}
-_CHANNEL_OPTIONS: Final = (
-    ("grpc.service_config", json.dumps(_RETRIES)),
-    # A model server that comes back is found again within a second; gRPC would wait up to two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.enable_http_proxy", 0),
-)
 _PREDICT: Final = "tensorflow.serving.PredictionService/Predict"
 _RPC: Final = {"rpc.system": "grpc"}
 _DOWN: Final = (grpc.StatusCode.UNAVAILABLE,)
 _LATE: Final = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+_FROM_GONE_TO_THERE: Final = (END, "UNLOADING", "UNKNOWN", START, "LOADING", AVAILABLE)
+_PRESENCE_TIMEOUT_SECONDS: Final = 2.0
+
+_T = TypeVar("_T")
+log = logging.getLogger(__name__)
 
 
 class ModelServerDown(Exception):
@@ -118,20 +102,19 @@ class ModelServer:
     Every call raises `ModelServerDown`, `ModelServerLate` or `ModelServerRefused`.
     """
 
-    def __init__(self, address: str, authority: bytes | None = None) -> None:
-        """`authority` is the certificate (PEM) by which the server's is known; plain text without it."""
-        if authority is None:
-            self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
-        else:
-            trusted = grpc.ssl_channel_credentials(root_certificates=authority)
-            self._channel = grpc.secure_channel(address, trusted, options=_CHANNEL_OPTIONS)
+    def __init__(self, address: str, authority: bytes | None = None, *, certified: str | None = None) -> None:
+        """`authority` is the certificate (PEM) by which the server's is known; plain text without it.
+
+        The server's is made out for `certified`, by default the name or the address in `address`.
+        """
+        self._channel = open_channel(address, authority, certified=certified)
         self._models = ModelServiceStub(self._channel)
         self._predictions = PredictionServiceStub(self._channel)
         self.address = address
 
-    @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """The deployment's model server; raises `SettingsError` when its authority cannot be read."""
+    @staticmethod
+    def of(settings: Settings) -> ModelServer:
+        """The deployment's model server, or servers; raises `SettingsError` for an unreadable authority."""
         file = settings.model_server_authority
         try:
             authority = file.read_bytes() if file is not None else None
@@ -141,7 +124,9 @@ class ModelServer:
                 found=str(error.strerror),
                 next_step="name the PEM file of the authority that signed the model server's certificate",
             ) from None
-        return cls(settings.model_server_address, authority)
+        target = settings.model_server_address
+        several = stands_for_several(target)
+        return ModelServers(target, authority) if several else ModelServer(target, authority)
 
     def __enter__(self) -> Self:
         return self
@@ -154,6 +139,17 @@ class ModelServer:
     def close(self) -> None:
         """Close the channel."""
         self._channel.close()
+
+    def members(self) -> Sequence[ModelServer]:
+        """Each of the servers that answer, to be asked by itself."""
+        return (self,)
+
+    def change(self, make: Callable[[ModelServer], None]) -> None:
+        """Have `make` change what each server serves; it can be repeated, and says all that is served.
+
+        What it raises on a server that answers is raised once the others are changed.
+        """
+        make(self)
 
     def predict(
         self,
@@ -264,6 +260,174 @@ class ModelServer:
         if code in _LATE:
             return ModelServerLate(f"no answer from {self.address} in {timeout} s")
         return ModelServerRefused(code.name, details)
+
+
+class ModelServers(ModelServer):
+    """Several servers of the same models: each prediction is asked of one, the next one in turn.
+
+    The other calls go to all of them. Who is down is left out: it starts from the config file, which changes
+    are written to. `ModelServerDown` is raised where none answers.
+    """
+
+    def __init__(self, target: str, authority: bytes | None = None) -> None:
+        """As `ModelServer`. The certificates are made out for the name in `target`, else for each address.
+
+        (Those of listed addresses name the first one too: a channel knows one name.)
+        """
+        super().__init__(target, authority)
+        self._authority = authority
+        self._clients: dict[str, ModelServer] = {}
+        self._lock = threading.Lock()
+        self._last_change: Callable[[ModelServer], None] | None = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._change_who_came_since()
+        finally:
+            super().__exit__(kind, error, trace)
+
+    def close(self) -> None:
+        """Close the channels."""
+        with self._lock:
+            for client in self._clients.values():
+                client.close()
+            self._clients.clear()
+        super().close()
+
+    def members(self) -> Sequence[ModelServer]:
+        """Each of the servers that answer, to be asked by itself."""
+        return [member for member, _ in self._each(_present)]
+
+    def change(self, make: Callable[[ModelServer], None]) -> None:
+        """Have `make` change what each server serves; it can be repeated, and says all that is served.
+
+        What it raises on a server that answers is raised once the others are changed. A server that was down
+        may have read the config file before the change is written there: as this closes without an error,
+        all that answer then are changed once more.
+        """
+        self._last_change = make
+        failed = [found for _, found in _asked_at_once(self.members(), make) if isinstance(found, Exception)]
+        # One that went down meanwhile is down.
+        serious = [error for error in failed if not isinstance(error, ModelServerDown)]
+        if serious:
+            raise serious[0]
+
+    def inputs(self, name: str, version: int | str, *, timeout: float = 5.0) -> frozenset[str]:
+        """The names of the inputs that `version` takes, said by any that serves it."""
+        refusal: ModelServerRefused | None = None
+        for _, found in self._each(lambda member: _or_refusal(member.inputs, name, version, timeout)):
+            if isinstance(found, frozenset):
+                return found
+            refusal = found
+        assert refusal is not None
+        raise refusal
+
+    def states(self, name: str, *, timeout: float = 5.0) -> dict[int, VersionState]:
+        """The state of every version that any server knows: that of the server where it is least far.
+
+        So AVAILABLE is what all that answer have. One that a server does not know has yet to START there.
+        """
+        found = self._each(lambda member: member.states(name, timeout=timeout))
+        said = {
+            member.address: {
+                version: VersionState(item.state, f"{member.address}: {item.error}" if item.error else "")
+                for version, item in states.items()
+            }
+            for member, states in found
+        }
+        versions = sorted({version for states in said.values() for version in states}, reverse=True)
+        not_known = VersionState(START, "")
+        return {
+            version: min(
+                (states.get(version, not_known) for states in said.values()),
+                key=lambda item: (_FROM_GONE_TO_THERE.index(item.state), not item.error),
+            )
+            for version in versions
+        }
+
+    def labelled(self, name: str, label: str, *, timeout: float = 5.0) -> int | None:
+        """The version that answers requests for `label` on all that answer; None when they do not agree."""
+        found = {version for _, version in self._each(lambda m: m.labelled(name, label, timeout=timeout))}
+        return found.pop() if len(found) == 1 else None
+
+    def reload(self, config: ModelServerConfig, *, timeout: float) -> None:
+        """Serve what `config` says, and nothing else; labels may name only versions that are available."""
+        self.change(lambda member: member.reload(config, timeout=timeout))
+
+    def _each(self, call: Callable[[ModelServer], _T]) -> list[tuple[ModelServer, _T]]:
+        """What `call` returns for each server that answers."""
+        answers: list[tuple[ModelServer, _T]] = []
+        silent: list[ModelServerDown | ModelServerLate] = []
+        for member, found in _asked_at_once(self._all(), call):
+            match found:
+                case ModelServerDown() | ModelServerLate():
+                    silent.append(found)
+                case Exception():
+                    raise found
+                case _:
+                    answers.append((member, found))
+        if not answers:
+            raise next((one for one in silent if isinstance(one, ModelServerLate)), silent[0])
+        for one in silent:
+            log.info("left out: %s", one)
+        return answers
+
+    def _all(self) -> list[ModelServer]:
+        """A client of each server that there is now."""
+        try:
+            there = addresses(self.address)
+        except OSError as error:
+            raise ModelServerDown(f"no model server at {self.address}: {error}") from None
+        certified = certified_name(self.address)
+        with self._lock:
+            # Those of servers that are gone close as the last call that uses them ends.
+            self._clients = {
+                address: self._clients.get(address)
+                or ModelServer(address, self._authority, certified=certified)
+                for address in there
+            }
+            return list(self._clients.values())
+
+    def _change_who_came_since(self) -> None:
+        if self._last_change is None:
+            return
+        try:
+            self.change(self._last_change)
+        except (ModelServerDown, ModelServerLate, ModelServerRefused) as error:
+            # What was asked for is done, and on file.
+            log.warning("a model server may lack the last change: %s", error)
+
+
+def _asked_at_once(
+    members: Sequence[ModelServer], call: Callable[[ModelServer], _T]
+) -> list[tuple[ModelServer, _T | Exception]]:
+    """What `call` returns for each of `members`, or what it raises of this module's."""
+
+    def ask(member: ModelServer) -> _T | Exception:
+        try:
+            return call(member)
+        except (ModelServerDown, ModelServerLate, ModelServerRefused) as error:
+            return error
+
+    with ThreadPoolExecutor(len(members)) as threads:
+        return list(zip(members, threads.map(ask, members), strict=True))
+
+
+def _or_refusal(
+    call: Callable[..., frozenset[str]], name: str, version: int | str, timeout: float
+) -> frozenset[str] | ModelServerRefused:
+    try:
+        return call(name, version, timeout=timeout)
+    except ModelServerRefused as refusal:
+        return refusal
+
+
+def _present(member: ModelServer) -> None:
+    """Raises `ModelServerDown` or `ModelServerLate` unless the server answers, whatever it is."""
+    member.states("none", timeout=_PRESENCE_TIMEOUT_SECONDS)
 
 
 def predict_request(

@@ -24,11 +24,13 @@ from serving.model_config import (
     served_model,
     write_models,
 )
+from serving.model_server_channel import stands_for_several
 from serving.model_server_client import (
     AVAILABLE,
     CHAMPION,
     END,
     ModelServer,
+    ModelServerDown,
     ModelServerLate,
     ModelServerRefused,
 )
@@ -44,17 +46,23 @@ _POLL_SECONDS: Final = 0.1
 def serve(server: ModelServer, models: Mapping[str, ServedModel], *, timeout: float) -> None:
     """Make the model server serve `models`: their versions first, then the labels of what is available.
 
-    A label keeps answering throughout: it is left out of the first step only where its version is not
-    available yet, as on a server that has just started. Raises what `ModelServer.reload` raises.
+    A label keeps answering throughout, on each of several servers: where its version is not available yet, as
+    on a server that has just started, the one that it has there keeps it until then. Raises what
+    `ModelServer.change` raises.
     """
-    ready = {name: _labelled_where_available(server, model) for name, model in models.items()}
-    server.reload(config_message(ready), timeout=timeout)
+    server.change(lambda member: _serve(member, models, timeout))
+
+
+def _serve(member: ModelServer, models: Mapping[str, ServedModel], timeout: float) -> None:
+    ready = {name: _labelled_where_available(member, model) for name, model in models.items()}
+    member.reload(config_message(ready), timeout=timeout)
     if any(ready[name].labels != models[name].labels for name in models):
-        final = {name: _labelled_where_available(server, model) for name, model in models.items()}
+        final = {name: _labelled_where_available(member, model) for name, model in models.items()}
         for name, model in final.items():
-            for label in set(models[name].labels) - set(model.labels):
-                log.warning("label %s of model %s is not set: its version is not available", label, name)
-        server.reload(config_message(final), timeout=timeout)
+            for label in models[name].labels:
+                if models[name].labels[label] != model.labels.get(label):
+                    log.warning("label %s of model %s is not set: its version is not available", label, name)
+        member.reload(config_message(final), timeout=timeout)
 
 
 def answer_as_champion(settings: Settings, spec: UseCase, version: int) -> bool:
@@ -76,18 +84,50 @@ def answer_as_champion(settings: Settings, spec: UseCase, version: int) -> bool:
     return True
 
 
+def bring_into_line(settings: Settings) -> None:
+    """Have those of several model servers serve what the config file says that came up without a change.
+
+    One that read the file just before it was replaced, and answered only after the job was over, has missed
+    that. Without effect where there is one server, and while another job changes what is served; what does
+    not work is logged, and left to the next call.
+    """
+    if not stands_for_several(settings.model_server_address):
+        return
+    try:
+        with exclusive(settings, wait=False), ModelServer.of(settings) as server:
+            models = read_models(settings)
+            for member in server.members():
+                if not all(_serves(member, model) for model in models.values()):
+                    log.warning("%s does not serve what is on file; it is told to", member.address)
+                    serve(member, models, timeout=RELOAD_TIMEOUT_SECONDS)
+    except BlockingIOError:
+        log.info("another job changes what is served")
+    except (ModelServerDown, ModelServerLate, ModelServerRefused) as error:
+        log.warning("not every model server serves what is on file: %s", error)
+
+
+def _serves(member: ModelServer, model: ServedModel) -> bool:
+    states = member.states(model.name)
+    available = {version for version, found in states.items() if found.state == AVAILABLE}
+    return available == model.versions and all(
+        member.labelled(model.name, label) == version for label, version in model.labels.items()
+    )
+
+
 def require_champion_answers(
     server: ModelServer, spec: UseCase, version: int, *, otherwise: Mapping[str, ServedModel]
 ) -> None:
     """Raises `RolloutError`, with `otherwise` served again, unless `version` answers as the champion."""
     request = example_request(spec)
     row = {name: [value] for name, value in assemble_inputs(spec, request, {}).items()}
-    answer = server.predict(spec, row, version=CHAMPION, timeout=PROBE_TIMEOUT_SECONDS)
-    if answer.version != version or not all(map(math.isfinite, answer.probability)):
+    for member in server.members():
+        answer = member.predict(spec, row, version=CHAMPION, timeout=PROBE_TIMEOUT_SECONDS)
+        if answer.version == version and all(map(math.isfinite, answer.probability)):
+            continue
         serve(server, otherwise, timeout=RELOAD_TIMEOUT_SECONDS)
         raise RolloutError(
             expected=f"the label {CHAMPION} to be answered by version {version}, with a probability",
-            found=f"version {answer.version} answering {answer.probability}",
+            found=f"version {answer.version} answering {answer.probability} at {member.address}",
             next_step="the champion before it serves again; read the model server's log",
         )
 
@@ -124,11 +164,13 @@ def load_version(
         time.sleep(_POLL_SECONDS)
 
 
-def _labelled_where_available(server: ModelServer, model: ServedModel) -> ServedModel:
-    states = server.states(model.name) if model.labels else {}
-    labels = {
-        label: version
-        for label, version in model.labels.items()
-        if version in states and states[version].state == AVAILABLE
-    }
-    return ServedModel(model.name, model.base_path, model.versions, labels)
+def _labelled_where_available(member: ModelServer, model: ServedModel) -> ServedModel:
+    """`model` with the labels that `member` can give now, and the versions that have them there."""
+    states = member.states(model.name) if model.labels else {}
+    available = {version for version, found in states.items() if found.state == AVAILABLE}
+    labels = {}
+    for label, version in model.labels.items():
+        there = version if version in available else member.labelled(model.name, label)
+        if there is not None:
+            labels[label] = there
+    return ServedModel(model.name, model.base_path, model.versions | set(labels.values()), labels)

@@ -41,7 +41,7 @@ from serving.observations import NOT_KNOWN, Observed, observe
 from serving.promote import promote
 from serving.rollout import rollout_parser
 from serving.routing import SHADOW, WATCH, changing_routing, read_routing, withdraw, write_routing
-from serving.serve import answer_as_champion
+from serving.serve import answer_as_champion, bring_into_line
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +115,7 @@ def look(
         )
     observed = observe(settings, spec, state.rollout_since, now)
     checks, answers, disagreement = _judged(spec, observed, state, beside)
+    bring_into_line(settings)
     with ModelServer.of(settings) as server:
         loaded = server.states(spec.model_name).get(version)
     decided = decide(

@@ -134,7 +134,9 @@ class ModelServer:
     def _take_ports(self) -> None:
         settings = self._settings
         if settings.grpc_port is not None:
-            self._grpc_server = grpc.server(self._grpc_threads, options=_GRPC_OPTIONS)
+            self._grpc_server = grpc.server(
+                self._grpc_threads, options=(*_GRPC_OPTIONS, *settings.grpc_channel_arguments)
+            )
             prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
                 PredictionService(self.manager, self.metrics, self._tracer), self._grpc_server
             )

@@ -48,6 +48,8 @@ class Settings:
     allow_version_labels_for_unavailable_models: bool = False
     max_num_load_retries: int = 0
     load_retry_interval_seconds: float = 60.0
+    grpc_channel_arguments: tuple[tuple[str, int | str], ...] = ()
+    """gRPC's own, such as `grpc.max_connection_age_ms`, so that clients see new servers."""
     grpc_threads: int = 8
     rest_threads: int = 8
     parallelism: Parallelism = AUTOMATIC
@@ -93,6 +95,7 @@ def parse_settings(arguments: Sequence[str]) -> Settings:
         allow_version_labels_for_unavailable_models=flags.allow_version_labels_for_unavailable_models,
         max_num_load_retries=flags.max_num_load_retries,
         load_retry_interval_seconds=flags.load_retry_interval_micros / 1e6,
+        grpc_channel_arguments=flags.grpc_channel_arguments,
         grpc_threads=flags.grpc_max_threads,
         rest_threads=flags.rest_api_num_threads,
         parallelism=Parallelism(flags.tensorflow_intra_op_parallelism, flags.tensorflow_inter_op_parallelism),
@@ -137,6 +140,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--max_num_load_retries", type=_count, default=0, help="further attempts at a load that failed")
     add("--load_retry_interval_micros", type=_count, default=60_000_000, help="pause between attempts")
+    add(
+        "--grpc_channel_arguments",
+        type=_channel_arguments,
+        default="",
+        help="of the gRPC server: name=value,..., such as grpc.max_connection_age_ms=30000",
+    )
     add("--grpc_max_threads", type=_positive, default=_threads(), help="threads that answer gRPC")
     add("--rest_api_num_threads", type=_positive, default=_threads(), help="threads that answer REST")
     add(
@@ -169,6 +178,13 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a whole number, 0 or more, found {text!r}")
     return int(text)
+
+
+def _channel_arguments(text: str) -> tuple[tuple[str, int | str], ...]:
+    pairs = [part.partition("=") for part in text.split(",") if part]
+    if not all(name and equals for name, equals, _ in pairs):
+        raise argparse.ArgumentTypeError(f"expected name=value,..., found {text!r}")
+    return tuple((name, int(value) if value.isdecimal() else value) for name, _, value in pairs)
 
 
 def _positive(text: str) -> int:

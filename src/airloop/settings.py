@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -93,8 +94,11 @@ class Settings(BaseSettings):
     model_server_rest_port: int = Field(8501, ge=1, le=65535)
     mlflow_uri: str | None = None
     """MLflow's tracking URI; by default the local stack's server."""
-    model_server_target: str | None = None
-    """The model server's gRPC address; by default the local stack's server."""
+    model_server_target: str | None = Field(
+        None, pattern=r"^(dns:///[^/,:\s]+:\d{1,5}|ipv[46]:[^/,\s]+(,[^/,\s]+)*|[^/,\s]+)$"
+    )
+    """The model server's gRPC address; by default the local stack's server. With a scheme, that of several:
+    `dns:///name:port` for all that the name has, `ipv4:address:port,...` for those listed."""
     model_server_authority: Path | None = None
     """Certificate (PEM) of the authority behind the model server's; without it gRPC goes in plain text."""
     gateway_certificate: Path | None = None
@@ -291,6 +295,11 @@ class Settings(BaseSettings):
     def model_server_address(self) -> str:
         """The model server's gRPC target."""
         return self.model_server_target or f"{self.host}:{self.model_server_grpc_port}"
+
+    @property
+    def model_server_place(self) -> str:
+        """Where the model server is, or the several are, whatever the scheme: `host:port`, or a list."""
+        return re.sub("^(dns:///|ipv[46]:)", "", self.model_server_address)
 
     @property
     def gateway_url(self) -> str:

@@ -158,7 +158,7 @@ def registered_model(settings: Settings, name: str, version: int | None) -> Data
 
 def live_model(settings: Settings, name: str, version: int) -> Dataset:
     """What the model server answers with."""
-    return Dataset(namespace=f"grpc://{settings.model_server_address}", name=name, version=str(version))
+    return Dataset(namespace=f"grpc://{settings.model_server_place}", name=name, version=str(version))
 
 
 def _written(run: Run, snapshots: tuple[TableSnapshot, ...], **tags: str) -> tuple[Dataset, ...]:
