@@ -21,7 +21,7 @@ _PREDICT: Final = {"service": "tensorflow.serving.PredictionService", "method": 
 
 # gRPC's own retries, with its own budget: once half of the tokens are spent, none is retried; a failure costs
 # one, and a good answer brings back a tenth. Only Predict, which changes nothing, and only a server that is
-# not there or is full: a late one would be later still. Of several servers, the next one is asked then.
+# not there or is full: a late one would be later still.
 _SERVICE_CONFIG: Final[dict[str, Any]] = {
     "methodConfig": [
         {
@@ -37,7 +37,12 @@ _SERVICE_CONFIG: Final[dict[str, Any]] = {
     ],
     "retryThrottling": {"maxTokens": 20, "tokenRatio": 0.1},
 }
-_IN_TURN: Final[dict[str, Any]] = {"loadBalancingConfig": [{"round_robin": {}}]}
+# Of several servers the next one is asked then. One that is killed fails its share of the gateway's 64
+# requests at once: those are within this budget.
+_IN_TURN: Final[dict[str, Any]] = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
+}
 _OPTIONS: Final = (
     # A model server that comes back is found again within a second; gRPC would wait up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -69,13 +74,17 @@ def addresses(target: str) -> tuple[str, ...]:
     return tuple(sorted({_address(family, place) for family, _, _, _, place in found}))
 
 
-def open_channel(target: str, authority: bytes | None, *, certified: str | None = None) -> grpc.Channel:
+def open_channel(
+    target: str, authority: bytes | None, *, certified: str | None = None, in_turn: bool | None = None
+) -> grpc.Channel:
     """A channel to the server behind `target`, or to its servers, which are asked in turn.
 
     `authority` is the certificate (PEM) by which theirs are known; plain text without it. They are made out
-    for `certified`, by default the name, or the address, in `target`.
+    for `certified`, by default the name, or the address, in `target`. Servers are asked `in_turn`, by default
+    where the target stands for several.
     """
-    balanced = _SERVICE_CONFIG | (_IN_TURN if stands_for_several(target) else {})
+    in_turn = stands_for_several(target) if in_turn is None else in_turn
+    balanced = _SERVICE_CONFIG | (_IN_TURN if in_turn else {})
     options = (("grpc.service_config", json.dumps(balanced)), *_OPTIONS)
     if authority is None:
         return grpc.insecure_channel(target, options=options)

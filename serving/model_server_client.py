@@ -317,13 +317,19 @@ class ModelServers(ModelServer):
 
     def inputs(self, name: str, version: int | str, *, timeout: float = 5.0) -> frozenset[str]:
         """The names of the inputs that `version` takes, said by any that serves it."""
-        refusal: ModelServerRefused | None = None
-        for _, found in self._each(lambda member: _or_refusal(member.inputs, name, version, timeout)):
-            if isinstance(found, frozenset):
+
+        def ask(member: ModelServer) -> frozenset[str] | None:
+            try:
+                return member.inputs(name, version, timeout=timeout)
+            except ModelServerRefused as refusal:
+                refused.append(refusal)
+                return None
+
+        refused: list[ModelServerRefused] = []
+        for _, found in self._each(ask):
+            if found is not None:
                 return found
-            refusal = found
-        assert refusal is not None
-        raise refusal
+        raise refused[0]
 
     def states(self, name: str, *, timeout: float = 5.0) -> dict[int, VersionState]:
         """The state of every version that any server knows: that of the server where it is least far.
@@ -414,15 +420,6 @@ def _asked_at_once(
 
     with ThreadPoolExecutor(len(members)) as threads:
         return list(zip(members, threads.map(ask, members), strict=True))
-
-
-def _or_refusal(
-    call: Callable[..., frozenset[str]], name: str, version: int | str, timeout: float
-) -> frozenset[str] | ModelServerRefused:
-    try:
-        return call(name, version, timeout=timeout)
-    except ModelServerRefused as refusal:
-        return refusal
 
 
 def _present(member: ModelServer) -> None:

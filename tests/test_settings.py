@@ -30,3 +30,26 @@ def test_a_child_process_gets_the_same_settings(monkeypatch, tmp_path):
     for name, value in environment_of(settings).items():
         monkeypatch.setenv(name, value)
     assert load_settings() == settings
+
+
+@pytest.mark.parametrize(
+    ("target", "place"),
+    [
+        ("model-server:8500", "model-server:8500"),
+        ("dns:///model-server:8500", "model-server:8500"),
+        ("ipv4:10.0.0.1:8500,10.0.0.2:8500", "10.0.0.1:8500,10.0.0.2:8500"),
+        ("ipv6:[::1]:8500", "[::1]:8500"),
+    ],
+)
+def test_model_servers_have_one_place_whatever_the_scheme(target, place):
+    assert Settings(model_server_target=target).model_server_place == place
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["10.0.0.1:8500,10.0.0.2:8500", "dns:///model-server", "http://model-server:8501", "dns://a/b:1"],
+)
+def test_a_target_that_grpc_would_take_for_something_else_is_an_error(monkeypatch, target):
+    monkeypatch.setenv("AIRLOOP_MODEL_SERVER_TARGET", target)
+    with pytest.raises(SettingsError, match="AIRLOOP_MODEL_SERVER_TARGET"):
+        load_settings()

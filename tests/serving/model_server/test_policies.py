@@ -70,6 +70,7 @@ def test_flags_have_tensorflow_servings_names_and_forms() -> None:
             "--file_system_poll_wait_seconds=0",
             "--allow_version_labels_for_unavailable_models=true",
             "--load_retry_interval_micros=1500000",
+            "--grpc_channel_arguments=grpc.max_connection_age_ms=30000,grpc.primary_user_agent=x",
         ]
     )
     assert (settings.grpc_port, settings.rest_port) == (9000, 9001)
@@ -78,6 +79,10 @@ def test_flags_have_tensorflow_servings_names_and_forms() -> None:
     assert settings.file_system_poll_wait_seconds == 0.0
     assert settings.allow_version_labels_for_unavailable_models is True
     assert settings.load_retry_interval_seconds == 1.5
+    assert settings.grpc_channel_arguments == (
+        ("grpc.max_connection_age_ms", 30000),
+        ("grpc.primary_user_agent", "x"),
+    )
     assert parse_settings(["--model_base_path=/m"]).rest_port is None
 
 
@@ -89,6 +94,7 @@ def test_flags_have_tensorflow_servings_names_and_forms() -> None:
         (["--model_base_path=/m", "--port=0"], "at least one of --port and --rest_api_port"),
         (["--model_base_path=/m", "--port=5", "--rest_api_port=5"], "must differ; both are 5"),
         (["--model_base_path=/m", "--unheard_of"], "unrecognized arguments: --unheard_of"),
+        (["--model_base_path=/m", "--grpc_channel_arguments=age"], "expected name=value,..., found 'age'"),
         (["--model_base_path=/m", "--file_system_poll_wait_seconds=-1"], "expected seconds, 0 or more"),
     ],
 )

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -17,7 +18,7 @@ from tensorflow_serving.apis import predict_pb2
 from serving.model_server.errors import ServingError
 from serving.model_server.server import ModelServer
 from serving.model_server.settings import Settings
-from tests.serving.model_server.clients import Client
+from tests.serving.model_server.clients import Client, eventually
 from tests.serving.model_server.models import publish
 
 _ROOT = Path(__file__).parents[3]
@@ -114,3 +115,13 @@ def test_a_port_that_is_taken_is_one_clear_error(protocol: str) -> None:
         server = ModelServer(Settings(**{protocol: port}))
         with pytest.raises(ServingError, match=f"Cannot listen on 127.0.0.1:{port}"):
             server.start()
+
+
+def test_connections_are_made_anew_when_they_are_of_the_age_that_was_asked_for(
+    start_server: Callable[..., Client],
+) -> None:
+    client = start_server(grpc_channel_arguments=(("grpc.max_connection_age_ms", 200),))
+    seen: list[grpc.ChannelConnectivity] = []
+    client.channel.subscribe(seen.append, try_to_connect=True)
+    assert eventually(lambda: grpc.ChannelConnectivity.READY in seen)
+    assert eventually(lambda: seen[-1] is grpc.ChannelConnectivity.IDLE)

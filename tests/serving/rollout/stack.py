@@ -25,6 +25,9 @@ from airloop.prediction_request import InputValue, assemble_inputs, example_requ
 from airloop.settings import Settings, environment_of
 from airloop.signed_models import sign_run
 from airloop.use_cases.spec import UseCase
+from serving.model_server.option_files import Tls
+from serving.model_server.server import ModelServer as EmbeddedServer
+from serving.model_server.settings import Settings as ServerSettings
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 ROWS = 8
@@ -83,6 +86,41 @@ def model_server_process(settings: Settings, log: Path) -> Iterator[subprocess.P
         with grpc.insecure_channel(settings.model_server_address) as channel:
             grpc.channel_ready_future(channel).result(90)
         yield started
+
+
+class Replica:
+    """One of several model servers, in this process: it starts from a config file, and can be down."""
+
+    def __init__(self, config_file: Path, *, address: str = "127.0.0.1", tls: Tls | None = None) -> None:
+        self.config_file = config_file
+        self._address = address
+        self._tls = tls
+        self._port = free_port()
+        self._server: EmbeddedServer | None = None
+
+    @property
+    def place(self) -> str:
+        """Its address and port, the same whenever it is up."""
+        return f"{self._address}:{self._port}"
+
+    def up(self, config_file: Path | None = None) -> None:
+        """Start from the config file, or from another one; returns once it answers."""
+        self._server = EmbeddedServer(
+            ServerSettings(
+                grpc_port=self._port,
+                bind_address=self._address,
+                model_config_file=config_file or self.config_file,
+                allow_version_labels_for_unavailable_models=True,
+                tls=self._tls,
+            )
+        )
+        self._server.start()
+
+    def down(self) -> None:
+        """End it, once what it was asked is answered."""
+        if self._server is not None:
+            self._server.stop(grace=5.0)
+        self._server = None
 
 
 class TinyModel(tf.Module):
