@@ -304,16 +304,18 @@ class ModelServers(ModelServer):
     def change(self, make: Callable[[ModelServer], None]) -> None:
         """Have `make` change what each server serves; it can be repeated, and says all that is served.
 
-        What it raises on a server that answers is raised once the others are changed. A server that was down
+        What it raises on a server that answered is raised once the others are changed. A server that was down
         may have read the config file before the change is written there: as this closes without an error,
         all that answer then are changed once more.
         """
         self._last_change = make
-        failed = [found for _, found in _asked_at_once(self.members(), make) if isinstance(found, Exception)]
-        # One that went down meanwhile is down.
-        serious = [error for error in failed if not isinstance(error, ModelServerDown)]
-        if serious:
-            raise serious[0]
+        asked = self.members()
+        for silent in set(self._clients) - {member.address for member in asked}:
+            log.warning("%s does not answer: it is to read the change from the file as it starts", silent)
+        failed = [found for _, found in _asked_at_once(asked, make) if isinstance(found, Exception)]
+        # One that goes down in the middle may do so for what it was to load: tried again, it is left out.
+        if failed:
+            raise failed[0]
 
     def inputs(self, name: str, version: int | str, *, timeout: float = 5.0) -> frozenset[str]:
         """The names of the inputs that `version` takes, said by any that serves it."""
@@ -378,7 +380,7 @@ class ModelServers(ModelServer):
         if not answers:
             raise next((one for one in silent if isinstance(one, ModelServerLate)), silent[0])
         for one in silent:
-            log.info("left out: %s", one)
+            log.debug("left out: %s", one)
         return answers
 
     def _all(self) -> list[ModelServer]:
