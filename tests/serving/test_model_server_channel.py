@@ -112,6 +112,9 @@ def test_a_server_that_is_added_behind_a_name_is_asked_soon_and_one_that_leaves_
         call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
         ask_until("127.0.0.2")
         ask_until("127.0.0.3")
+        before = answered["127.0.0.3"]
+        ask_until("127.0.0.2")
+        assert answered["127.0.0.3"] > before
         with server("127.0.0.4"):
             names.known = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]
             ask_until("127.0.0.4")
