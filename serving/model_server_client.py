@@ -402,6 +402,9 @@ class ModelServers(ModelServer):
     def _change_who_came_since(self) -> None:
         if self._last_change is None:
             return
+        with self._lock:
+            # On new channels: one that failed just now waits up to a second before it connects again.
+            self._clients.clear()
         try:
             self.change(self._last_change)
         except (ModelServerDown, ModelServerLate, ModelServerRefused) as error:
