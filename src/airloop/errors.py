@@ -81,6 +81,10 @@ class RegistryError(AirloopError):
     """The model registry does not hold what was asked for."""
 
 
+class PromotionError(AirloopError):
+    """A model may not leave its environment, or enter the next."""
+
+
 class RolloutError(AirloopError):
     """A candidate failed a check of its rollout; the champion keeps serving."""
 

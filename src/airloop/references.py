@@ -351,6 +351,20 @@ class RegisteredModel(Reference):
     run_id: str
 
 
+class PromotedModel(Reference):
+    """A version that came from another environment's registry, or may come."""
+
+    name: str
+    version: int | None
+    """In the target; None where nothing was copied."""
+    run_id: str | None
+    """The copied run there."""
+    origin: str
+    """`<use case>/<version>/<run>` in the source."""
+    code_commit: str
+    training_set: str
+
+
 class InfraChecked(Reference):
     """A candidate that loads on the model server and answers as training predicted."""
 
