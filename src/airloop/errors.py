@@ -85,6 +85,14 @@ class PromotionError(AirloopError):
     """A model may not leave its environment, or enter the next."""
 
 
+class ReleaseError(AirloopError):
+    """Changelog, version and tag do not agree."""
+
+
+class SmokeError(AirloopError):
+    """A deployment answers, but not as it should right after it was changed."""
+
+
 class RolloutError(AirloopError):
     """A candidate failed a check of its rollout; the champion keeps serving."""
 

@@ -46,10 +46,13 @@ class TaskInstance(NamedTuple):
 
 
 class AirflowApi:
-    """Airflow at `url`, as the user `login`. Raises `StackError` for an answer that is an error."""
+    """Airflow at `url`, as the user `login`. Raises `StackError` for an answer that is an error.
 
-    def __init__(self, url: str, login: str, password: str) -> None:
-        self._client = httpx.Client(base_url=url, timeout=60)
+    `verify` is httpx's: whose certificates are trusted.
+    """
+
+    def __init__(self, url: str, login: str, password: str, *, verify: Any = True) -> None:
+        self._client = httpx.Client(base_url=url, timeout=60, verify=verify)
         self._login = {"username": login, "password": password}
         self._token_until = 0.0
 
@@ -64,6 +67,16 @@ class AirflowApi:
     def has_dag(self, dag_id: str) -> bool:
         """Whether Airflow has parsed the DAG."""
         return self._answer("GET", f"/dags/{dag_id}").status_code == 200
+
+    def health(self) -> dict[str, Any]:
+        """How Airflow's parts say that they are, by name."""
+        return dict(self._json("GET", "/monitor/health"))
+
+    def bundle_version(self, dag_id: str) -> str | None:
+        """The commit that the newest version of the DAG is of; None where DAGs come from a folder."""
+        query = {"order_by": "-version_number", "limit": 1}
+        found = self._json("GET", f"/dags/{dag_id}/dagVersions", params=query)["dag_versions"]
+        return found[0]["bundle_version"] if found else None
 
     def import_errors(self) -> list[str]:
         """What is wrong with DAG files, one text per file."""
