@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# A bill of materials (CycloneDX 1.6, JSON) for each hashed lock, so for the Python packages of each image, in
+# build/sbom/. Needs no network and no image; the same lock gives the same bytes.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+mkdir -p build/sbom
+
+for lock in requirements/*.lock; do
+  name=$(basename "$lock" .lock)
+  # The root's own dependencies are groups, which pyproject.toml states and the tool does not read: it warns.
+  PYTHONWARNINGS=ignore .airloop/venv/bin/cyclonedx-py requirements --output-reproducible \
+    --spec-version 1.6 --output-format JSON --pyproject pyproject.toml \
+    --output-file "build/sbom/$name.cdx.json" "$lock"
+done
+ls build/sbom
