@@ -73,7 +73,7 @@ class _Sqlite:
             for table in self._tables(database):
                 keys = self._keys(database, table)
                 with database:
-                    database.executemany(f'DELETE FROM "{table}" WHERE entity_key = ?', [(k,) for k in keys])
+                    database.executemany(f'DELETE FROM "{table}" WHERE entity_key = ?', [(k,) for k in keys])  # noqa: S608 - the database's own names
                 erased += len(keys)
             if erased or self._bytes_left():
                 # Rebuilds the file: pages that updates and deletions freed keep their content otherwise.
@@ -86,7 +86,7 @@ class _Sqlite:
         with self._opened() as database:
             for table in self._tables(database):
                 for key, value, text in database.execute(
-                    f'SELECT entity_key, value, value_text FROM "{table}"'
+                    f'SELECT entity_key, value, value_text FROM "{table}"'  # noqa: S608 - the database's own names
                 ):
                     entries += 1
                     place = f"online store, {table}"
@@ -118,7 +118,7 @@ class _Sqlite:
         return tables
 
     def _keys(self, database: sqlite3.Connection, table: str) -> list[bytes]:
-        found = database.execute(f'SELECT DISTINCT entity_key FROM "{table}"')
+        found = database.execute(f'SELECT DISTINCT entity_key FROM "{table}"')  # noqa: S608 - the database's own names
         return [key for (key,) in found if _names_subject(key, self._traces)]
 
     def _files(self) -> list[Path]:

@@ -60,7 +60,8 @@ class NewestWinsSqliteOnlineStore(SqliteOnlineStore):
                 moment = int(to_naive_utc(row[2]).timestamp())
                 if key not in newest:
                     (there,) = connection.execute(
-                        f'SELECT MAX(event_ts) FROM "{name}" WHERE entity_key = ?', (key,)
+                        f'SELECT MAX(event_ts) FROM "{name}" WHERE entity_key = ?',  # noqa: S608 - Feast's name
+                        (key,),
                     ).fetchone()
                     if there is not None and there > moment:
                         continue

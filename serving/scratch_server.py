@@ -75,7 +75,7 @@ def scratch_server(settings: Settings, name: str, version: int, *, timeout: floa
         config.write_text(text_format.MessageToString(config_message({name: model})), encoding="utf-8")
         port = _free_port()
         with output.open("wb") as stream:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: S603 - our own program, no shell
                 [
                     *(sys.executable, "-m", "serving.model_server", f"--bind_address={_LOOPBACK}"),
                     *(f"--port={port}", f"--model_config_file={config}"),

@@ -101,7 +101,7 @@ def maintain_table(
     spark: SparkSession, table: str, retention: Retention, as_of: datetime, *, dry_run: bool = False
 ) -> MaintainedTable:
     """`maintain` for one table."""
-    before = _one(spark, f"SELECT count(*) FROM {table}.files")
+    before = _one(spark, f"SELECT count(*) FROM {table}.files")  # noqa: S608 - the catalog's names
     old = as_of - timedelta(days=retention.snapshots_days)
     branches = _old_branches(spark, table, as_of - timedelta(days=retention.branches_days))
     orphaned = as_of - timedelta(hours=retention.orphan_hours)
@@ -123,7 +123,7 @@ def maintain_table(
         f"options => map('min-input-files', '{SMALL_FILES}', 'partial-progress.enabled', 'true', "
         "'remove-dangling-deletes', 'true'))",
     )
-    if _one(spark, f"SELECT count(*) FROM {table}.manifests") >= MANY_MANIFESTS:
+    if _one(spark, f"SELECT count(*) FROM {table}.manifests") >= MANY_MANIFESTS:  # noqa: S608 - the catalog's names
         _call(spark, f"rewrite_manifests(table => '{_full(spark, table)}')")
     snapshots = _snapshot_ids(spark, table)
     _call(
@@ -135,7 +135,7 @@ def maintain_table(
     return MaintainedTable(
         table=table,
         files_before=before,
-        files_after=_one(spark, f"SELECT count(*) FROM {table}.files"),
+        files_after=_one(spark, f"SELECT count(*) FROM {table}.files"),  # noqa: S608 - the catalog's names
         branches_dropped=branches,
         snapshots_expired=expired,
         orphans_removed=len(_remove_orphans(spark, table, orphaned, dry_run=False)),
@@ -150,12 +150,12 @@ def expire_all_but_current(spark: SparkSession, table: str, *, tags: bool = Fals
     snapshots expired.
     """
     kept = f"r.name <> 'main' AND (r.type = 'BRANCH' OR {str(tags).lower()})"
-    for name, kind in spark.sql(f"SELECT r.name, r.type FROM {table}.refs r WHERE {kept}").collect():
+    for name, kind in spark.sql(f"SELECT r.name, r.type FROM {table}.refs r WHERE {kept}").collect():  # noqa: S608 - the catalog's names
         statement = f"ALTER TABLE {_full(spark, table)} DROP {kind} IF EXISTS `{name}`"
         despite_conflicts(lambda statement=statement: spark.sql(statement))
 
     def expire() -> int:
-        pinned = {row[0] for row in spark.sql(f"SELECT snapshot_id FROM {table}.refs").collect()}
+        pinned = {row[0] for row in spark.sql(f"SELECT snapshot_id FROM {table}.refs").collect()}  # noqa: S608 - the catalog's names
         ids = sorted(_snapshot_ids(spark, table) - pinned)
         if ids:
             listed = ", ".join(f"{number}L" for number in ids)
@@ -172,7 +172,7 @@ def expire_all_but_current(spark: SparkSession, table: str, *, tags: bool = Fals
 def _old_branches(spark: SparkSession, table: str, before: datetime) -> tuple[str, ...]:
     """The jobs' own branches whose last snapshot is older than `before`."""
     found = spark.sql(
-        f"SELECT r.name FROM {table}.refs r JOIN {table}.snapshots s ON s.snapshot_id = r.snapshot_id "
+        f"SELECT r.name FROM {table}.refs r JOIN {table}.snapshots s ON s.snapshot_id = r.snapshot_id "  # noqa: S608 - the catalog's names
         f"WHERE r.type = 'BRANCH' AND s.committed_at < {_timestamp(before)} ORDER BY r.name"
     ).collect()
     return tuple(row[0] for row in found if row[0].startswith(OWN_BRANCHES))
@@ -187,8 +187,8 @@ def _expirable(
     """
     # A reference's own age is what Iceberg counts by the clock, whatever it is told of snapshots.
     since = "unix_millis(now()) - max_reference_age_in_ms"
-    refs = spark.sql(f"SELECT name, type, snapshot_id, {since} FROM {table}.refs").collect()
-    found = spark.sql(f"SELECT snapshot_id, parent_id, unix_millis(committed_at) FROM {table}.snapshots")
+    refs = spark.sql(f"SELECT name, type, snapshot_id, {since} FROM {table}.refs").collect()  # noqa: S608 - the catalog's names
+    found = spark.sql(f"SELECT snapshot_id, parent_id, unix_millis(committed_at) FROM {table}.snapshots")  # noqa: S608 - the catalog's names
     snapshots = {row[0]: (row[1], row[2]) for row in found.collect()}
     old = _millis(as_of - timedelta(days=retention.snapshots_days))
     kept, referenced = set[int](), set[int]()
@@ -223,7 +223,7 @@ def _call(spark: SparkSession, procedure: str) -> list[Any]:
 
 
 def _snapshot_ids(spark: SparkSession, table: str) -> set[int]:
-    return {row[0] for row in spark.sql(f"SELECT snapshot_id FROM {table}.snapshots").collect()}
+    return {row[0] for row in spark.sql(f"SELECT snapshot_id FROM {table}.snapshots").collect()}  # noqa: S608 - the catalog's names
 
 
 def _one(spark: SparkSession, query: str) -> int:

@@ -52,7 +52,7 @@ def evolve(spark: SparkSession, table: str, wanted: StructType, renamed: Mapping
             # A table that did not change yet may be about to: its other writer is in between two changes.
             if not left:
                 raise
-            time.sleep(random.uniform(0.1, 0.5))
+            time.sleep(random.uniform(0.1, 0.5))  # noqa: S311 - spreads retries, is no secret
 
 
 def statements(there: StructType, wanted: StructType, renamed: Mapping[str, str]) -> Iterator[str]:

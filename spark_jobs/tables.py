@@ -104,7 +104,7 @@ def despite_conflicts(attempt: Callable[[], T]) -> T:
         except Exception as error:
             if not _is_conflict(error):
                 raise
-        time.sleep(random.uniform(0.2, 1) * min(5.0, 0.2 * 2**number))
+        time.sleep(random.uniform(0.2, 1) * min(5.0, 0.2 * 2**number))  # noqa: S311 - spreads retries, is no secret
     return attempt()
 
 
@@ -131,7 +131,7 @@ def write_aside(
         said[EVENT_TIME] = event_time
         start, end = (moment.isoformat() for moment in interval)
         spark.sql(
-            f"DELETE FROM {target} "
+            f"DELETE FROM {target} "  # noqa: S608 - the spec's names
             f"WHERE {event_time} >= TIMESTAMP '{start}' AND {event_time} < TIMESTAMP '{end}'"
         )
         _saying(rows.writeTo(target), said).append()
@@ -225,10 +225,10 @@ def _head(spark: SparkSession, table: str, ref: str) -> tuple[int | None, dict[s
     Two queries: each reads the table as it is then, and of a reference read last the snapshot may be newer
     than all that were read first.
     """
-    found = spark.sql(f"SELECT snapshot_id FROM {table}.refs WHERE name = '{ref}'").collect()
+    found = spark.sql(f"SELECT snapshot_id FROM {table}.refs WHERE name = '{ref}'").collect()  # noqa: S608 - the spec's names
     if not found:
         return None, {}
-    query = f"SELECT summary FROM {table}.snapshots WHERE snapshot_id = {found[0][0]}"
+    query = f"SELECT summary FROM {table}.snapshots WHERE snapshot_id = {found[0][0]}"  # noqa: S608 - the spec's names
     return int(found[0][0]), dict(spark.sql(query).collect()[0][0])
 
 

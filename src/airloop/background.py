@@ -36,7 +36,7 @@ def give_way() -> None:
 def main(command: Sequence[str]) -> NoReturn:
     """Become `command`."""
     give_way()
-    os.execvp(command[0], list(command))
+    os.execvp(command[0], list(command))  # noqa: S606 - a program with its arguments, no shell
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def accelerators_now() -> Busy:
     if shutil.which(PROGRAM) is None:
         return NONE
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 - a fixed question, no shell
             [PROGRAM, *QUESTION], capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=True
         )
         rows = [(float(use), float(memory)) for use, memory in csv.reader(done.stdout.splitlines())]

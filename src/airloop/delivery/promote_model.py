@@ -160,9 +160,19 @@ def _origin(verdict: Verdict, run: Run, tags: Mapping[str, str], repository: Pat
 
 
 def _in_history(repository: Path, commit: str) -> bool:
-    command = ["git", "-C", str(repository), "merge-base", "--is-ancestor", commit, "HEAD"]
+    # `--end-of-options`: what the registry calls a commit is none of git's.
+    command = [
+        "git",
+        "-C",
+        str(repository),
+        "merge-base",
+        "--is-ancestor",
+        "--end-of-options",
+        commit,
+        "HEAD",
+    ]
     # What it says is in its exit status; a commit that is unknown there is no ancestor either.
-    return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0
+    return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0  # noqa: S603 - a commit is an argument, no shell
 
 
 def _verdict(source: Settings, run_id: str) -> Verdict:

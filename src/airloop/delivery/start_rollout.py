@@ -1,4 +1,4 @@
-"""Start the rollout of a promoted version in the environment that it came to; once, however often this is run.
+"""Start the rollout of a promoted version in the environment that it came to; once, however often run.
 
     python -m airloop.delivery.start_rollout --use-case NAME --promoted promoted.json --airflow-url URL \\
       --airflow-password-file FILE

@@ -43,7 +43,7 @@ def despite_conflicts(table: Table, attempt: Callable[[], T]) -> T:
             if isinstance(error, ValueError) and OVERTAKEN not in str(error):
                 raise
             conflict: Exception = error
-        time.sleep(random.uniform(0.1, 1) * min(LONGEST_WAIT_SECONDS, 0.1 * 2**number))
+        time.sleep(random.uniform(0.1, 1) * min(LONGEST_WAIT_SECONDS, 0.1 * 2**number))  # noqa: S311 - spreads retries, is no secret
         table.refresh()
     raise PublishError(
         expected=f"a turn to commit to {'.'.join(table.name())} within {ATTEMPTS} attempts",

@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if flags.command == "status":
             return 0 if lifecycle.status(settings, console) else 1
         if flags.command == "airflow":
-            os.execve(airflow_command(), ["airflow", *flags.arguments], environment(settings))
+            os.execve(airflow_command(), ["airflow", *flags.arguments], environment(settings))  # noqa: S606 - a program with its arguments, no shell
         if flags.command == "run":
             # The one reading of the clock: everything after it is given the date.
             as_of = resolve_as_of(as_of=flags.as_of, data_interval=None, run_after=datetime.now(UTC))

@@ -122,7 +122,7 @@ def _migrate(settings: Settings) -> None:
     log = settings.state_dir / "logs" / "airflow-db-migrate.log"
     airflow_home(settings).mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as output:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 - our own program, no shell
             [airflow_command(), "db", "migrate"],
             env=environment(settings),
             stdout=output,

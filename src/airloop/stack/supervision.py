@@ -108,7 +108,7 @@ def start(settings: Settings, programs: Iterable[Program], environment: Mapping[
     file = run / "supervisord.conf"
     write_whole(file, config(settings, programs))
     command = [sys.executable, "-m", "supervisor.supervisord", "--configuration", str(file)]
-    done = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=False)  # noqa: S603 - our own program, no shell
     for _ in range(100):
         if is_up(settings):
             return

@@ -63,7 +63,7 @@ def _start(workers: int, module: str, arguments: Sequence[str]) -> list[subproce
         flags = arguments if worker == 0 else _without_result(arguments)
         environment = {**os.environ, TF_CONFIG: json.dumps(config)}
         processes.append(
-            subprocess.Popen(
+            subprocess.Popen(  # noqa: S603 - our own program, no shell
                 [sys.executable, "-m", module, *flags], env=environment, preexec_fn=_die_with_parent
             )
         )
