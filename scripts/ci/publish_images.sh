@@ -6,8 +6,8 @@ set -euo pipefail
 source "$(dirname "$0")/names.sh"
 
 : >"$build/images.txt.new"
-for group in "${groups[@]}"; do
-  image=$(image_of "$group")
+for name in "${names[@]}"; do
+  image=$(image_of "$name")
   if docker manifest inspect "$image" >/dev/null 2>&1; then
     echo "publish: $image is there"
     docker pull --quiet "$image" >/dev/null
@@ -16,7 +16,7 @@ for group in "${groups[@]}"; do
   fi
   digest=$(docker inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' "$image" |
     grep -m 1 -F "${image%:*}@sha256:") || fail "expected a digest of $image, found none. Next: push it by hand."
-  printf '%s %s\n' "$group" "$digest" >>"$build/images.txt.new"
+  printf '%s %s\n' "$name" "$digest" >>"$build/images.txt.new"
 done
 mv "$build/images.txt.new" "$build/images.txt"
 cat "$build/images.txt"

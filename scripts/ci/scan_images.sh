@@ -7,10 +7,10 @@ source "$(dirname "$0")/names.sh"
 bash scripts/ci/install_tools.sh grype
 
 status=0
-for group in "${groups[@]}"; do
-  echo "scan: $(image_of "$group")"
-  .airloop/bin/grype "docker:$(image_of "$group")" --config .grype.yaml --fail-on high --only-fixed \
-    --output table --output "json=$build/scan-$group.json" || status=1
+for name in "${names[@]}"; do
+  echo "scan: $(image_of "$name")"
+  .airloop/bin/grype "docker:$(image_of "$name")" --config .grype.yaml --fail-on high --only-fixed \
+    --output table --output "json=$build/scan-$name.json" || status=1
 done
 [ "$status" -eq 0 ] || fail "expected no high vulnerability that has a fix, found some (above). Next: make lock, \
 or a newer base image; or accept it in .grype.yaml, with a reason and a date."

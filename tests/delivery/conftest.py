@@ -1,16 +1,19 @@
-"""Two environments, each with an MLflow server of its own, and champions to be promoted."""
+"""Two environments, each with an MLflow server of its own, champions to promote; and a played deployment."""
 
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,10 @@ from airloop.use_cases.spec import UseCase
 from airloop.verdict import Measures, Rule, Verdict
 
 COMMIT = "2" * 40
-STARTS_WITHIN_SECONDS = 120
+STARTS_WITHIN_SECONDS = 300
+HEALTHY = {
+    part: {"status": "healthy"} for part in ("metadatabase", "scheduler", "triggerer", "dag_processor")
+}
 _numbers = itertools.count(1)
 
 
@@ -196,3 +202,57 @@ def make_champion(
     )
     registry.set_alias(settings, spec.model_name, registry.CHAMPION, version)
     return version
+
+
+class Answers(dict[str, tuple[int, Any]]):
+    """What the server answers, by path."""
+
+    url = ""
+    gateway_url = ""
+    asked: list[tuple[str, str | None, Any]]
+
+
+@pytest.fixture
+def answers() -> Iterator[Answers]:
+    """A deployment that is well, to be made worse."""
+    given = Answers(
+        {
+            "/auth/token": (201, {"access_token": "t"}),
+            "/api/v2/monitor/health": (200, HEALTHY),
+            "/api/v2/importErrors": (200, {"import_errors": []}),
+            "/api/v2/dags/flight_delay_training": (200, {}),
+            "/api/v2/dags/flight_delay_training/dagVersions": (
+                200,
+                {"dag_versions": [{"bundle_version": COMMIT}]},
+            ),
+            "/readyz": (200, {"ready": True}),
+            "/v1/flight_delay/predict": (200, {"model": {"name": "flight_delay", "version": 7}}),
+        }
+    )
+    given.asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            length = int(self.headers.get("content-length") or 0)
+            body = json.loads(self.rfile.read(length)) if length else None
+            path = self.path.partition("?")[0]
+            given.asked.append((path, self.headers.get("authorization"), body))
+            status, document = given.get(path, (404, {}))
+            text = json.dumps(document).encode()
+            self.send_response(status)
+            self.send_header("content-length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: the test says what was asked."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        given.url = f"http://127.0.0.1:{server.server_address[1]}"
+        yield given
+        server.shutdown()
+        thread.join()

@@ -1,5 +1,5 @@
-"""DAGs by Git: an environment's branch moves only forwards along main, Airflow's own bundle follows it, and runs
-keep the commit that they began with."""
+"""DAGs by Git: an environment's branch moves only forwards along main, Airflow's own bundle follows it, and
+runs keep the commit that they began with."""
 
 from __future__ import annotations
 

@@ -42,6 +42,7 @@ def versions_of(settings: Settings, spec: UseCase) -> list[int]:
     return sorted(int(version.version) for version in found)
 
 
+@pytest.mark.delivery
 def test_an_accepted_champion_arrives_whole_and_the_targets_rollout_takes_it_up(
     environments: Environments, spec: UseCase, tmp_path: Path
 ) -> None:
@@ -77,6 +78,7 @@ def test_an_accepted_champion_arrives_whole_and_the_targets_rollout_takes_it_up(
     assert came.run_id in tags["verdict_uri"]
 
 
+@pytest.mark.delivery
 def test_promoting_again_copies_nothing_and_a_champion_keeps_its_aliases(
     environments: Environments, spec: UseCase, tmp_path: Path
 ) -> None:
@@ -91,6 +93,7 @@ def test_promoting_again_copies_nothing_and_a_champion_keeps_its_aliases(
     assert registry.version_behind(target, spec.model_name, registry.CHALLENGER) is None
 
 
+@pytest.mark.delivery
 def test_a_promotion_that_was_cut_off_is_done_by_the_next(
     environments: Environments, spec: UseCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +177,7 @@ def test_an_incomplete_run_has_no_model() -> None:
     assert objections(USE_CASE, run, tags, verdict) == [f"its run {RUN} is not complete"]
 
 
+@pytest.mark.delivery
 def test_everything_that_speaks_against_it_is_named_at_once(
     environments: Environments, spec: UseCase, tmp_path: Path
 ) -> None:
@@ -186,6 +190,7 @@ def test_everything_that_speaks_against_it_is_named_at_once(
     assert "the target keeps serving" in refused.value.next_step
 
 
+@pytest.mark.delivery
 def test_what_a_person_accepted_goes_only_when_that_is_asked_for(
     environments: Environments, spec: UseCase, tmp_path: Path
 ) -> None:
@@ -193,6 +198,7 @@ def test_what_a_person_accepted_goes_only_when_that_is_asked_for(
     assert promotable(environments.source, spec, accept_overridden=True).verdict.overridden_by == OVERRIDE.by
 
 
+@pytest.mark.delivery
 def test_only_the_champion_that_was_looked_at_goes(
     environments: Environments, spec: UseCase, tmp_path: Path
 ) -> None:
@@ -203,6 +209,7 @@ def test_only_the_champion_that_was_looked_at_goes(
         promotable(environments.source, spec, version=version + 1)
 
 
+@pytest.mark.delivery
 @pytest.mark.parametrize("text", [None, "{}", "no verdict"])
 def test_without_a_readable_verdict_nothing_goes(
     environments: Environments, spec: UseCase, tmp_path: Path, text: str | None
@@ -220,6 +227,7 @@ def test_without_a_readable_verdict_nothing_goes(
         promotable(source, spec)
 
 
+@pytest.mark.delivery
 def test_the_code_must_be_in_the_history_of_the_checkout(
     environments: Environments, spec: UseCase, tmp_path: Path
 ) -> None:
@@ -242,6 +250,7 @@ def test_the_code_must_be_in_the_history_of_the_checkout(
         promotable(environments.source, spec, repository=tmp_path / "checkout")
 
 
+@pytest.mark.delivery
 @pytest.mark.parametrize("changed", ["saved_model/saved_model.pb", registry.RECORDED_REQUESTS])
 def test_a_byte_that_was_changed_before_is_refused_and_nothing_arrives(
     environments: Environments, spec: UseCase, tmp_path: Path, changed: str
@@ -255,6 +264,7 @@ def test_a_byte_that_was_changed_before_is_refused_and_nothing_arrives(
     assert versions_of(target, spec) == []
 
 
+@pytest.mark.delivery
 def test_an_unsigned_version_and_anothers_signature_are_refused(
     environments: Environments, spec: UseCase, tmp_path: Path
 ) -> None:
@@ -276,6 +286,7 @@ def test_an_unsigned_version_and_anothers_signature_are_refused(
     assert versions_of(target, spec) == versions_of(target, other) == []
 
 
+@pytest.mark.delivery
 def test_what_was_changed_after_it_arrived_gets_no_alias(
     environments: Environments, spec: UseCase, tmp_path: Path
 ) -> None:
@@ -289,6 +300,7 @@ def test_what_was_changed_after_it_arrived_gets_no_alias(
     assert registry.version_behind(target, spec.model_name, registry.CHALLENGER) is None
 
 
+@pytest.mark.delivery
 def test_what_the_target_gave_up_is_not_offered_again(
     environments: Environments, spec: UseCase, tmp_path: Path
 ) -> None:
@@ -302,6 +314,7 @@ def test_what_the_target_gave_up_is_not_offered_again(
     assert registry.version_behind(target, spec.model_name, registry.CHALLENGER) is None
 
 
+@pytest.mark.delivery
 def test_the_command_line_checks_first_and_says_why_it_refuses(
     environments: Environments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,10 +3,7 @@ server on loopback, whose documents have their real form; `tests/end_to_end` ask
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,63 +11,9 @@ import pytest
 
 from airloop.delivery import smoke
 from airloop.errors import EXIT_PERMANENT
+from tests.delivery.conftest import COMMIT, HEALTHY, Answers
 
-COMMIT = "5" * 40
-HEALTHY = {
-    part: {"status": "healthy"} for part in ("metadatabase", "scheduler", "triggerer", "dag_processor")
-}
 VERSIONS = "/api/v2/dags/flight_delay_training/dagVersions"
-
-
-class Answers(dict[str, tuple[int, Any]]):
-    """What the server answers, by path."""
-
-    url = ""
-    gateway_url = ""
-    asked: list[tuple[str, str | None, Any]]
-
-
-@pytest.fixture
-def answers() -> Iterator[Answers]:
-    """A deployment that is well, to be made worse."""
-    given = Answers(
-        {
-            "/auth/token": (201, {"access_token": "t"}),
-            "/api/v2/monitor/health": (200, HEALTHY),
-            "/api/v2/importErrors": (200, {"import_errors": []}),
-            "/api/v2/dags/flight_delay_training": (200, {}),
-            VERSIONS: (200, {"dag_versions": [{"bundle_version": COMMIT}]}),
-            "/readyz": (200, {"ready": True}),
-            "/v1/flight_delay/predict": (200, {"model": {"name": "flight_delay", "version": 7}}),
-        }
-    )
-    given.asked = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            length = int(self.headers.get("content-length") or 0)
-            body = json.loads(self.rfile.read(length)) if length else None
-            path = self.path.partition("?")[0]
-            given.asked.append((path, self.headers.get("authorization"), body))
-            status, document = given.get(path, (404, {}))
-            text = json.dumps(document).encode()
-            self.send_response(status)
-            self.send_header("content-length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
-
-        do_POST = do_GET
-
-        def log_message(self, *_: object) -> None:
-            """Nothing: the test says what was asked."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        given.url = f"http://127.0.0.1:{server.server_address[1]}"
-        yield given
-        server.shutdown()
-        thread.join()
 
 
 def ask(answers: Answers, folder: Path, *flags: str, within_seconds: float = 0) -> int:
