@@ -20,6 +20,7 @@ import pytest
 
 from airloop.cost.attempts import written_attempts
 from airloop.cost.usage_table import used_in
+from airloop.delivery import smoke
 from airloop.intervals import ONE_DAY, Interval
 from airloop.lakehouse.catalog import open_catalog
 from airloop.settings import REPOSITORY, Settings, environment_of
@@ -143,6 +144,17 @@ def test_the_rollout_was_started_by_the_candidate_asset(loop):
         (training,) = api.newest_runs("flight_delay_training")
         assert rollout.state == training.state == "success"
         assert api.source_runs("flight_delay_rollout", rollout.run_id) == {training.run_id}
+
+
+def test_the_smoke_test_of_a_deployment_passes(loop, tmp_path):
+    file = tmp_path / "password"
+    file.write_text(password(loop.settings))
+    flags = [
+        *("--use-case", "flight_delay", "--gateway-url", loop.settings.gateway_url),
+        *("--airflow-url", loop.settings.airflow_url, "--airflow-password-file", str(file)),
+        *("--model-version", str(loop.summary["model_version"]), "--within-seconds", "60"),
+    ]
+    assert smoke.main(flags) == 0
 
 
 def test_the_page_has_what_serves_and_what_the_run_used(loop):
