@@ -59,7 +59,7 @@ NEEDS = {
     "training": (
         *("airloop.training", "airloop.lakehouse.catalog", "airloop.registry", "airloop.use_cases"),
         *("airloop.versions", "airloop.lineage", "airloop.erasure.models", "airloop.erasure.record"),
-        *("airloop.monitoring.day_report", "evidently.presets"),
+        *("airloop.monitoring.day_report", "evidently.presets", "airloop.backup"),
         # MLflow's server, on PostgreSQL.
         *("mlflow.server.fastapi_app", "psycopg2"),
     ),

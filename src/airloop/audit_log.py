@@ -101,6 +101,12 @@ def records(settings: Settings) -> tuple[dict[str, Any], ...]:
     return tuple(record for record, torn in _records(content, path) if record is not None and torn is None)
 
 
+def entries_of(content: bytes) -> tuple[dict[str, Any], ...]:
+    """Every record of a copy of a log; raises `AuditLogError` as `verify` does."""
+    copy = Path("(a copy)")
+    return tuple(record for record, torn in _records(content, copy) if record is not None and torn is None)
+
+
 def _records(content: bytes, path: Path) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
     """The log's records, each checked against the one before; and the hash of a last, half-written line.
 

@@ -82,6 +82,18 @@ class Settings(BaseSettings):
     """Key (ARN) that what is written to S3 is encrypted with."""
     feast_registry: str | None = Field(None, pattern=r"^(sqlite:///|postgresql)")
     """SQLAlchemy URL of Feast's registry; by default SQLite in the state folder."""
+    airflow_database: str | None = Field(None, pattern=r"^postgresql(\+psycopg2)?://")
+    """Airflow's metadata database, for backups, where it is none in the state folder."""
+    mlflow_database: str | None = Field(None, pattern=r"^postgresql(\+psycopg2)?://")
+    """MLflow's database, for backups, where it is none in the state folder."""
+    mlflow_artifacts: str | None = Field(None, pattern=r"^(file|s3)://.+[^/]$")
+    """Where MLflow's server keeps artifacts, for backups; by default in the state folder."""
+    backup_uri: str | None = None
+    """Where backups are kept: a folder or `s3://<bucket>/<prefix>`; none are made without it."""
+    backup_key: Path | None = None
+    """Key that the deployment's own secrets are encrypted with in backups; without it they are left out."""
+    backup_days: int = Field(14, ge=1)
+    """How long backups are kept."""
     compute: Mapping[Group, Compute] = {}
     """Where the jobs of a dependency group run; by default as processes of the Airflow worker."""
     jobs_uri: str | None = Field(None, pattern=r"^s3://.+[^/]$")
@@ -246,6 +258,11 @@ class Settings(BaseSettings):
     def reports_dir(self) -> Path:
         """Folder of audit reports and verdicts, by use case and interval."""
         return self.state_dir / "reports"
+
+    @property
+    def mlflow_artifacts_uri(self) -> str:
+        """Where MLflow's server keeps artifacts."""
+        return self.mlflow_artifacts or (self.state_dir / "mlflow" / "artifacts").as_uri()
 
     @property
     def monitoring_dir(self) -> Path:
