@@ -31,6 +31,18 @@ down: setup ## stop what `make up` or `make run` started
 status: setup ## how each program of the stack is
 	@$(STACK) status
 
+.PHONY: doctor
+doctor: setup ## whether everything that the settings name answers, and what to do about what does not
+	@$(PYTHON) -m airloop.doctor $(ARGS)
+
+.PHONY: backup
+backup: setup ## back up what cannot be rebuilt: make backup TO=<folder or s3://bucket/prefix>
+	@$(PYTHON) -m airloop.backup create $(if $(TO),--to "$(TO)") $(ARGS)
+
+.PHONY: restore
+restore: setup ## restore the newest backup into an empty, stopped deployment: make restore FROM=<place>
+	@$(PYTHON) -m airloop.backup restore $(if $(FROM),--from "$(FROM)") $(ARGS)
+
 .PHONY: airflow
 airflow: ## Airflow's command line, such as: make airflow CMD="dags list-runs flight_delay_features"
 	@$(STACK) airflow $(CMD)

@@ -9,6 +9,7 @@ from airflow.sdk import DAG, task
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import cost as spending
+from airloop_airflow.dependencies import check_first
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments, schedule
 
@@ -43,6 +44,7 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
             None, "record", "airloop.cost.record", {"at": "{{ dag_run.run_after.isoformat() }}"}
         )
         task(spending.tell, task_id="tell")(record.output)
+    check_first(dag)
     return dag
 
 

@@ -8,6 +8,7 @@ from airflow.sdk import DAG
 
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
+from airloop_airflow.dependencies import check_first
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments, schedule
 
@@ -36,6 +37,7 @@ def build(use_case: UseCase) -> DAG:
         **dag_arguments(use_case, "drill"),
     ) as dag:
         job_task(use_case, "drill", "serving.drill", {})
+    check_first(dag)
     return dag
 
 

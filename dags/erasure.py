@@ -8,6 +8,7 @@ from airloop.connections import PSEUDONYM_KEY
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import assets, retraining, run_times
+from airloop_airflow.dependencies import check_first
 from airloop_airflow.erasure import forget_subject, hand_over_subject, tell_done, trainings_to_request
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments
@@ -30,6 +31,7 @@ Started by hand only: `airflow dags trigger erasure --conf '{"subject": "...", "
 | `prove` | scans every file and the online store | something is left: the message says where |
 | `models` | marks the models, revokes them where the spec says so | MLflow is down |
 | `write_down` | appends to the audit log | the log was tampered with |
+| `keep_list` | keeps the list of the erased beside the backups; skipped where none are made | clear it |
 | `tell` | says in Slack that it is done, without the name | never by Slack's fault |
 | `decide` | which use cases are to be trained again | |
 | `retrain_<use_case>` | requests it, through the Asset that training starts from | |
@@ -130,6 +132,7 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
                 "who": "{{ dag_run.triggering_user_name or '' }}",
             },
         )
+        keep_list = job_task(None, "keep_list", "airloop.backup.erasures", {})
         told = task(tell_done, task_id="tell")(prove.output, models.output, write_down.output)
         decision = task.branch(trainings_to_request, task_id="decide")(models.output)
         requests = [
@@ -140,7 +143,9 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
         ]
         forgotten = task(forget_subject, task_id="forget")(handed).as_teardown(setups=handed)
         chain(told, forgotten)
+        chain(write_down, keep_list)
         chain(plan, models_used, gate, erase, prove, models, write_down, decision, requests, forgotten)
+    check_first(dag)
     return dag
 
 

@@ -6,6 +6,7 @@ from airflow.sdk import DAG, Param, TriggerRule, chain
 
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
+from airloop_airflow.dependencies import check_first
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments
 from airloop_airflow.rollout import looking_task
@@ -83,6 +84,7 @@ def build(use_case: UseCase) -> DAG:
         abandon = job_task(use_case, "abandon", "serving.abandon", asked, trigger_rule=TriggerRule.ONE_FAILED)
         chain(infra_check, experiment)
         chain([infra_check, experiment], abandon)
+    check_first(dag)
     return dag
 
 

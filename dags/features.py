@@ -10,6 +10,7 @@ from airloop.connections import PSEUDONYM_KEY
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import assets, run_times
+from airloop_airflow.dependencies import check_first
 from airloop_airflow.forms import days
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments, schedule
@@ -72,6 +73,7 @@ def build(use_case: UseCase) -> DAG:
         )
         changed = task.short_circuit(rows_changed, task_id="changed")(publish.output)
         chain(ingest, clean, audit, publish, features, materialise, changed, mark_stale(use_case))
+    check_first(dag)
     return dag
 
 

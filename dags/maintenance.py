@@ -8,6 +8,7 @@ from airflow.sdk import DAG, Param
 
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
+from airloop_airflow.dependencies import check_first
 from airloop_airflow.forms import optional_text
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments, schedule
@@ -57,6 +58,7 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
         }
         for spec in use_cases:
             job_task(spec, spec.name, "spark_jobs.maintenance", flags)
+    check_first(dag)
     return dag
 
 

@@ -9,6 +9,7 @@ from airflow.sdk import DAG, chain, task
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import assets, monitoring, run_times
+from airloop_airflow.dependencies import check_first
 from airloop_airflow.forms import optional_text
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments, schedule
@@ -91,6 +92,7 @@ def build(use_case: UseCase) -> DAG:
         told_quality = task(monitoring.tell_quality, task_id="tell_quality", outlets=judged)(quality.output)
         # One after the other: both are Spark's, and a laptop has two cores.
         chain(count, scores, quality, told_quality)
+    check_first(dag)
     return dag
 
 

@@ -7,6 +7,7 @@ from airflow.sdk import DAG, Param, task
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import assets, gate
+from airloop_airflow.dependencies import check_first
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments
 
@@ -79,6 +80,7 @@ def build(use_case: UseCase) -> DAG:
             outlets=[assets.candidate(use_case)],
         )
         task(gate.tell_registered, task_id="tell")(register.output, override.output)
+    check_first(dag)
     return dag
 
 

@@ -7,6 +7,7 @@ from airflow.sdk import DAG
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import assets
+from airloop_airflow.dependencies import check_first
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments
 
@@ -44,6 +45,7 @@ def build(use_case: UseCase) -> DAG:
     ) as dag:
         at = {"at": "{{ dag_run.run_after.isoformat() }}"}
         job_task(use_case, "write", "airloop.overview.write", at)
+    check_first(dag)
     return dag
 
 

@@ -9,6 +9,7 @@ from airflow.sdk import DAG
 from airloop.connections import PREDICTION_LOG
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
+from airloop_airflow.dependencies import check_first
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments, schedule
 
@@ -45,6 +46,7 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
             timeout=timedelta(minutes=30),
             optional_connections=[PREDICTION_LOG],
         )
+    check_first(dag)
     return dag
 
 

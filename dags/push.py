@@ -10,6 +10,7 @@ from airloop.connections import PSEUDONYM_KEY
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import run_times
+from airloop_airflow.dependencies import check_first
 from airloop_airflow.forms import optional_text
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments, schedule
@@ -60,6 +61,7 @@ def build(use_case: UseCase) -> DAG:
         )
         push = job_task(use_case, "push", "spark_jobs.push", {"until": span["end"]})
         chain(ingest, push)
+    check_first(dag)
     return dag
 
 

@@ -7,6 +7,7 @@ from airflow.sdk import DAG, chain, task
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import assets, retraining
+from airloop_airflow.dependencies import check_first
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments
 
@@ -53,6 +54,7 @@ def build(use_case: UseCase) -> DAG:
             request, decided.output["said"]
         )
         chain(wanted, requested)
+    check_first(dag)
     return dag
 
 

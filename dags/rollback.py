@@ -7,6 +7,7 @@ from airflow.sdk import DAG, Param, chain, task
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import assets, run_times
+from airloop_airflow.dependencies import check_first
 from airloop_airflow.forms import optional_text
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments
@@ -91,6 +92,7 @@ def build(use_case: UseCase) -> DAG:
             use_case, "materialise", "feature_repo.materialise", span, outlets=[assets.features(use_case)]
         )
         chain(back, confirmed, features, materialise, mark_stale(use_case))
+    check_first(dag)
     return dag
 
 

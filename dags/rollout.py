@@ -11,6 +11,7 @@ from airflow.sdk import DAG, AssetOrTimeSchedule, Param, TriggerRule, chain, tas
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import assets
+from airloop_airflow.dependencies import check_first
 from airloop_airflow.forms import optional_text
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments, schedule
@@ -171,6 +172,7 @@ def build(use_case: UseCase) -> DAG:
         # Of these two one succeeds: a candidate that was superseded in a stage is not promoted either.
         chain([nothing_beside, last], promote, [live, watch])
         chain([infra_check, *stages, promote], abandon)
+    check_first(dag)
     return dag
 
 

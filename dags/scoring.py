@@ -9,6 +9,7 @@ from airflow.sdk import DAG, chain, task
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import run_times
+from airloop_airflow.dependencies import check_first
 from airloop_airflow.forms import days
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments, schedule
@@ -47,6 +48,7 @@ def build(use_case: UseCase) -> DAG:
             use_case, "score", "serving.score", {**span, "snapshot-id": asked.output["snapshot_id"]}
         )
         chain(asked, score)
+    check_first(dag)
     return dag
 
 

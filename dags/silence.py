@@ -7,6 +7,7 @@ from airflow.sdk import DAG, Param
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.retraining_policy import CAUSES
 from airloop.use_cases.spec import UseCase
+from airloop_airflow.dependencies import check_first
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments
 
@@ -77,6 +78,7 @@ def build(use_case: UseCase) -> DAG:
                 "at": "{{ dag_run.run_after.isoformat() }}",
             },
         )
+    check_first(dag)
     return dag
 
 

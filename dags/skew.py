@@ -9,6 +9,7 @@ from airflow.sdk import DAG, task
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import monitoring, run_times
+from airloop_airflow.dependencies import check_first
 from airloop_airflow.forms import days
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments, schedule
@@ -70,6 +71,7 @@ def build(use_case: UseCase) -> DAG:
             {**span, "version": watched.output["version"], "run-id": watched.output["run_id"]},
             has_report=True,
         )
+    check_first(dag)
     return dag
 
 

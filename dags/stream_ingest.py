@@ -11,6 +11,7 @@ from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import Stream, UseCase
 from airloop_airflow import assets
 from airloop_airflow.changed_days import announce_late_days
+from airloop_airflow.dependencies import check_first
 from airloop_airflow.jobs import JobOperator, job_task
 from airloop_airflow.policy import dag_arguments, schedule
 
@@ -75,6 +76,7 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
                 outlets=[asset],
                 trigger_rule="none_failed_min_one_success",
             )(asset, [ingest.output for ingest in ingests])
+    check_first(dag)
     return dag
 
 

@@ -12,6 +12,7 @@ from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop.use_cases.training_policy import CrossValidation, Tuning
 from airloop_airflow import assets, cost, gate, optional_steps, retraining, run_times
+from airloop_airflow.dependencies import check_first
 from airloop_airflow.forms import optional_text
 from airloop_airflow.jobs import JobOperator, job_task, mapped_job_task
 from airloop_airflow.policy import dag_arguments, schedule
@@ -238,6 +239,7 @@ def build(use_case: UseCase) -> DAG:
         )
         chain(judged, register)
         task(gate.tell_registered, task_id="tell")(register.output, evaluate.output)
+    check_first(dag)
     return dag
 
 

@@ -7,6 +7,7 @@ from airflow.sdk import DAG, task
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import watchdog as look_after
+from airloop_airflow.dependencies import check_first
 from airloop_airflow.expected_dags import HOUR, WATCHDOG_CRON
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments, schedule
@@ -50,6 +51,7 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
                 {"at": "{{ dag_run.run_after.isoformat() }}"},
             )
             task(look_after.tell_late_data, task_id=f"tell_{spec.name}")(late.output, checked)
+    check_first(dag)
     return dag
 
 

@@ -36,6 +36,14 @@ TASK_FAILED = AlertKind(
     remembered_days=1,
     one_at_a_time=True,
 )
+DEPENDENCY_DOWN = AlertKind(
+    "dependency_down",
+    "page",
+    "runs cannot begin, because something that they need does not answer; one message for all DAGs",
+    "docs/runbooks/dependency_down.md",
+    remembered_days=1,
+    one_at_a_time=True,
+)
 AUDIT_FAILED = AlertKind(
     "audit_failed",
     "page",
@@ -150,6 +158,7 @@ ERASURE_DONE = AlertKind(
 )
 ALERT_KINDS = (
     TASK_FAILED,
+    DEPENDENCY_DOWN,
     AUDIT_FAILED,
     DRILL_FAILED,
     MISSED_SCHEDULE,

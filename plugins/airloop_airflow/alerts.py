@@ -31,7 +31,15 @@ from airloop.settings import load_settings
 from airloop.use_cases.catalogue import all_use_cases
 from airloop_airflow import incidents
 from airloop_airflow.addresses import ui_url
-from airloop_airflow.alert_kinds import AUDIT_FAILED, DRILL_FAILED, TASK_FAILED, AlertKind, Severity
+from airloop_airflow.alert_kinds import (
+    AUDIT_FAILED,
+    DEPENDENCY_DOWN,
+    DRILL_FAILED,
+    TASK_FAILED,
+    AlertKind,
+    Severity,
+)
+from airloop_airflow.dependencies import DependencyDown
 from airloop_airflow.failures import PermanentFailure
 from airloop_airflow.incidents import Incident
 
@@ -172,19 +180,25 @@ def alert_on_failure(context: Any) -> None:
     """Failure callback of every task."""
     instance, dag, exception = context["ti"], context["dag"], context.get("exception")
     kind, detail = TASK_FAILED, str(exception or "no exception was recorded; see the task's log")
+    title = subject = f"{instance.dag_id}.{instance.task_id}"
+    title += " failed"
     if isinstance(exception, PermanentFailure) and exception.type == AuditError.__name__:
         kind, detail = AUDIT_FAILED, exception.said
+    elif isinstance(exception, DependencyDown):
+        # One incident, however many DAGs find it.
+        kind, subject = DEPENDENCY_DOWN, ", ".join(exception.names)
+        title = f"{subject}: no answer"
     elif instance.dag_id.endswith("_drill"):
         kind = DRILL_FAILED
     send(
         Alert(
             kind=kind,
-            title=f"{instance.dag_id}.{instance.task_id} failed",
+            title=title,
             owner=dag.owner,
             dag_id=instance.dag_id,
             run_id=instance.run_id,
             detail=detail,
-            subject=f"{instance.dag_id}.{instance.task_id}",
+            subject=subject,
             phase="began",
         )
     )

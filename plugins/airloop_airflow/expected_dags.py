@@ -75,5 +75,6 @@ def expected_dags(use_cases: Sequence[UseCase]) -> Iterator[ExpectedDag]:
         yield ExpectedDag("erasure")
     yield ExpectedDag("predictions", "10 * * * *", HOUR, _HOURLY)
     yield ExpectedDag("maintenance", "30 3 * * *", DAY, _DAILY)
+    yield ExpectedDag("backup", "15 2 * * *", DAY, _DAILY)
     yield ExpectedDag("cost", "50 * * * *", HOUR, _HOURLY)
     yield ExpectedDag("watchdog", WATCHDOG_CRON, HOUR, _HOURLY)

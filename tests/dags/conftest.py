@@ -8,8 +8,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -171,3 +173,17 @@ def slack_api(monkeypatch):
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture
+def later(monkeypatch):
+    """Has time pass for alerts."""
+    from airloop_airflow import alerts
+
+    clock = SimpleNamespace(now=datetime(2026, 11, 20, 12, tzinfo=UTC))
+
+    def forward(**by: float) -> None:
+        clock.now += timedelta(**by)
+
+    monkeypatch.setattr(alerts, "datetime", SimpleNamespace(now=lambda _: clock.now))
+    return forward

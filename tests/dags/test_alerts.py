@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import pickle
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
 from slack_sdk.models.blocks import Block
 
-from airloop_airflow import alerts, incidents
+from airloop_airflow import incidents
 from airloop_airflow.alert_kinds import ALERT_KINDS, DRIFT, TASK_FAILED, catalogue
 from airloop_airflow.alerts import Alert, alert_on_failure, send
 from airloop_airflow.failures import PermanentFailure
@@ -37,18 +37,6 @@ DRIFTED = Alert(
     subject="some",
     phase="began",
 )
-
-
-@pytest.fixture
-def later(monkeypatch):
-    """Has time pass for alerts."""
-    clock = SimpleNamespace(now=datetime(2026, 11, 20, 12, tzinfo=UTC))
-
-    def forward(**by: float) -> None:
-        clock.now += timedelta(**by)
-
-    monkeypatch.setattr(alerts, "datetime", SimpleNamespace(now=lambda _: clock.now))
-    return forward
 
 
 def test_an_alert_reaches_slack_with_severity_owner_run_and_runbook(slack):

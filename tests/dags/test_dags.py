@@ -23,6 +23,7 @@ PLATFORM = {
     "maintenance": "maintenance",
     "erasure": "erasure",
     "predictions": "predictions",
+    "backup": "backup",
     "cost": "cost",
     "watchdog": "watchdog",
 }
@@ -235,6 +236,35 @@ def test_an_erasure_runs_in_order_and_forgets_its_subject_whatever_happens(dags)
     assert dag.params.get_param("dry_run").resolve() is True
 
 
+def test_every_run_begins_with_asking_what_it_needs(dags):
+    for dag in dags.values():
+        assert [task.task_id for task in dag.roots] == ["check_dependencies"]
+        others = set(dag.task_dict) - {"check_dependencies"}
+        assert dag.get_task("check_dependencies").get_flat_relative_ids(upstream=False) == others
+        # Nothing of it stays an Airflow task's own process longer than the asking takes.
+        assert dag.get_task("check_dependencies").task_type == "_PythonDecoratedOperator"
+
+
+def test_a_run_asks_for_what_its_jobs_need_and_no_more(dags):
+    def asked(dag_id: str) -> set[str]:
+        (needs,) = dags[dag_id].get_task("check_dependencies").op_args
+        return set(needs)
+
+    for spec in all_use_cases():
+        everything = {"catalog", "feast_registry", "online_store", "warehouse"}
+        assert asked(f"{spec.name}_features") >= everything
+        assert asked(f"{spec.name}_push") == everything
+        assert asked(f"{spec.name}_training") == {"catalog", "feast_registry", "mlflow", "warehouse"}
+        # Going back is for when things are down.
+        assert asked(f"{spec.name}_rollout") == {"mlflow"}
+    assert asked("maintenance") == {"catalog", "warehouse"}
+
+
+def test_a_backup_is_read_back_and_an_erasure_is_known_to_it(dags):
+    assert _follows(dags["backup"], "create", "verify")
+    assert _follows(dags["erasure"], "write_down", "keep_list")
+
+
 def test_what_was_recorded_is_told(dags):
     assert _follows(dags["cost"], "record", "tell")
 
@@ -368,7 +398,7 @@ def test_what_is_started_in_an_emergency_is_switched_on(dags):
     by_hand = {dag.dag_id for dag in dags.values() if dag.timetable.__class__.__name__ == "NullTimetable"}
     kinds = ("rollback", "override", "experiment", "silence")
     assert by_hand == {"erasure", *(f"{spec.name}_{kind}" for spec in all_use_cases() for kind in kinds)}
-    for dag_id in by_hand | {"maintenance", "predictions", "watchdog"}:
+    for dag_id in by_hand | {"backup", "maintenance", "predictions", "watchdog"}:
         assert dags[dag_id].is_paused_upon_creation is False
 
 
@@ -376,7 +406,7 @@ def test_switching_a_dag_on_starts_no_run_for_a_time_already_past(dags):
     """Such a run would compete with the one that a person is about to trigger."""
     scheduled = [run for dag in dags.values() if (run := _first_run(dag)) is not None]
     assert len(scheduled) == 8 * len(all_use_cases()) + len(
-        {"stream_ingest", "maintenance", "predictions", "cost", "watchdog"}
+        {"stream_ingest", "maintenance", "predictions", "backup", "cost", "watchdog"}
     )
     for run in scheduled:
         assert run.run_after > datetime.now(UTC)

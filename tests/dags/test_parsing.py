@@ -50,7 +50,7 @@ def test_dags_parse_with_only_the_airflow_group(tmp_path):
         "drill",
     )
     wanted = {f"{spec.name}_{kind}" for spec in all_use_cases() for kind in kinds}
-    wanted |= {"stream_ingest", "maintenance", "erasure", "predictions", "cost", "watchdog"}
+    wanted |= {"stream_ingest", "maintenance", "erasure", "predictions", "backup", "cost", "watchdog"}
     assert set(done.stdout.split()[-len(wanted) :]) == wanted
 
 
