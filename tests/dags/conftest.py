@@ -50,6 +50,8 @@ def run_in(folder: Path, *command: str, dags: Path = REPOSITORY / "dags") -> str
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{folder}/airflow.db",
         "AIRFLOW__OPENLINEAGE__DISABLED": "True",
         "AIRLOOP_STATE_DIR": str(folder / "state"),
+        # Runs begin by asking whether MLflow answers; over a file there is nobody to ask.
+        "AIRLOOP_MLFLOW_URI": f"sqlite:///{folder}/mlflow.db",
         "PYTHONPATH": os.pathsep.join(map(str, paths)),
     }
     done = subprocess.run(
