@@ -4,7 +4,7 @@ PYTHON := .airloop/venv/bin/python
 USE_CASE ?= flight_delay
 STACK := $(PYTHON) -m airloop.stack
 PRE_COMMIT := PRE_COMMIT_HOME=$(CURDIR)/.airloop/cache/pre-commit $(PYTHON) -m pre_commit
-GROUPS := airflow spark training training-gpu serving tracking kubernetes dev
+GROUPS := airflow spark training serving tracking kubernetes dev
 LOCK_FLAGS := --universal --generate-hashes --no-emit-index-url --quiet --python-version 3.11 --custom-compile-command "make lock"
 
 .PHONY: help
@@ -129,6 +129,10 @@ lock: setup ## resolve requirements/*.lock anew from pyproject.toml
 	.airloop/tools/bin/uv pip compile pyproject.toml --group core --group airflow --group spark --group training \
 	  --group serving --group stack --group dev --group kubernetes $(LOCK_FLAGS) --output-file requirements/local.lock
 	.airloop/tools/bin/uv pip compile pyproject.toml --group go $(LOCK_FLAGS) --output-file requirements/go.lock
+	# Not for every platform: CUDA's packages are for this one.
+	.airloop/tools/bin/uv pip compile pyproject.toml --group training-gpu --constraints requirements/local.lock \
+	  $(filter-out --universal,$(LOCK_FLAGS)) --python-platform x86_64-manylinux_2_28 \
+	  --output-file requirements/training-gpu.lock
 	for group in $(GROUPS); do \
 	  .airloop/tools/bin/uv pip compile pyproject.toml --group $$group --constraints requirements/local.lock \
 	    $(LOCK_FLAGS) --output-file requirements/$$group.lock || exit 1; \

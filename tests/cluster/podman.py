@@ -1,11 +1,11 @@
 """Runs docker-compose.yaml's services by podman, on this machine's own programs in place of images.
 
-Belongs here: what a service of the file means to podman, starting, asking for health, stopping, killing. Does not
-belong here: the root that stands in for an image (`root`), or what is done on the running cluster (`__main__`).
+Belongs here: what a service of the file means to podman, starting, asking for health, stopping, killing. Does
+not belong here: the root that stands in for an image (`root`), or what is done on the cluster (`__main__`).
 
-Of the file this honours: entrypoint, command, user, environment, secrets (mounted as files), volumes, tmpfs, read_only,
-cap_drop, security_opt, mem_limit, ports, hostname, aliases, restart, healthcheck, depends_on. Health is asked for by
-this program at its own pace: podman asks by itself only where systemd runs.
+Of the file this honours: entrypoint, command, user, environment, secrets (mounted as files), volumes, tmpfs,
+read_only, cap_drop, security_opt, mem_limit, ports, hostname, aliases, restart, healthcheck, depends_on. This
+program asks for health at its own pace: podman asks by itself only where systemd runs.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ class Cluster:
         return REPOSITORY / ".airloop" / "cluster" / self.name
 
     def _volume(self, name: str, target: str, service: Mapping[str, Any]) -> Path:
-        """The folder of a named volume; a new one is the user's who first mounts it, as of an image's folder."""
+        """The folder of a named volume; a new one belongs to the user who first mounts it."""
         folder = self._volumes / name
         if not folder.exists():
             folder.mkdir(parents=True)

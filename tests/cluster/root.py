@@ -1,10 +1,10 @@
 """The root folder that containers have in place of an image: this machine's programs, mounted read-only.
 
-Belongs here: what our Dockerfile, and the images that are not ours, put where. Does not belong here: running anything.
+Belongs here: what our Dockerfile, and the images that are not ours, put where. Does not belong here: running.
 
-A registry of images cannot be reached where this runs, and building ours takes half an hour; what is in them is here:
-the locked environment, and PostgreSQL, Redis, nginx, Prometheus, Kafka and Java from packages. TensorFlow Serving's
-place takes the embedded server. So versions may be older than those that docker-compose.yaml pins.
+A registry of images cannot be reached where this runs, and building ours takes half an hour; what is in them
+is here: the locked environment, and PostgreSQL, Redis, nginx, Prometheus, Kafka and Java from packages. The
+embedded server takes TensorFlow Serving's place. Versions may be older than those that docker-compose.yaml pins.
 """
 
 from __future__ import annotations
@@ -23,8 +23,28 @@ WORK = "/airloop"
 USER = "10001:10001"
 _STAND_INS = Path(__file__).with_name("stand_ins")
 _EMPTY = (
-    *("airloop", "alertmanager", "config", "data", "dev", "docker-entrypoint-initdb.d", "metadata", "opt/kafka/bin"),
-    *("opt/kafka/libs", "proc", "prometheus", "root", "run/secrets", "state", "sys", "tmp", "usr", "var/lib/kafka"),
+    *(
+        "airloop",
+        "alertmanager",
+        "config",
+        "data",
+        "dev",
+        "docker-entrypoint-initdb.d",
+        "metadata",
+        "opt/kafka/bin",
+    ),
+    *(
+        "opt/kafka/libs",
+        "proc",
+        "prometheus",
+        "root",
+        "run/secrets",
+        "state",
+        "sys",
+        "tmp",
+        "usr",
+        "var/lib/kafka",
+    ),
     *("var/lib/postgresql/data", "var/log/nginx", "var/lib/nginx", "venv", "etc/ssl", "etc/java-17-openjdk"),
 )
 _ENTRYPOINTS = {
@@ -85,7 +105,9 @@ def entrypoint(service: Mapping[str, Any]) -> list[str]:
 def environment(service: Mapping[str, Any]) -> dict[str, str]:
     """The variables that the service's image sets: those of our Dockerfile, or where programs are."""
     postgres = max(Path("/usr/lib/postgresql").glob("*/bin"))
-    system = f"{WORK}/tests/cluster/stand_ins:{WORK}/.airloop/bin:{postgres}:/usr/local/bin:/usr/sbin:/usr/bin"
+    system = (
+        f"{WORK}/tests/cluster/stand_ins:{WORK}/.airloop/bin:{postgres}:/usr/local/bin:/usr/sbin:/usr/bin"
+    )
     if "build" not in service:
         return {"PATH": system, "PGDATA": "/var/lib/postgresql/data"}
     text = (REPOSITORY / "serving" / "images" / "Dockerfile").read_text("utf-8")

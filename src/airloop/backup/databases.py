@@ -194,7 +194,7 @@ def _asked(database: KnownDatabase, statement: str) -> Any:
 def _run(database: KnownDatabase, program: str, *options: str) -> None:
     url = make_url(database.url)
     environment = {**os.environ, **({"PGPASSWORD": str(url.password)} if url.password else {})}
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603  # a program of ours, without a shell
         [_program(program), "--dbname", _without_password(url), "--no-password", *options],
         env=environment,
         capture_output=True,
