@@ -8,12 +8,31 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Final
 
 from pyspark.sql import SparkSession
 
 from airloop.errors import SettingsError
 from airloop.lineage.spark import JAVA_OPTIONS, listener_options
 from airloop.settings import Settings
+
+SUBMITTED: Final = "submitted"
+"""The setting `spark_master` of a job that spark-submit started: EMR Serverless says where and how large it
+is."""
+_OF_THE_SUBMISSION: Final = frozenset(
+    {
+        "spark.jars",
+        "spark.driver.extraJavaOptions",
+        "spark.driver.memory",
+        "spark.executor.memory",
+        "spark.driver.bindAddress",
+        "spark.driver.host",
+        "spark.local.dir",
+        "spark.ui.enabled",
+        # Of two local cores.
+        "spark.sql.shuffle.partitions",
+    }
+)
 
 
 def open_session(settings: Settings, name: str) -> SparkSession:
@@ -67,7 +86,12 @@ def open_session(settings: Settings, name: str) -> SparkSession:
         **listener,
         **settings.spark_conf,
     }
-    builder = SparkSession.builder.master(settings.spark_master).appName(name)
+    builder = SparkSession.builder.appName(name)
+    if settings.spark_master == SUBMITTED:
+        # A master, sizes and places of its own would take the job off the cluster that it was submitted to.
+        options = {key: value for key, value in options.items() if key not in _OF_THE_SUBMISSION}
+    else:
+        builder = builder.master(settings.spark_master)
     for key, value in options.items():
         builder = builder.config(key, value)
     return builder.getOrCreate()

@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from airloop.compute import group_of
 from airloop.dotted import load
 from airloop.prediction_request import example_request
 from airloop.settings import REPOSITORY, Settings, environment_of
@@ -22,6 +23,7 @@ from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from feature_repo.store import open_store
 from tests.group_environment import python_of
+from tests.job_modules import job_modules
 
 IMPORT_ALL = """
 import importlib, pkgutil, sys
@@ -53,11 +55,12 @@ REDIS = "feast.infra.online_stores.redis"
 
 NEEDS = {
     "spark": (
-        *("spark_jobs", "feature_repo", REDIS),
+        *("spark_jobs", "feature_repo", REDIS, "airloop.remote_job"),
         *("airloop.lakehouse", "airloop.sources", "airloop.use_cases", "airloop.prediction_log"),
     ),
     "training": (
         *("airloop.training", "airloop.lakehouse.catalog", "airloop.registry", "airloop.use_cases"),
+        "airloop.remote_job",
         *("airloop.versions", "airloop.lineage", "airloop.erasure.models", "airloop.erasure.record"),
         *("airloop.monitoring.day_report", "evidently.presets", "airloop.backup"),
         # MLflow's server, on PostgreSQL.
@@ -99,7 +102,9 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.mark.parametrize("group", NEEDS)
 def test_a_group_is_enough_to_import_its_part(group: str, settings: Settings) -> None:
-    done = _run(group, IMPORT_ALL, *NEEDS[group], settings=settings)
+    jobs = [module for module in job_modules() if group_of(module) == group]
+    assert jobs
+    done = _run(group, IMPORT_ALL, *NEEDS[group], *jobs, settings=settings)
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(done.stdout.split()) > len(NEEDS[group])
 

@@ -39,3 +39,12 @@ def test_the_airflow_group_has_no_spark_tensorflow_or_feast() -> None:
     pins = _pins(REPOSITORY / "requirements" / "airflow.lock")
     assert "apache-airflow" in pins
     assert {"pyspark", "tensorflow", "feast", "great-expectations", "keras"}.isdisjoint(pins)
+
+
+def test_the_gpu_image_trains_with_the_same_versions_and_nvidias_libraries() -> None:
+    pins = _pins(REPOSITORY / "requirements" / "training.lock")
+    with_gpu = _pins(REPOSITORY / "requirements" / "training-gpu.lock")
+    assert {name: version for name, version in pins.items() if with_gpu.get(name) != version} == {}
+    more = set(with_gpu) - set(pins)
+    assert {"nvidia-cudnn-cu12", "nvidia-nccl-cu12"} <= more
+    assert [name for name in more if not name.startswith("nvidia-")] == []

@@ -1,8 +1,9 @@
 """The one place that turns a job of the use case into an Airflow operator.
 
-Belongs here: how a job's process is started, followed and stopped, and what its exit status means to Airflow.
-Does not belong here: what a job does, or which jobs a DAG has. Today a job is a local process; another
-deployment profile changes this module and no DAG.
+Belongs here: where a job runs, how its process is started, followed and stopped, and what its exit status
+means to Airflow. Does not belong here: what a job does, which jobs a DAG has, or the services of a cloud
+(`compute`). A job is a process of its worker, unless the setting `compute` has those of its dependency group
+run elsewhere.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ from airflow.sdk.exceptions import (
     AirflowFailException,
     AirflowNotFoundException,
     AirflowSkipException,
+    TaskDeferralError,
+    TaskDeferralTimeout,
 )
 
+from airloop.compute import Compute, Process, group_of, place_of
 from airloop.connections import variable_of
 from airloop.cost.attempts import Attempt, write_attempt
 from airloop.cost.meter import Meter
-from airloop.errors import EXIT_PERMANENT
+from airloop.errors import EXIT_PERMANENT, AirloopError
 from airloop.settings import Settings, environment_of, load_settings
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import figures
@@ -40,6 +44,8 @@ from airloop_airflow.traces import bind_ids, job_environment
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk.definitions.mappedoperator import MappedOperator
+
+    from airloop_airflow.compute.elsewhere import Elsewhere, Ended
 
 USAGE_ERROR = 2
 """argparse's exit status for flags that it refuses: the same flags will be refused again."""
@@ -55,6 +61,10 @@ class JobOperator(BaseOperator):
     task's log as they come. A job that ends with `EXIT_PERMANENT` fails the task without another try, with
     what was expected, what was found and what to do next; any other failure is retried. Stopping the task
     stops the job's whole process group.
+
+    The task waits in the queue of its job's dependency group unless it has one of its own: workers with that
+    group's packages take it. LocalExecutor has no queues, and runs it all the same. A job that runs elsewhere
+    (`airloop.compute`) is waited for by the triggerer, and stopped with the task.
 
     `connections` are Airflow connections that the job needs: they reach its process in the environment, never
     its command line or log. Where one is not defined, the task is skipped with `skip_without_connections`,
@@ -89,7 +99,7 @@ class JobOperator(BaseOperator):
         mapped_value: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{"queue": group_of(module), **kwargs})
         self.module = module
         self.use_case = use_case
         self.flags = dict(flags)
@@ -104,6 +114,7 @@ class JobOperator(BaseOperator):
         if has_report:
             self.operator_extra_links = (ReportLink(),)
         self._process = SubprocessHook()
+        self._remote: Elsewhere | None = None
 
     def execute(self, context: Any) -> dict[str, Any] | list[Any]:
         """Run the job; returns the reference that it wrote, or the list in it that is mapped over.
@@ -115,27 +126,12 @@ class JobOperator(BaseOperator):
     def run_job(self, context: Any) -> dict[str, Any] | list[Any]:
         """As `execute`, for operators that run their job more than once."""
         settings = load_settings()
+        place = place_of(settings.compute, self.module)
         instance = context["ti"]
         about = {name: self.flags.get(flag) for name, flag in _ABOUT.items()}
         about |= {"airloop.job": self.module, "airloop.use_case": self.use_case}
-        parts = [instance.dag_id, instance.run_id, instance.task_id]
-        if self.mapped_flag is not None:
-            parts.append(str(instance.map_index))
-        place = re.sub(r"[^A-Za-z0-9_.-]", "_", ".".join(parts))
-        result_file = settings.scratch_dir / "results" / f"{place}.json"
-        result_file.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "airloop.background", sys.executable, "-m", self.module]
-        flags = {"use-case": self.use_case, **self.flags}
-        if self.mapped_flag is not None:
-            flags[self.mapped_flag] = self.mapped_value
-        for flag, value in flags.items():
-            if value is None or value == "":
-                continue
-            command += [f"--{flag}", _as_text(value)]
-        environment = {
-            **os.environ,
-            **environment_of(settings),
-            **self._connections(),
+        connections = self._connections()
+        of_run = {
             **parent_environment(self, instance),
             **job_environment(context, about),
             **({} if self.mapped_flag is None else {"AIRFLOW_CTX_MAP_INDEX": str(instance.map_index)}),
@@ -146,11 +142,118 @@ class JobOperator(BaseOperator):
             "PYTHONUNBUFFERED": "1",
         }
         bind_ids(settings, self.use_case)
+        if not isinstance(place, Process):
+            return self._begin_elsewhere(context, settings, place, connections, of_run)
+        parts = [instance.dag_id, instance.run_id, instance.task_id]
+        if self.mapped_flag is not None:
+            parts.append(str(instance.map_index))
+        name = re.sub(r"[^A-Za-z0-9_.-]", "_", ".".join(parts))
+        result_file = settings.scratch_dir / "results" / f"{name}.json"
+        result_file.unlink(missing_ok=True)
+        given = {variable_of(connection_id): text for connection_id, text in connections.items()}
+        command = [sys.executable, "-m", "airloop.background", sys.executable, "-m", self.module]
         with self._meter(instance, settings):
             status = self._process.run_command(
-                [*command, "--result", str(result_file)], env=environment, cwd=str(settings.repository)
+                [*command, *self._command_flags(), "--result", str(result_file)],
+                env={**os.environ, **environment_of(settings), **given, **of_run},
+                cwd=str(settings.repository),
             ).exit_code
         document = json.loads(result_file.read_text("utf-8")) if result_file.exists() else None
+        return self._finish(context, status, document)
+
+    def _begin_elsewhere(
+        self,
+        context: Any,
+        settings: Settings,
+        place: Compute,
+        connections: Mapping[str, str],
+        of_run: Mapping[str, str],
+    ) -> dict[str, Any] | list[Any]:
+        """Start the job elsewhere, or find it there; raises `TaskDeferred` until it is over."""
+        # Imported here, as all of `compute`: the provider takes a second, and parsing a DAG needs none of it.
+        from airloop_airflow.compute.elsewhere import request_of
+
+        try:
+            request = request_of(
+                settings,
+                self.module,
+                tuple(self._command_flags()),
+                of_run,
+                connections=tuple(name for name in self.connections if name in connections),
+                optional_connections=tuple(name for name in self.optional_connections if name in connections),
+            )
+            ended = self._elsewhere(context, settings, place).begin(
+                context, request, self.use_case, timeout=self.execution_timeout
+            )
+        except AirloopError as error:
+            raise PermanentFailure(error.as_document()) from None
+        return self._take(context, ended)
+
+    def execute_again(self, context: Any, event: Any = None) -> dict[str, Any] | list[Any]:
+        """Anew, now that the service which is to run the job has started."""
+        return self.execute(context)
+
+    def resume(self, context: Any, event: Any, job_id: str, name: str) -> dict[str, Any] | list[Any]:
+        """Go on, now that the job elsewhere is over, or its time is."""
+        settings = load_settings()
+        bind_ids(settings, self.use_case)
+        elsewhere = self._elsewhere(context, settings, place_of(settings.compute, self.module))
+        return self._take(context, elsewhere.end(context, event, job_id=job_id, name=name))
+
+    def _take(self, context: Any, ended: Ended) -> dict[str, Any] | list[Any]:
+        try:
+            result = self._finish(context, ended.status, ended.document)
+        except AirflowSkipException:
+            # Whoever has the task run again wants it to look again.
+            ended.take()
+            raise
+        ended.take()
+        if self._remote is not None:
+            self._remote.forget_checkpoints()
+        return result
+
+    def _elsewhere(self, context: Any, settings: Settings, place: Compute) -> Elsewhere:
+        from airloop_airflow.compute.elsewhere import Elsewhere
+
+        self._remote = Elsewhere(self, settings, place, context["ti"])
+        return self._remote
+
+    def resume_execution(
+        self, next_method: str, next_kwargs: dict[str, Any] | None, context: Any
+    ) -> dict[str, Any] | list[Any]:
+        """As Airflow does; a task that fails while its job runs elsewhere stops the job.
+
+        Not where only the waiting went wrong and there is another try: that one adopts the job.
+        """
+        try:
+            result: dict[str, Any] | list[Any] = super().resume_execution(next_method, next_kwargs, context)
+        except (TaskDeferralError, TaskDeferralTimeout) as error:
+            instance = context["ti"]
+            if isinstance(error, TaskDeferralError) and instance.try_number <= instance.max_tries:
+                raise
+            settings = load_settings()
+            place = place_of(settings.compute, self.module)
+            if not isinstance(place, Process):
+                self._elsewhere(context, settings, place).stop()
+            raise
+        return result
+
+    def _command_flags(self) -> list[str]:
+        """The job's flags, as its command line has them."""
+        flags = {"use-case": self.use_case, **self.flags}
+        if self.mapped_flag is not None:
+            flags[self.mapped_flag] = self.mapped_value
+        found = []
+        for flag, value in flags.items():
+            if value is None or value == "":
+                continue
+            found += [f"--{flag}", _as_text(value)]
+        return found
+
+    def _finish(
+        self, context: Any, status: int, document: dict[str, Any] | None
+    ) -> dict[str, Any] | list[Any]:
+        """What a job's exit status and result document mean to the task."""
         if status == EXIT_PERMANENT and document and "error" in document:
             error = document["error"]
             self.report_uri = error.get("report_uri")
@@ -163,7 +266,7 @@ class JobOperator(BaseOperator):
                 "again if tries are left."
             )
         if document is None:
-            raise AirflowException(f"{self.module} ended well but wrote no result to {result_file}.")
+            raise AirflowException(f"{self.module} ended well but wrote no result.")
         result: dict[str, Any] = document
         if result.get("skipped"):
             raise AirflowSkipException(result["skipped"])
@@ -174,7 +277,7 @@ class JobOperator(BaseOperator):
             return result
         for name, value in result.items():
             # Nothing is an XCom that is not there; as a flag, both are left out.
-            instance.xcom_push(key=name, value="" if value is None else value)
+            context["ti"].xcom_push(key=name, value="" if value is None else value)
         listed: list[Any] = result[self.each]
         return listed
 
@@ -202,11 +305,11 @@ class JobOperator(BaseOperator):
         return Meter(attempt, pid, partial(write_attempt, settings))
 
     def _connections(self) -> dict[str, str]:
-        """The job's connections as environment variables, in Airflow's own JSON form."""
+        """The job's connections by their ids, in Airflow's own JSON form."""
         found = {}
         for connection_id in (*self.connections, *self.optional_connections):
             try:
-                found[variable_of(connection_id)] = BaseHook.get_connection(connection_id).as_json()
+                found[connection_id] = BaseHook.get_connection(connection_id).as_json()
             except AirflowNotFoundException:
                 if connection_id in self.optional_connections:
                     continue
@@ -234,7 +337,9 @@ class JobOperator(BaseOperator):
         return lineage_of(self.module, self.use_case, self.flags, None)
 
     def on_kill(self) -> None:
-        """Stop the job's process group."""
+        """Stop the job's process group, or the job elsewhere."""
+        if self._remote is not None:
+            self._remote.stop()
         if self._process.sub_process is not None and self._process.sub_process.poll() is None:
             self._process.send_sigterm()
 
@@ -293,6 +398,8 @@ def mapped_job_task(
         mapped_flag=flag,
         execution_timeout=timeout,
         max_active_tis_per_dagrun=at_once,
+        # A mapped task asks the class for nothing of its instances.
+        queue=kwargs.pop("queue", group_of(module)),
         map_index_template=f"{task_id} {{{{ task.mapped_value }}}}"
         "{% if task.result %}: {{ task.result.summary }}{% endif %}",
         **kwargs,

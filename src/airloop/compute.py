@@ -7,7 +7,7 @@ Belongs here: what a deployment says about each such place. Does not belong here
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,9 +18,59 @@ _ARN = r"^arn:aws[a-z-]*:"
 _GROUPS: Mapping[str, Group] = {
     "spark_jobs": "spark",
     "feature_repo": "spark",
-    "airloop.training": "training",
+    # The log by way of Kafka needs its client, which the training group does not have.
+    "airloop.prediction_log": "serving",
     "serving": "serving",
 }
+
+
+class Needs(NamedTuple):
+    """What a job must have where it runs, when that is not on the shared folder."""
+
+    settings: tuple[str, ...] = ()
+    """Fields that must name something that answers from there."""
+    files: tuple[str, ...] = ()
+    """Fields that name a small file, which goes along."""
+    several_hosts: bool = False
+    """Whether several hosts can share the job."""
+
+
+_TABLES = ("warehouse_uri", "catalog_uri")
+_FEATURES = (*_TABLES, "feast_registry")
+_MLFLOW = (*_TABLES, "mlflow_uri")
+RUNS_ELSEWHERE: Mapping[str, Needs] = {
+    "spark_jobs.ingest": Needs(_TABLES),
+    "spark_jobs.clean": Needs(_TABLES),
+    "spark_jobs.audit": Needs(_TABLES),
+    "spark_jobs.features": Needs(_TABLES),
+    "spark_jobs.training_set": Needs(_FEATURES),
+    "spark_jobs.scoring_set": Needs(_FEATURES),
+    "spark_jobs.count_predictions": Needs(_TABLES),
+    "spark_jobs.count_scores": Needs(_TABLES),
+    "spark_jobs.count_skew": Needs(_FEATURES),
+    "spark_jobs.push": Needs((*_FEATURES, "redis_connection")),
+    "feature_repo.materialise": Needs((*_FEATURES, "redis_connection")),
+    "airloop.training.train": Needs(_MLFLOW, files=("prices",), several_hosts=True),
+    "airloop.training.fold": Needs(_MLFLOW),
+    "airloop.training.trial": Needs((*_MLFLOW, "tuning_storage")),
+}
+"""The jobs that may run elsewhere: they compute much, and read and write nothing of the shared folder but
+what `airloop.job_folder.BROUGHT_HOME` names."""
+
+STAYS: Mapping[str, str] = {
+    "spark_jobs.stream_ingest": "one run of a stream at a time is known by a lock in the shared folder",
+    "spark_jobs.maintenance": "removes old files of the shared folder",
+    "spark_jobs.erasure": "reads and rewrites the files of the shared folder",
+    "airloop.training.study": "a row in a database",
+    "airloop.training.tuned": "a row in a database, and a report",
+    "airloop.training.folds": "a moment's work",
+    "airloop.training.cross_validated": "a moment's work",
+    "airloop.training.evaluate": "loads signed models, and writes the verdict's page beside others",
+    "airloop.training.override": "writes the audit log",
+    "airloop.training.register": "signs with the private key",
+}
+"""Jobs of the groups `spark` and `training` that stay processes of their worker, and why. So does every job
+that stands in neither table."""
 
 
 class Process(BaseModel):
@@ -81,6 +131,12 @@ class Batch(BaseModel):
 
 
 Compute = Annotated[Process | EmrServerless | SageMaker | Batch, Field(discriminator="kind")]
+
+
+def place_of(places: Mapping[Group, Compute], module: str) -> Compute:
+    """Where the job `module` runs: where its group does, if it is one that may run elsewhere."""
+    place = places.get(group_of(module))
+    return place if place is not None and module in RUNS_ELSEWHERE else Process()
 
 
 def group_of(module: str) -> Group:

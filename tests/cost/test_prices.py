@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from airloop.cost.prices import load_prices
+from airloop.cost.prices import PriceTable, load_prices
+from airloop.cost.usage_table import priced
 from airloop.errors import SettingsError
 from airloop.settings import Settings
 
@@ -15,6 +16,15 @@ def test_the_longest_beginning_of_a_modules_name_says_what_it_runs_on(prices) ->
     assert prices.job_per_hour("airloop.training.tune_more") == 2.0
     assert prices.serving_per_hour("flight_delay") == pytest.approx(0.3)
     assert prices.serving_per_hour("other") is None
+
+
+def test_what_is_billed_by_processors_costs_the_hours_of_one_worker(attempt) -> None:
+    """EMR Serverless: 4 vCPUs and 16 GiB an hour each; 2 hours of 4 vCPUs, over whatever time and workers."""
+    worker = {"vcpus": 4, "memory_gib": 16, "on_demand_per_hour": 0.3, "billed_by": "vcpu_hour"}
+    job = {"machine": "worker", "modules": "spark_jobs", "count": 3}
+    table = PriceTable(currency="EUR", machines={"worker": worker}, jobs=[job])
+    used = attempt(module="spark_jobs.features").model_copy(update={"cpu_seconds": 8 * 3600.0})
+    assert priced(used, table).price == pytest.approx(0.6)
 
 
 def test_without_a_table_nothing_has_a_price(tmp_path) -> None:

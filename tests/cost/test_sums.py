@@ -68,6 +68,8 @@ def test_a_machine_that_is_too_large_or_too_small_or_idle_is_said(used, prices) 
     tuning = {"module": "airloop.training.tune", "peak_memory_gib": 20.0, "peak_vcpus": 7.0}
     assert "busy for 10% of the time" in str(suggested(**tuning, accelerator_seconds=10.0))
     assert suggested(**tuning, accelerator_seconds=90.0) is None
+    billed_elsewhere = {"peak_memory_gib": 0.0, "peak_vcpus": 0.0}
+    assert suggested(**billed_elsewhere) is None, "nobody looked at how busy it was"
     idle_elsewhere = {"peak_memory_gib": 2.0, "peak_vcpus": 1.9, "accelerators": 1}
     assert suggested(**idle_elsewhere) is None, "the machine that is paid for has none"
 

@@ -62,7 +62,9 @@ def _fit(module: str, attempts: Sequence[Used], prices: PriceTable | None) -> Fi
     peak_vcpus = max(used.attempt.peak_vcpus for used in attempts)
     peak_memory = max(used.attempt.peak_memory_gib for used in attempts)
     rented = None if prices is None else prices.of_job(module)
-    machine = None if prices is None or rented is None else prices.machines[rented.machine]
+    # What ran elsewhere is known as it was billed: how busy its machine was, nobody looked at.
+    is_measured = peak_memory > 0
+    machine = None if prices is None or rented is None or not is_measured else prices.machines[rented.machine]
     # Of a machine that has some: on a host that others share, what they do would be taken for the job's.
     had = wall * machine.accelerators if machine is not None else 0.0
     accelerator_share = min(busy / had, 1.0) if had else None
@@ -78,7 +80,9 @@ def _fit(module: str, attempts: Sequence[Used], prices: PriceTable | None) -> Fi
         peak_memory_gib=peak_memory,
         memory_share=None if machine is None else peak_memory / machine.memory_gib,
         accelerator_share=accelerator_share,
-        suggestion=_suggestion(prices, rented, peak_vcpus, peak_memory, accelerator_share),
+        suggestion=_suggestion(
+            prices, rented if is_measured else None, peak_vcpus, peak_memory, accelerator_share
+        ),
     )
 
 

@@ -31,6 +31,9 @@ class Machine(SpecPart):
     on_demand_per_hour: float = Field(ge=0)
     spot_per_hour: float | None = Field(None, ge=0)
     """None where it is not to be had that way."""
+    billed_by: Literal["hour", "vcpu_hour"] = "hour"
+    """What is counted: its time, or the processors that a job was billed for, as EMR Serverless does. The
+    machine is then a worker, whose memory goes with its processors."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -83,6 +83,11 @@ def priced(attempt: Attempt, prices: PriceTable | None) -> Used:
     if prices is None or rented is None:
         return Used(attempt)
     price = attempt.wall_seconds / HOUR_SECONDS * prices.per_hour(rented)
+    machine = prices.machines[rented.machine]
+    if machine.billed_by == "vcpu_hour":
+        # Hours of one worker, however many there were.
+        hours = attempt.cpu_seconds / machine.vcpus / HOUR_SECONDS
+        price = hours * (machine.per_hour(rented.market) or 0.0)
     return Used(attempt, rented.machine, rented.count, rented.market, price, prices.currency)
 
 
