@@ -11,7 +11,7 @@ from aws_cdk import Acknowledgment, Validations
 from constructs import IConstruct
 
 from infrastructure.deployment import Deployment
-from infrastructure.permissions import JOB_PREFIX, NAMESPACES
+from infrastructure.permissions import NAMESPACES, SECRETS
 
 _NO_NARROWER = "AWS has no resource that these actions could be limited to"
 
@@ -47,8 +47,8 @@ def _resources(deployment: Deployment) -> Iterator[tuple[str, str, str]]:
         yield "", arn("logs", f"log-group:{group}:*"), "streams are named after job runs"
     yield "", arn("logs", "log-group:*"), f"listing log groups: {_NO_NARROWER}"
     for kind in ("connections", "variables"):
-        yield "", arn("secretsmanager", f"secret:airflow/{kind}/*"), "people add Airflow's secrets under this prefix"
-    yield "", arn("sagemaker", f"training-job/{JOB_PREFIX}*"), "a job is named when it is started; ours have a prefix"
+        yield "", arn("secretsmanager", f"secret:{SECRETS}/{kind}/*"), "people add Airflow's secrets under this prefix"
+    yield "", arn("sagemaker", "training-job/*"), "a job is named when it is started; its tag must be this deployment's"
     yield "", arn("batch", "job/*"), "a job's id is random; its tag must be this deployment's"
     yield "", arn("batch", f"job-definition/{deployment.name}-training:*"), "each change is a new revision"
     # The logical id is the CDK's name for the application.
@@ -89,5 +89,5 @@ _SECRETS = (
     *("connection-airloop_pseudonym_key", "connection-aws_default"),
     *("database-airflow", "database-feast", "database-master", "database-mlflow", "database-tuning"),
     *("gateway-keys", "signing-key", "tls", "verification-key"),
-    *("settings-feast_registry", "settings-redis_connection", "settings-tuning_storage"),
+    *("database-passwords", "settings-redis_connection"),
 )

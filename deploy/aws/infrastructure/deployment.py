@@ -23,6 +23,7 @@ _FORMS = {
     "version": r"[\w][\w.-]*",
     "database_class": r"db\..+",
     "cache_class": r"cache\..+",
+    "training_on": r"sagemaker|batch",
     "alarm_email": r"([^@\s]+@[^@\s]+)?",
 }
 
@@ -52,6 +53,7 @@ class Deployment:
     database_multi_zone: bool
     cache_class: str
     gateways: int
+    training_on: str
     gpu_instance_types: tuple[str, ...]
     gpu_nodes: int
     most_gpu_vcpus: int

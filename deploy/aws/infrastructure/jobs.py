@@ -20,7 +20,6 @@ SPARK_RELEASE: Final = "emr-spark-8.0.0"
 SPARK_LOGS: Final = "/airloop/emr-serverless"
 BATCH_LOGS: Final = "/airloop/batch"
 TRAINING_LOGS: Final = "/aws/sagemaker/TrainingJobs"
-_SECRETS_OF_SPARK: Final = ("redis_connection", "feast_registry")
 
 
 class JobsStack(Stack):
@@ -73,8 +72,10 @@ class JobsStack(Stack):
             permissions.use_key(self.base.key, deployment, "s3", "secretsmanager", "kinesis"),
             permissions.read_secrets(
                 deployment,
-                "Settings",
-                *(f"{deployment.secrets}/settings/{name}-??????" for name in _SECRETS_OF_SPARK),
+                "Secrets",
+                f"{permissions.SECRETS}/connections/*",
+                f"{permissions.SECRETS}/database-passwords-??????",
+                f"{permissions.SECRETS}/settings/redis_connection-??????",
             ),
             permissions.read_stream(self.stores.stream.stream_arn),
             *permissions.write_logs(deployment, SPARK_LOGS),
@@ -87,14 +88,7 @@ class JobsStack(Stack):
             *permissions.write_bucket(deployment, "jobs"),
             permissions.write_tables(deployment),
             permissions.use_key(self.base.key, deployment, "s3", "secretsmanager", "ecr"),
-            permissions.read_secrets(
-                deployment,
-                "Settings",
-                f"{deployment.secrets}/settings/tuning_storage-??????",
-                # Training signs what it registers.
-                f"{deployment.secrets}/signing-key-??????",
-                f"{deployment.secrets}/verification-key-??????",
-            ),
+            permissions.read_secrets(deployment, "Secrets", f"{permissions.SECRETS}/database-passwords-??????"),
             *permissions.pull_images(
                 [self.base.repositories[name].repository_arn for name in ("training", "training-gpu")]
             ),
@@ -198,10 +192,7 @@ class JobsStack(Stack):
             "ecs-tasks.amazonaws.com",
             [
                 *permissions.pull_images([self.base.repositories["training-gpu"].repository_arn]),
-                permissions.use_key(self.base.key, deployment, "ecr", "secretsmanager"),
-                permissions.read_secrets(
-                    deployment, "Settings", f"{deployment.secrets}/settings/tuning_storage-??????"
-                ),
+                permissions.use_key(self.base.key, deployment, "ecr"),
                 aws_iam.PolicyStatement(
                     sid="Logs",
                     actions=["logs:CreateLogStream", "logs:PutLogEvents"],
@@ -290,12 +281,6 @@ class JobsStack(Stack):
                 for kind, value in (("GPU", "1"), ("VCPU", "4"), ("MEMORY", "14336"))
             ],
             linux_parameters=aws_batch.CfnJobDefinition.LinuxParametersProperty(shared_memory_size=2048),
-            secrets=[
-                aws_batch.CfnJobDefinition.SecretProperty(
-                    name="AIRLOOP_TUNING_STORAGE",
-                    value_from=self.stores.secrets["settings/tuning_storage"].secret_arn,
-                )
-            ],
             log_configuration=aws_batch.CfnJobDefinition.LogConfigurationProperty(
                 log_driver="awslogs",
                 options={

@@ -14,8 +14,9 @@ from infrastructure.deployment import Deployment
 
 NAMESPACES: Final = ("clean", "features", "labels", "monitoring", "raw", "serving", "training")
 """Of the Iceberg catalog; in Glue each is a database."""
-JOB_PREFIX: Final = "airloop-"
-"""Of the names of what Airflow starts."""
+SECRETS: Final = "airflow"
+"""Prefix of the secrets that Airflow's backend and jobs elsewhere read: `connections/`, `variables/`, `settings/`
+and `database-passwords` (`airloop.secrets_manager`)."""
 
 
 def _allow(
@@ -128,67 +129,73 @@ def read_logs(deployment: Deployment, *groups: str) -> aws_iam.PolicyStatement:
 
 
 def follow_jobs(deployment: Deployment, application_arn: str) -> list[aws_iam.PolicyStatement]:
-    """See how a job that was started is; what the triggerer does."""
+    """See how a job that was started is, and stop it; what the triggerer does, and every task."""
+    ours = {"StringEquals": {"aws:ResourceTag/airloop:environment": deployment.environment}}
     return [
         _allow(
             "FollowSpark",
-            ("emr-serverless:GetApplication", "emr-serverless:GetJobRun"),
+            (
+                "emr-serverless:CancelJobRun",
+                "emr-serverless:GetApplication",
+                "emr-serverless:GetDashboardForJobRun",
+                "emr-serverless:GetJobRun",
+                "emr-serverless:ListJobRuns",
+            ),
             (application_arn, f"{application_arn}/jobruns/*"),
         ),
+        # Asked for names that no job has yet, too, which have no tags.
         _allow(
             "FollowTraining",
             ("sagemaker:DescribeTrainingJob",),
-            (_arn("sagemaker", deployment, f"training-job/{JOB_PREFIX}*"),),
+            (_arn("sagemaker", deployment, "training-job/*"),),
+        ),
+        _allow(
+            "StopTraining",
+            ("sagemaker:StopTrainingJob",),
+            (_arn("sagemaker", deployment, "training-job/*"),),
+            ours,
         ),
         # Batch has no narrower resource for it.
         _allow("FollowBatch", ("batch:DescribeJobs",), ("*",)),
+        _allow(
+            "StopBatch", ("batch:CancelJob", "batch:TerminateJob"), (_arn("batch", deployment, "job/*"),), ours
+        ),
     ]
 
 
 def start_jobs(
     deployment: Deployment, application_arn: str, queue_arn: str, definition: str, roles: dict[str, str]
 ) -> list[aws_iam.PolicyStatement]:
-    """Start, stop and tag jobs; what Airflow's tasks do. `roles` are the jobs' own, by the service they go to."""
+    """Start and tag jobs; what Airflow's tasks do. `roles` are the jobs' own, by the service they go to.
+
+    A job without this deployment's tag cannot be started: its cost would be nobody's, and nobody could stop it.
+    """
+    tagged = {"StringEquals": {"aws:RequestTag/airloop:environment": deployment.environment}}
     return [
         _allow(
             "StartSpark",
-            (
-                "emr-serverless:StartJobRun",
-                "emr-serverless:CancelJobRun",
-                "emr-serverless:StartApplication",
-                "emr-serverless:ListJobRuns",
-                "emr-serverless:TagResource",
-                "emr-serverless:ListTagsForResource",
-            ),
+            ("emr-serverless:StartApplication", "emr-serverless:StartJobRun", "emr-serverless:TagResource"),
             (application_arn, f"{application_arn}/jobruns/*"),
         ),
         _allow(
             "StartTraining",
-            (
-                "sagemaker:CreateTrainingJob",
-                "sagemaker:StopTrainingJob",
-                "sagemaker:AddTags",
-                "sagemaker:ListTags",
-            ),
-            (_arn("sagemaker", deployment, f"training-job/{JOB_PREFIX}*"),),
+            ("sagemaker:AddTags", "sagemaker:CreateTrainingJob"),
+            (_arn("sagemaker", deployment, "training-job/*"),),
+            tagged,
         ),
         # Neither list can be limited to some.
-        _allow("FindJobs", ("sagemaker:ListTrainingJobs", "batch:ListJobs"), ("*",)),
+        _allow("FindJobs", ("batch:ListJobs", "sagemaker:ListTrainingJobs"), ("*",)),
         _allow(
             "StartBatch",
-            ("batch:SubmitJob", "batch:TagResource"),
+            ("batch:SubmitJob",),
             (
                 queue_arn,
                 _arn("batch", deployment, f"job-definition/{definition}"),
                 _arn("batch", deployment, f"job-definition/{definition}:*"),
             ),
+            tagged,
         ),
-        _allow(
-            "StopBatch",
-            ("batch:TerminateJob", "batch:CancelJob", "batch:TagResource", "batch:ListTagsForResource"),
-            (_arn("batch", deployment, "job/*"),),
-            {"StringEquals": {"aws:ResourceTag/airloop:environment": deployment.environment}},
-        ),
+        _allow("TagBatch", ("batch:TagResource",), (_arn("batch", deployment, "job/*"),), tagged),
         *(
             _allow(
                 f"Pass{service.split('.')[0].replace('-', '').capitalize()}",

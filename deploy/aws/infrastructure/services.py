@@ -31,7 +31,7 @@ from infrastructure import network, permissions
 from infrastructure.alarms import add_alarms
 from infrastructure.containers import FOLDER, started, variable
 from infrastructure.jobs import BATCH_LOGS, SPARK_LOGS, TRAINING_LOGS, JobsStack
-from infrastructure.settings import SECRET, batch_compute, settings_of, variables_of
+from infrastructure.settings import SECRET, settings_of, variables_of
 from infrastructure.stores import DATABASES
 from infrastructure.tags import of_component
 
@@ -101,8 +101,7 @@ class ServicesStack(Stack):
         for name, value in self.settings.items():
             # As `cdk deploy --outputs-file` writes them, for settings_from_outputs.py.
             CfnOutput(self, "Setting" + "".join(part.capitalize() for part in name.split("_")), value=value)
-        CfnOutput(self, "ComputeTrainingBatch", value=batch_compute(jobs))
-        CfnOutput(self, "Cluster-", value=self.cluster.cluster_name).override_logical_id("ClusterName")
+        CfnOutput(self, "ClusterName", value=self.cluster.cluster_name)
         CfnOutput(self, "Subnets", value=",".join(self.base.network.private))
         CfnOutput(
             self, "AirflowGroup", value=self.base.network.groups["airflow"].security_group_id
@@ -309,7 +308,8 @@ class ServicesStack(Stack):
                 "airflow.providers.amazon.aws.secrets.secrets_manager.SecretsManagerBackend"
             ),
             "AIRFLOW__SECRETS__BACKEND_KWARGS": (
-                '{"connections_prefix": "airflow/connections", "variables_prefix": "airflow/variables", '
+                f'{{"connections_prefix": "{permissions.SECRETS}/connections", '
+                f'"variables_prefix": "{permissions.SECRETS}/variables", '
                 f'"config_prefix": null, "region_name": "{deployment.region}"}}'
             ),
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
@@ -322,7 +322,7 @@ class ServicesStack(Stack):
         deployment, base = self.deployment, self.base
         application = self.jobs.application.attr_arn
         secrets = [
-            permissions.read_secrets(deployment, "Airflow", "airflow/connections/*", "airflow/variables/*"),
+            permissions.read_secrets(deployment, "Airflow", *(f"{permissions.SECRETS}/{kind}/*" for kind in ("connections", "variables"))),
             permissions.use_key(base.key, deployment, "secretsmanager", "s3"),
         ]
         follow = permissions.follow_jobs(deployment, application)
@@ -514,7 +514,6 @@ class ServicesStack(Stack):
             **_TLS,
             **_VERIFY,
             "gateway_keys.json": "gateway-keys",
-            "airloop_feast_registry": "settings/feast_registry",
             "airloop_redis_connection": "settings/redis_connection",
         }
         task = self._task(

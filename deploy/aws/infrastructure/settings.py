@@ -13,35 +13,41 @@ from typing import Any, Final
 
 from infrastructure.jobs import SPARK_LOGS, JobsStack
 from infrastructure.network import MODELS
-from infrastructure.permissions import bucket_name
+from infrastructure.permissions import SECRETS, bucket_name
 
 PROFILE: Final = Path(__file__).resolve().parents[2] / "profiles" / "aws.toml"
-SECRET: Final = ("feast_registry", "redis_connection", "tuning_storage")
-"""With a password in them: mounted as files, never variables."""
+SECRET: Final = ("redis_connection",)
+"""With a password in it: mounted as a file, never a variable. PostgreSQL's are in the file of PGPASSFILE."""
 
 
 def settings_of(jobs: JobsStack) -> dict[str, Any]:
     """Each setting that the stacks know, as the text of its variable; `compute` is JSON."""
     stores, base, deployment = jobs.stores, jobs.base, jobs.deployment
-    group = base.network.groups["jobs"].security_group_id
-    compute = {
-        "spark": {
-            "kind": "emr_serverless",
-            "application_id": jobs.application.attr_application_id,
-            "execution_role": jobs.spark_role.role_arn,
-            "log_group": SPARK_LOGS,
-        },
-        "training": {
-            "kind": "sagemaker",
-            "execution_role": jobs.training_role.role_arn,
-            "image": base.image("training"),
-            "subnets": base.network.private,
-            "security_groups": [group],
-        },
+    spark = {
+        "kind": "emr_serverless",
+        "application_id": jobs.application.attr_application_id,
+        "execution_role": jobs.spark_role.role_arn,
+        "log_group": SPARK_LOGS,
     }
+    one_host = {
+        "kind": "sagemaker",
+        "execution_role": jobs.training_role.role_arn,
+        "image": base.image("training"),
+        "subnets": base.network.private,
+        "security_groups": [base.network.groups["jobs"].security_group_id],
+    }
+    several_hosts = {
+        "kind": "batch",
+        "job_queue": jobs.queue.job_queue_name,
+        "job_definition": jobs.definition_name,
+        "nodes": deployment.gpu_nodes,
+    }
+    compute = {"spark": spark, "training": one_host if deployment.training_on == "sagemaker" else several_hosts}
     return {
         "warehouse_uri": f"s3://{bucket_name(deployment, 'warehouse')}/warehouse",
         "jobs_uri": f"s3://{bucket_name(deployment, 'jobs')}/jobs",
+        "environment": deployment.environment,
+        "secrets_prefix": SECRETS,
         "aws_region": deployment.region,
         "kms_key": base.key.key_arn,
         "mlflow_uri": f"https://mlflow.{deployment.internal_domain}",
@@ -49,18 +55,6 @@ def settings_of(jobs: JobsStack) -> dict[str, Any]:
         "compute": jobs.to_json_string(compute),
         **stores.addresses,
     }
-
-
-def batch_compute(jobs: JobsStack) -> str:
-    """`compute.training` (JSON) for who trains on several GPU hosts in place of SageMaker."""
-    return jobs.to_json_string(
-        {
-            "kind": "batch",
-            "job_queue": jobs.queue.job_queue_name,
-            "job_definition": jobs.definition_name,
-            "nodes": jobs.deployment.gpu_nodes,
-        }
-    )
 
 
 def variables_of(settings: dict[str, Any]) -> dict[str, str]:

@@ -56,6 +56,21 @@ class Key(Construct):
                 conditions={"StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID}},
             )
         )
+        self.key.add_to_resource_policy(
+            aws_iam.PolicyStatement(
+                sid="LogsOfSparkJobsOfThisAccount",
+                principals=[aws_iam.ServicePrincipal("emr-serverless.amazonaws.com")],
+                actions=["kms:Decrypt", "kms:GenerateDataKey"],
+                resources=["*"],
+                conditions={
+                    "StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID},
+                    "StringLike": {
+                        "aws:SourceArn": f"arn:{Aws.PARTITION}:emr-serverless:{deployment.region}:"
+                        f"{Aws.ACCOUNT_ID}:/applications/*"
+                    },
+                },
+            )
+        )
 
 
 class Buckets(Construct):

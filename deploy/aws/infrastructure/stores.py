@@ -24,7 +24,7 @@ from aws_cdk import (
 from constructs import Construct
 
 from infrastructure.base import BaseStack
-from infrastructure.permissions import NAMESPACES, bucket_name
+from infrastructure.permissions import NAMESPACES, SECRETS, bucket_name
 from infrastructure.tags import of_component
 
 DATABASES: Final = ("airflow", "feast", "mlflow", "tuning")
@@ -99,39 +99,39 @@ class StoresStack(Stack):
         )
 
     def _settings(self) -> None:
-        """Settings that hold a password, as whole values: `airloop/<environment>/settings/<setting>`."""
+        """What jobs elsewhere read beside connections, and the cache's address with its password.
+
+        CloudFormation puts the passwords in as it makes the secrets; the template holds references.
+        """
         host = self.database.instance_endpoint.hostname
 
-        def url(name: str) -> str:
-            password = self.secrets[f"database/{name}"].secret_value.unsafe_unwrap()
-            return f"postgresql+psycopg2://{name}:{password}@{host}/{name}?sslmode=require"
+        def password(name: str) -> str:
+            return self.secrets[name].secret_value.unsafe_unwrap()
 
-        token = self.secrets["cache"].secret_value.unsafe_unwrap()
         values = {
-            "feast_registry": url("feast"),
-            "redis_connection": f"{self.addresses['redis_connection']},password={token}",
-            "tuning_storage": url("tuning"),
+            "settings/redis_connection": f"{self.addresses['redis_connection']},password={password('cache')}",
+            # As PostgreSQL's password file has them.
+            "database-passwords": "".join(
+                f"{host}:5432:*:{name}:{password(f'database/{name}')}\n" for name in ("feast", "tuning")
+            ),
         }
         for name, value in values.items():
-            # CloudFormation puts the passwords in as it makes the secret; the template holds references.
-            self.secrets[f"settings/{name}"] = self._secret(
-                f"settings/{name}",
-                f"{self.deployment.secrets}/settings/{name}",
-                secret_string_value=SecretValue.unsafe_plain_text(value),
+            self.secrets[name] = self._secret(
+                name, f"{SECRETS}/{name}", secret_string_value=SecretValue.unsafe_plain_text(value)
             )
 
     def _connections(self) -> None:
         """The connections that the stack can know; people add theirs under the same prefix."""
         self._secret(
             "connection/aws_default",
-            "airflow/connections/aws_default",
+            f"{SECRETS}/connections/aws_default",
             secret_string_value=SecretValue.unsafe_plain_text(
                 json.dumps({"conn_type": "aws", "extra": {"region_name": self.deployment.region}})
             ),
         )
         self._secret(
             "connection/airloop_pseudonym_key",
-            "airflow/connections/airloop_pseudonym_key",
+            f"{SECRETS}/connections/airloop_pseudonym_key",
             generate_secret_string=aws_secretsmanager.SecretStringGenerator(
                 secret_string_template=json.dumps({"conn_type": "generic"}),
                 generate_string_key="password",

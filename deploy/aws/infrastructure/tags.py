@@ -11,7 +11,7 @@ from constructs import IConstruct
 ENVIRONMENT = "airloop:environment"
 COMPONENT = "airloop:component"
 USE_CASE = "airloop:use-case"
-SHARED = "shared"
+SHARED = "platform"
 """The use case of what all use cases share; a job's run has its own."""
 
 
