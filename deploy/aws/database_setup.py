@@ -1,6 +1,8 @@
-"""Makes each database of `DATABASE_NAMES` with a login of its own; safe to repeat, and follows a changed password.
+"""Makes each database of `DATABASE_NAMES` with a login of its own; safe to repeat, and follows a changed
+password.
 
-Run by the task `setup` (`infrastructure/services.py`), which hands it the text of this file: so it stands alone.
+Run by the task `setup` (`infrastructure/services.py`), which hands it the text of this file: so it stands
+alone.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ def set_up(host: str, port: int, user: str, passwords: dict[str, str]) -> None:
         for name, password in passwords.items():
             role = sql.Identifier(name)
             cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (name,))
-            change = "ALTER ROLE {} LOGIN PASSWORD {}" if cursor.fetchone() else "CREATE ROLE {} LOGIN PASSWORD {}"
+            change = (
+                "ALTER ROLE {} LOGIN PASSWORD {}" if cursor.fetchone() else "CREATE ROLE {} LOGIN PASSWORD {}"
+            )
             cursor.execute(sql.SQL(change).format(role, sql.Literal(password)))
             cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
             if not cursor.fetchone():

@@ -1,8 +1,9 @@
-"""Makes and stores the secrets that no random text can be: `python deploy/aws/put_secrets.py --environment NAME`.
+"""Makes and stores the secrets that no random text can be: `python deploy/aws/put_secrets.py --environment
+NAME`.
 
 A certificate for what stands behind the load balancers, the pair of keys that models are signed with, and the
-gateway's first API keys. A secret that was written before is left as it is, unless `--replace` names it: a new pair
-of signing keys makes all signed versions unusable. What the gateway's clients need is printed once.
+gateway's first API keys. A secret that was written before is left as it is, unless `--replace` names it: a
+new pair of signing keys makes all signed versions unusable. What the gateway's clients need is printed once.
 
 The load balancers do not look at the certificates behind them; theirs keeps the last stretch from being read.
 """
@@ -35,11 +36,17 @@ _WRITTEN = "airloop:written"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write what is not written yet; returns 0."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--environment", required=True, help="as in deployment.toml")
     parser.add_argument("--region", help="by default the credentials' own")
     parser.add_argument(
-        "--replace", action="append", default=[], choices=("gateway-keys", "signing", "tls"), help="write it anew"
+        "--replace",
+        action="append",
+        default=[],
+        choices=("gateway-keys", "signing", "tls"),
+        help="write it anew",
     )
     flags = parser.parse_args(argv)
     put_all(boto3.client("secretsmanager", region_name=flags.region), flags.environment, flags.replace)
@@ -98,7 +105,7 @@ def _tls() -> dict[str, str]:
         "certificate": public,
         "private_key": private,
         # Text protobuf takes JSON's strings.
-        "ssl_config": f"server_key: {json.dumps(private)}\nserver_cert: {json.dumps(public)}\nclient_verify: false\n",
+        "ssl_config": f"server_key: {json.dumps(private)}\nserver_cert: {json.dumps(public)}\n",
     }
 
 

@@ -1,8 +1,10 @@
-"""Writes a deployment's settings file from its stacks' outputs: `python deploy/aws/settings_from_outputs.py FILE`.
+"""Writes a deployment's settings file from its stacks' outputs: `python
+deploy/aws/settings_from_outputs.py FILE`.
 
-FILE is what `cdk deploy --outputs-file` wrote. The result, on standard output, is `deploy/profiles/aws.toml` with
-what the account adds; name it in AIRLOOP_SETTINGS_FILE. It holds no password: that of redis_connection is in a mounted
-secret (`AIRLOOP_SECRETS_DIR`), PostgreSQL's are in the file that PGPASSFILE names; both are in Secrets Manager.
+FILE is what `cdk deploy --outputs-file` wrote. The result, on standard output, is
+`deploy/profiles/aws.toml` with what the account adds; name it in AIRLOOP_SETTINGS_FILE. It holds no
+password: that of redis_connection is in a mounted secret (`AIRLOOP_SECRETS_DIR`), PostgreSQL's are in the
+file that PGPASSFILE names; both are in Secrets Manager.
 """
 
 from __future__ import annotations
@@ -43,10 +45,16 @@ def settings_of(outputs: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
 
 def as_toml(settings: Mapping[str, Any]) -> str:
     """`settings` as TOML: what is plain first, then a table for each place where jobs run."""
-    lines = [f"{name} = {_value(value)}" for name, value in settings.items() if not isinstance(value, Mapping)]
+    lines = [
+        f"{name} = {_value(value)}" for name, value in settings.items() if not isinstance(value, Mapping)
+    ]
     for name, tables in settings.items():
         for key, table in tables.items() if isinstance(tables, Mapping) else ():
-            lines += ["", f"[{name}.{key}]", *(f"{field} = {_value(value)}" for field, value in table.items())]
+            lines += [
+                "",
+                f"[{name}.{key}]",
+                *(f"{field} = {_value(value)}" for field, value in table.items()),
+            ]
     return "\n".join(lines) + "\n"
 
 
@@ -61,7 +69,9 @@ def _value(value: Any) -> str:
 
 def main() -> int:
     """Print the file; returns 1 and says why when the outputs hold no settings."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("outputs", type=Path, help="JSON file of `cdk deploy --outputs-file`")
     flags = parser.parse_args()
     try:

@@ -59,6 +59,7 @@ def test_every_dag_keeps_the_policy(dags):
 
 def test_every_runbook_that_an_alert_names_is_there(dags):
     sources = [*(REPOSITORY / "plugins").rglob("*.py"), *(REPOSITORY / "dags").glob("*.py")]
+    sources.append(REPOSITORY / "deploy" / "aws" / "infrastructure" / "alarms.py")
     sources += (REPOSITORY / "serving/observability/rules").glob("*.yml")
     named = {name for path in sources for name in re.findall(r"docs/runbooks/(\w+)\.md", path.read_text())}
     named |= {f"{kind}_failed" for kind in (*KINDS, *PLATFORM.values())}

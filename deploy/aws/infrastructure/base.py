@@ -1,4 +1,5 @@
-"""The stack that everything else stands on: key, network, buckets, image repositories, who may deploy, who is told.
+"""The stack that everything else stands on: key, network, buckets, image repositories, who may deploy, who
+is told.
 
 Belongs here: what must be there before images are pushed. Does not belong here: anything that needs an image.
 """
@@ -62,9 +63,7 @@ class BaseStack(Stack):
                 aws_ecr.LifecycleRule(
                     tag_status=aws_ecr.TagStatus.UNTAGGED, max_image_age=Duration.days(7), rule_priority=1
                 ),
-                aws_ecr.LifecycleRule(
-                    tag_status=aws_ecr.TagStatus.ANY, max_image_count=20, rule_priority=2
-                ),
+                aws_ecr.LifecycleRule(tag_status=aws_ecr.TagStatus.ANY, max_image_count=20, rule_priority=2),
             ],
             removal_policy=RemovalPolicy.RETAIN,
         )
@@ -91,6 +90,7 @@ class BaseStack(Stack):
         provider = aws_iam.CfnOIDCProvider(
             self, "Github", url=f"https://{issuer}", client_id_list=["sts.amazonaws.com"]
         )
+        of_component(provider, "delivery")
         subject = f"repo:{self.deployment.github_repository}:environment:{self.deployment.environment}"
         role = aws_iam.Role(
             self,

@@ -1,4 +1,5 @@
-"""How a container gets its secrets as files: a shell writes them into memory, forgets them and becomes the program.
+"""How a container gets its secrets as files: a shell writes them into memory, forgets them and becomes the
+program.
 
 Belongs here: the prelude's text. Does not belong here: which container gets which secret.
 """
@@ -18,7 +19,8 @@ def variable(name: str) -> str:
 
 
 def started(files: Mapping[str, str], logins: Mapping[str, str], run: str, *, host: str = "") -> list[str]:
-    """`sh` that writes `files` (name: secret) and the passwords of `logins` (user: secret) on `host`, then `run`.
+    """`sh` that writes `files` (name: secret) and the passwords of `logins` (user: secret) on `host`, then
+    `run`.
 
     A user's database has its name. libpq reads the password file, which PGPASSFILE names, for every driver.
     """

@@ -105,5 +105,7 @@ def read_deployment(file: Path) -> Deployment:
         if type(values.get(name)) is int and values[name] < bound
     ]
     if problems:
-        raise DeploymentError(f"expected a deployment in {file}; found: {'; '.join(problems)}. Next: correct it.")
+        raise DeploymentError(
+            f"expected a deployment in {file}; found: {'; '.join(problems)}. Next: correct it."
+        )
     return Deployment(**values)

@@ -30,13 +30,29 @@ class JobsStack(Stack):
         self.stores, self.base, self.deployment = stores, stores.base, stores.deployment
         self.spark_role = self._role("SparkJob", "emr-serverless.amazonaws.com", self._spark_statements())
         self.training_role = self._role(
-            "TrainingJob", "sagemaker.amazonaws.com", self._training_statements(TRAINING_LOGS)
+            "TrainingJob",
+            "sagemaker.amazonaws.com",
+            [
+                *self._training_statements(TRAINING_LOGS),
+                *permissions.join_network(
+                    self.deployment,
+                    self.base.network.private,
+                    self.base.network.groups["jobs"].security_group_id,
+                ),
+                # What a training's own graphs in the console are drawn from.
+                aws_iam.PolicyStatement(
+                    sid="Metrics",
+                    actions=["cloudwatch:PutMetricData"],
+                    resources=["*"],
+                    conditions={"StringEquals": {"cloudwatch:namespace": TRAINING_LOGS}},
+                ),
+            ],
         )
         self.batch_role = self._role(
             "BatchJob", "ecs-tasks.amazonaws.com", self._training_statements(BATCH_LOGS)
         )
         for name in (SPARK_LOGS, BATCH_LOGS):
-            aws_logs.LogGroup(
+            group = aws_logs.LogGroup(
                 self,
                 f"Logs-{name.rpartition('/')[2]}",
                 log_group_name=name,
@@ -44,6 +60,7 @@ class JobsStack(Stack):
                 retention=aws_logs.RetentionDays.THREE_MONTHS,
                 removal_policy=RemovalPolicy.DESTROY,
             )
+            of_component(group, "observability")
         self.application = self._application()
         of_component(self.application, "spark")
         self._batch()
@@ -88,37 +105,13 @@ class JobsStack(Stack):
             *permissions.write_bucket(deployment, "jobs"),
             permissions.write_tables(deployment),
             permissions.use_key(self.base.key, deployment, "s3", "secretsmanager", "ecr"),
-            permissions.read_secrets(deployment, "Secrets", f"{permissions.SECRETS}/database-passwords-??????"),
+            permissions.read_secrets(
+                deployment, "Secrets", f"{permissions.SECRETS}/database-passwords-??????"
+            ),
             *permissions.pull_images(
                 [self.base.repositories[name].repository_arn for name in ("training", "training-gpu")]
             ),
             *permissions.write_logs(deployment, log_group),
-            aws_iam.PolicyStatement(
-                sid="Metrics",
-                actions=["cloudwatch:PutMetricData"],
-                resources=["*"],
-                conditions={
-                    "StringEquals": {"cloudwatch:namespace": ["/aws/sagemaker/TrainingJobs", "airloop"]}
-                },
-            ),
-            # In our subnets SageMaker makes network interfaces with the job's role. EC2 lets none of these be
-            # limited by resource before they exist.
-            aws_iam.PolicyStatement(
-                sid="Interfaces",
-                actions=[
-                    "ec2:CreateNetworkInterface",
-                    "ec2:CreateNetworkInterfacePermission",
-                    "ec2:DeleteNetworkInterface",
-                    "ec2:DeleteNetworkInterfacePermission",
-                    "ec2:DescribeDhcpOptions",
-                    "ec2:DescribeNetworkInterfaces",
-                    "ec2:DescribeSecurityGroups",
-                    "ec2:DescribeSubnets",
-                    "ec2:DescribeVpcs",
-                ],
-                resources=["*"],
-                conditions={"StringEquals": {"aws:RequestedRegion": deployment.region}},
-            ),
         ]
 
     def _application(self) -> aws_emrserverless.CfnApplication:
@@ -135,7 +128,8 @@ class JobsStack(Stack):
             auto_start_configuration=aws_emrserverless.CfnApplication.AutoStartConfigurationProperty(
                 enabled=True
             ),
-            # Nothing is kept warm: a run waits about two minutes for its workers, and idle hours cost nothing.
+            # Nothing is kept warm: a run waits about two minutes for its workers, and idle hours cost
+            # nothing.
             auto_stop_configuration=aws_emrserverless.CfnApplication.AutoStopConfigurationProperty(
                 enabled=True, idle_timeout_minutes=15
             ),
@@ -303,9 +297,11 @@ class JobsStack(Stack):
                 main_node=0,
                 num_nodes=deployment.gpu_nodes,
                 node_range_properties=[
-                    aws_batch.CfnJobDefinition.NodeRangePropertyProperty(target_nodes="0:", container=container)
+                    aws_batch.CfnJobDefinition.NodeRangePropertyProperty(
+                        target_nodes="0:", container=container
+                    )
                 ],
             ),
         )
-        for part in (environment, self.queue, self.definition, template):
+        for part in (placement, environment, self.queue, self.definition, template):
             of_component(part, "training")

@@ -15,12 +15,16 @@ from infrastructure.deployment import Deployment
 NAMESPACES: Final = ("clean", "features", "labels", "monitoring", "raw", "serving", "training")
 """Of the Iceberg catalog; in Glue each is a database."""
 SECRETS: Final = "airflow"
-"""Prefix of the secrets that Airflow's backend and jobs elsewhere read: `connections/`, `variables/`, `settings/`
+"""Prefix of the secrets that Airflow's backend and jobs elsewhere read: `connections/`, `variables/`,
+`settings/`
 and `database-passwords` (`airloop.secrets_manager`)."""
 
 
 def _allow(
-    sid: str, actions: Sequence[str], resources: Sequence[str], conditions: dict[str, dict[str, object]] | None = None
+    sid: str,
+    actions: Sequence[str],
+    resources: Sequence[str],
+    conditions: dict[str, dict[str, object]] | None = None,
 ) -> aws_iam.PolicyStatement:
     return aws_iam.PolicyStatement(
         sid=sid, actions=list(actions), resources=list(resources), conditions=conditions
@@ -56,7 +60,11 @@ def use_key(key: aws_kms.IKey, deployment: Deployment, *services: str) -> aws_ia
         "Key",
         ("kms:Decrypt", "kms:GenerateDataKey"),
         (key.key_arn,),
-        {"StringEquals": {"kms:ViaService": [f"{name}.{deployment.region}.amazonaws.com" for name in services]}},
+        {
+            "StringEquals": {
+                "kms:ViaService": [f"{name}.{deployment.region}.amazonaws.com" for name in services]
+            }
+        },
     )
 
 
@@ -115,7 +123,7 @@ def write_logs(deployment: Deployment, *groups: str) -> list[aws_iam.PolicyState
             [_arn("logs", deployment, f"log-group:{group}:*") for group in groups],
         ),
         # Listing log groups cannot be limited to some.
-        _allow("LogGroups", ("logs:DescribeLogGroups",), (_arn("logs", deployment, "log-group:*"),)),
+        _allow("LogGroups", ("logs:DescribeLogGroups",), ("*",)),
     ]
 
 
@@ -158,7 +166,10 @@ def follow_jobs(deployment: Deployment, application_arn: str) -> list[aws_iam.Po
         # Batch has no narrower resource for it.
         _allow("FollowBatch", ("batch:DescribeJobs",), ("*",)),
         _allow(
-            "StopBatch", ("batch:CancelJob", "batch:TerminateJob"), (_arn("batch", deployment, "job/*"),), ours
+            "StopBatch",
+            ("batch:CancelJob", "batch:TerminateJob"),
+            (_arn("batch", deployment, "job/*"),),
+            ours,
         ),
     ]
 
@@ -168,7 +179,8 @@ def start_jobs(
 ) -> list[aws_iam.PolicyStatement]:
     """Start and tag jobs; what Airflow's tasks do. `roles` are the jobs' own, by the service they go to.
 
-    A job without this deployment's tag cannot be started: its cost would be nobody's, and nobody could stop it.
+    A job without this deployment's tag cannot be started: its cost would be nobody's, and nobody could
+    stop it.
     """
     tagged = {"StringEquals": {"aws:RequestTag/airloop:environment": deployment.environment}}
     return [
@@ -192,6 +204,7 @@ def start_jobs(
                 queue_arn,
                 _arn("batch", deployment, f"job-definition/{definition}"),
                 _arn("batch", deployment, f"job-definition/{definition}:*"),
+                _arn("batch", deployment, "job/*"),
             ),
             tagged,
         ),
@@ -208,6 +221,42 @@ def start_jobs(
     ]
 
 
+def join_network(deployment: Deployment, subnets: Sequence[str], group: str) -> list[aws_iam.PolicyStatement]:
+    """What SageMaker does with a job's role: network interfaces in our subnets, with our security group."""
+    interfaces = _arn("ec2", deployment, "network-interface/*")
+    return [
+        _allow(
+            "CreateInterfaces",
+            ("ec2:CreateNetworkInterface",),
+            (
+                interfaces,
+                _arn("ec2", deployment, f"security-group/{group}"),
+                *(_arn("ec2", deployment, f"subnet/{subnet}") for subnet in subnets),
+            ),
+        ),
+        _allow(
+            "Interfaces",
+            (
+                "ec2:CreateNetworkInterfacePermission",
+                "ec2:DeleteNetworkInterface",
+                "ec2:DeleteNetworkInterfacePermission",
+            ),
+            (interfaces,),
+        ),
+        _allow(
+            "SeeNetwork",
+            (
+                "ec2:DescribeDhcpOptions",
+                "ec2:DescribeNetworkInterfaces",
+                "ec2:DescribeSecurityGroups",
+                "ec2:DescribeSubnets",
+                "ec2:DescribeVpcs",
+            ),
+            ("*",),
+        ),
+    ]
+
+
 def mount_files(file_system_arn: str, access_point_arn: str, *, write: bool) -> aws_iam.PolicyStatement:
     """Mount the state folder, by its access point only."""
     actions = ["elasticfilesystem:ClientMount"]
@@ -215,7 +264,7 @@ def mount_files(file_system_arn: str, access_point_arn: str, *, write: bool) -> 
         "StateFolder",
         [*actions, "elasticfilesystem:ClientWrite"] if write else actions,
         (file_system_arn,),
-        {"StringEquals": {"elasticfilesystem:AccessPointArn": access_point_arn}},
+        {"ArnEquals": {"elasticfilesystem:AccessPointArn": access_point_arn}},
     )
 
 
@@ -252,7 +301,12 @@ def deploy(deployment: Deployment, repository_arns: Sequence[str]) -> list[aws_i
             "Cdk",
             ("sts:AssumeRole",),
             [
-                _arn("iam", deployment, f"role/cdk-hnb659fds-{part}-role-{Aws.ACCOUNT_ID}-{deployment.region}", region="")
+                _arn(
+                    "iam",
+                    deployment,
+                    f"role/cdk-hnb659fds-{part}-role-{Aws.ACCOUNT_ID}-{deployment.region}",
+                    region="",
+                )
                 for part in ("deploy", "file-publishing", "lookup")
             ],
         ),

@@ -1,4 +1,5 @@
-"""The stack of what stays up: Airflow, MLflow, model server and gateway on Fargate, behind two load balancers.
+"""The stack of what stays up: Airflow, MLflow, model server and gateway on Fargate, behind two load
+balancers.
 
 Belongs here: services, their roles, balancers, names. Does not belong here: alarms about them (see `alarms`).
 """
@@ -90,6 +91,7 @@ class ServicesStack(Stack):
             vpc=vpc,
             container_insights_v2=aws_ecs.ContainerInsights.ENABLED,
         )
+        of_component(self.cluster, "serving")
         self.services: dict[str, aws_ecs.FargateService] = {}
         self.target_groups: dict[str, balancing.ApplicationTargetGroup] = {}
         self._airflow()
@@ -103,9 +105,7 @@ class ServicesStack(Stack):
             CfnOutput(self, "Setting" + "".join(part.capitalize() for part in name.split("_")), value=value)
         CfnOutput(self, "ClusterName", value=self.cluster.cluster_name)
         CfnOutput(self, "Subnets", value=",".join(self.base.network.private))
-        CfnOutput(
-            self, "AirflowGroup", value=self.base.network.groups["airflow"].security_group_id
-        )
+        CfnOutput(self, "AirflowGroup", value=self.base.network.groups["airflow"].security_group_id)
         CfnOutput(self, "AirflowUrl", value=f"https://airflow.{deployment.domain}")
         CfnOutput(self, "GatewayUrl", value=f"https://gateway.{deployment.domain}")
 
@@ -178,9 +178,7 @@ class ServicesStack(Stack):
         )
         container = task.add_container(
             name,
-            image=aws_ecs.ContainerImage.from_ecr_repository(
-                self.images[image], self.deployment.version
-            ),
+            image=aws_ecs.ContainerImage.from_ecr_repository(self.images[image], self.deployment.version),
             entry_point=entry_point,
             command=command,
             environment=environment,
@@ -214,9 +212,7 @@ class ServicesStack(Stack):
                 ),
             )
             container.add_mount_points(
-                aws_ecs.MountPoint(
-                    container_path="/state", source_volume="state", read_only=files == "read"
-                )
+                aws_ecs.MountPoint(container_path="/state", source_volume="state", read_only=files == "read")
             )
         for part in (task, role, execution_role, group):
             of_component(part, component)
@@ -274,7 +270,6 @@ class ServicesStack(Stack):
         return {
             **variables_of(self.settings),
             "AIRLOOP_SECRETS_DIR": FOLDER,
-            "AIRLOOP_VERIFICATION_KEY": f"{FOLDER}/verification_key.pem",
             "PGPASSFILE": f"{FOLDER}/pgpass",
             "AWS_DEFAULT_REGION": deployment.region,
             # On the state folder, so that the API server shows the logs that the scheduler's tasks write.
@@ -294,7 +289,6 @@ class ServicesStack(Stack):
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__PARALLELISM": "16",
             "AIRFLOW__CORE__PLUGINS_FOLDER": "/airloop/plugins",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": f"{FOLDER}/passwords.json",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": (
                 f"postgresql+psycopg2://airflow@{host}/airflow?sslmode=require"
@@ -322,7 +316,11 @@ class ServicesStack(Stack):
         deployment, base = self.deployment, self.base
         application = self.jobs.application.attr_arn
         secrets = [
-            permissions.read_secrets(deployment, "Airflow", *(f"{permissions.SECRETS}/{kind}/*" for kind in ("connections", "variables"))),
+            permissions.read_secrets(
+                deployment,
+                "Airflow",
+                *(f"{permissions.SECRETS}/{kind}/*" for kind in ("connections", "variables")),
+            ),
             permissions.use_key(base.key, deployment, "secretsmanager", "s3"),
         ]
         follow = permissions.follow_jobs(deployment, application)
@@ -354,7 +352,9 @@ class ServicesStack(Stack):
         )
         # The key of one password, which the simple manager reads from a JSON file.
         password = f"""printf '{{"admin": "%s"}}' "$(cat {FOLDER}/admin)" > {FOLDER}/passwords.json"""
-        parts: list[tuple[str, str, Size, str, dict[str, str], dict[str, str], list[Any], list[str] | None]] = [
+        parts: list[
+            tuple[str, str, Size, str, dict[str, str], dict[str, str], list[Any], list[str] | None]
+        ] = [
             (
                 "scheduler",
                 "local",
@@ -396,6 +396,10 @@ class ServicesStack(Stack):
                 None,
             ),
         ]
+        own = {
+            "scheduler": {"AIRLOOP_SIGNING_KEY": f"{FOLDER}/signing_key.pem"},
+            "api-server": {"AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": f"{FOLDER}/passwords.json"},
+        }
         for name, image, size, run, written, logins, statements, health in parts:
             command = started(written, logins, run, host=self.database_host)
             if name == "api-server":
@@ -408,7 +412,8 @@ class ServicesStack(Stack):
                 list(dict.fromkeys((*written.values(), *logins.values()))),
                 {
                     **environment,
-                    **({"AIRLOOP_SIGNING_KEY": f"{FOLDER}/signing_key.pem"} if name == "scheduler" else {}),
+                    "AIRLOOP_VERIFICATION_KEY": f"{FOLDER}/verification_key.pem",
+                    **own.get(name, {}),
                 },
                 statements,
                 files="write",
@@ -426,7 +431,7 @@ class ServicesStack(Stack):
                 "PYTHON",
                 *(f"unset {variable(f'database/{name}')}" for name in DATABASES if name != "airflow"),
                 "mkdir -p /state/airflow /state/models && ln -sfn /opt/airloop/jars /state/jars",
-                "[ -e /state/models/models.config ] || echo 'model_config_list {}' > /state/models/models.config",
+                "cd /state/models && [ -e models.config ] || echo 'model_config_list {}' > models.config",
             )
         )
         # Run once per version, by hand or by a workflow: logins, databases, and Airflow's tables.
@@ -438,7 +443,11 @@ class ServicesStack(Stack):
             "airflow",
             Size(1024, 2048),
             command,
-            [*_AIRFLOW.values(), *logins.values(), *(f"database/{name}" for name in DATABASES if name != "airflow")],
+            [
+                *_AIRFLOW.values(),
+                *logins.values(),
+                *(f"database/{name}" for name in DATABASES if name != "airflow"),
+            ],
             {**environment, "DATABASE_HOST": self.database_host, "DATABASE_NAMES": " ".join(DATABASES)},
             [],
             files="write",
@@ -583,11 +592,51 @@ class ServicesStack(Stack):
         models = self._listener("Models", made["internal"], certificate, network.MODELS)
         routes = (
             # name, listener, host, service, port, path of the health check, who
-            ("airflow", public, f"airflow.{deployment.domain}", "api-server", network.AIRFLOW, _AIRFLOW_HEALTH, deployment.people),
-            ("gateway", public, f"gateway.{deployment.domain}", "gateway", network.GATEWAY, "/readyz", deployment.clients),
-            ("execution", internal, f"airflow.{deployment.internal_domain}", "api-server", network.AIRFLOW, _AIRFLOW_HEALTH, ()),
-            ("mlflow", internal, f"mlflow.{deployment.internal_domain}", "mlflow", network.MLFLOW, "/health", ()),
-            ("models", models, f"models.{deployment.internal_domain}", "model-server", network.MODELS, "", ()),
+            (
+                "airflow",
+                public,
+                f"airflow.{deployment.domain}",
+                "api-server",
+                network.AIRFLOW,
+                _AIRFLOW_HEALTH,
+                deployment.people,
+            ),
+            (
+                "gateway",
+                public,
+                f"gateway.{deployment.domain}",
+                "gateway",
+                network.GATEWAY,
+                "/readyz",
+                deployment.clients,
+            ),
+            (
+                "execution",
+                internal,
+                f"airflow.{deployment.internal_domain}",
+                "api-server",
+                network.AIRFLOW,
+                _AIRFLOW_HEALTH,
+                (),
+            ),
+            (
+                "mlflow",
+                internal,
+                f"mlflow.{deployment.internal_domain}",
+                "mlflow",
+                network.MLFLOW,
+                "/health",
+                (),
+            ),
+            (
+                "models",
+                models,
+                f"models.{deployment.internal_domain}",
+                "model-server",
+                network.MODELS,
+                "",
+                (),
+            ),
         )
         for priority, (name, listener, host, service, port, path, who) in enumerate(routes, start=1):
             grpc = not path

@@ -42,7 +42,10 @@ def settings_of(jobs: JobsStack) -> dict[str, Any]:
         "job_definition": jobs.definition_name,
         "nodes": deployment.gpu_nodes,
     }
-    compute = {"spark": spark, "training": one_host if deployment.training_on == "sagemaker" else several_hosts}
+    compute = {
+        "spark": spark,
+        "training": one_host if deployment.training_on == "sagemaker" else several_hosts,
+    }
     return {
         "warehouse_uri": f"s3://{bucket_name(deployment, 'warehouse')}/warehouse",
         "jobs_uri": f"s3://{bucket_name(deployment, 'jobs')}/jobs",

@@ -110,9 +110,7 @@ class Buckets(Construct):
             "Artifacts", deployment, key, noncurrent_version_expiration=Duration.days(90)
         )
 
-    def _bucket(
-        self, name: str, deployment: Deployment, key: aws_kms.Key, **rule: Duration
-    ) -> aws_s3.Bucket:
+    def _bucket(self, name: str, deployment: Deployment, key: aws_kms.Key, **rule: Duration) -> aws_s3.Bucket:
         bucket = aws_s3.Bucket(
             self,
             name,
@@ -132,8 +130,9 @@ class Buckets(Construct):
             ],
             removal_policy=RemovalPolicy.RETAIN,
         )
-        # A put that says nothing gets the bucket's default, which is the key. One that asks for anything else is
-        # refused: another algorithm, KMS without a key (which would be AWS's own) or with another key.
+        # A put that says nothing gets the bucket's default, which is the key. One that asks for anything
+        # else is refused: another algorithm, KMS without a key (which would be AWS's own) or with another
+        # key.
         for sid, condition in {
             "OnlyKms": {"StringNotEquals": {_ALGORITHM: "aws:kms"}, "Null": {_ALGORITHM: "false"}},
             "OnlyWithAKey": {"Null": {_ALGORITHM: "false", _KEY: "true"}},

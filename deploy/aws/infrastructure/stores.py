@@ -201,6 +201,7 @@ class StoresStack(Stack):
             cache_subnet_group_name=subnets.cache_subnet_group_name,
             security_group_ids=[self.base.network.groups["cache"].security_group_id],
         )
+        of_component(subnets, "online-store")
         cache.add_resource_dependency(subnets)
         return cache
 

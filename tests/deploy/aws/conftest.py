@@ -1,4 +1,8 @@
-"""The templates of the example deployment, synthesised once, and an account of moto's that they are deployed to."""
+"""The templates of the example deployment, synthesised once, and an account of moto's that they are
+deployed to.
+
+Every test here is marked `deploy`: `make check-deploy` runs them, `make test` does not.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,17 @@ import pytest
 from airloop.settings import REPOSITORY
 from tests.deploy.aws.moto_account import Account, deployed
 
+HERE = Path(__file__).parent
 PYTHON = REPOSITORY / ".airloop" / "aws" / "bin" / "python"
 FOLDER = REPOSITORY / "deploy" / "aws"
 STACKS = ("base", "stores", "jobs", "services")
 Template = dict[str, Any]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.deploy)
 
 
 def synthesise(output: Path, *flags: str) -> subprocess.CompletedProcess[str]:
@@ -51,7 +62,37 @@ def templates(assembly: Path) -> dict[str, Template]:
 
 
 @pytest.fixture(scope="session")
+def resources(templates: dict[str, Template]) -> dict[str, dict[str, Any]]:
+    """All resources of all stacks, by logical id."""
+    found = {name: resource for item in templates.values() for name, resource in item["Resources"].items()}
+    assert len(found) == sum(len(item["Resources"]) for item in templates.values())
+    return found
+
+
+@pytest.fixture(scope="session")
 def account(templates: dict[str, Template]) -> Iterator[Account]:
     """An AWS account of moto's server with the four stacks in it."""
     with deployed(templates) as account:
         yield account
+
+
+@pytest.fixture(scope="session")
+def policies(account: Account) -> dict[str, list[dict[str, Any]]]:
+    """The statements of each role of ours, with every reference resolved, by the role's short name."""
+    iam = account.client("iam")
+    found = {}
+    for page in iam.get_paginator("list_roles").paginate():
+        for role in page["Roles"]:
+            name = role["RoleName"]
+            # The CDK names that of the network's own logs.
+            if not name.startswith("airloop-production-") or "Flows" in name:
+                continue
+            found[name.removeprefix("airloop-production-")] = [
+                statement
+                for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]
+                for statement in iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"][
+                    "Statement"
+                ]
+            ]
+            assert iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"] == []
+    return found

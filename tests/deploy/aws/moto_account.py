@@ -3,8 +3,8 @@
 Belongs here: what moto cannot make, and what is made instead. Does not belong here: any expectation of the
 templates (see the tests).
 
-moto's CloudFormation knows about half of AWS's types. What it does not know but has an API for is made through
-that API, from the template's own properties (`_BY_API`); the rest is listed in `Account.not_made`.
+moto's CloudFormation knows about half of AWS's types. What it does not know but has an API for is made
+through that API, from the template's own properties (`_BY_API`); the rest is listed in `Account.not_made`.
 """
 
 from __future__ import annotations
@@ -37,12 +37,18 @@ _PUT_IN: Final[Mapping[str, dict[str, Any]]] = {
 }
 _ONLY_BY_API: Final = frozenset({"AWS::Batch::JobDefinition"})
 """Types whose form with several nodes moto's CloudFormation refuses."""
-_ATTRIBUTES: Final[Mapping[tuple[str, str], str]] = {
-    # moto's own resources, which do not tell these attributes to CloudFormation.
-    ("AWS::EFS::FileSystem", "Arn"): f"arn:aws:elasticfilesystem:{REGION}:{ACCOUNT}:file-system/state",
-    ("AWS::Batch::JobQueue", "JobQueueArn"): f"arn:aws:batch:{REGION}:{ACCOUNT}:job-queue/{_NAME}",
-    ("AWS::EFS::AccessPoint", "Arn"): f"arn:aws:elasticfilesystem:{REGION}:{ACCOUNT}:access-point/state",
+_ARNS: Final[Mapping[str, str]] = {
+    # As AWS forms them: what moto's CloudFormation does not make, or makes and does not tell.
+    "AWS::Batch::JobDefinition": "batch:{where}:job-definition/{JobDefinitionName}:1",
+    "AWS::Batch::JobQueue": "batch:{where}:job-queue/{JobQueueName}",
+    "AWS::EFS::AccessPoint": "elasticfilesystem:{where}:access-point/fsap-0123456789abcdef0",
+    "AWS::EFS::FileSystem": "elasticfilesystem:{where}:file-system/fs-0123456789abcdef0",
+    "AWS::EMRServerless::Application": "emr-serverless:{where}:/applications/00abcdefgh012345",
+    "AWS::IAM::OIDCProvider": f"iam::{ACCOUNT}:oidc-provider/token.actions.githubusercontent.com",
+    "AWS::Logs::LogGroup": "logs:{where}:log-group:{LogGroupName}:*",
+    "AWS::SecretsManager::Secret": "secretsmanager:{where}:secret:{Name}-abcdef",
 }
+_APPLICATION: Final = "00abcdefgh012345"
 
 
 @dataclass
@@ -85,12 +91,15 @@ def deployed(templates: Mapping[str, dict[str, Any]]) -> Iterator[Account]:
 
 
 def _made_before(account: Account) -> dict[str, str]:
-    """The certificate and the hosted zone that a person makes first, by what deployment.toml names in their place."""
+    """The certificate and the hosted zone that a person makes first, by what deployment.toml names in
+    their place."""
     domain = "airloop.example.com"
     certificate = account.client("acm").request_certificate(
         DomainName=f"*.{domain}", SubjectAlternativeNames=[f"*.internal.{domain}"], ValidationMethod="DNS"
     )["CertificateArn"]
-    zone = account.client("route53").create_hosted_zone(Name=domain, CallerReference="test")["HostedZone"]["Id"]
+    zone = account.client("route53").create_hosted_zone(Name=domain, CallerReference="test")["HostedZone"][
+        "Id"
+    ]
     return {
         "arn:aws:acm:us-east-1:111122223333:certificate/00000000-0000-0000-0000-000000000000": certificate,
         "Z0000000000000000000": zone.rpartition("/")[2],
@@ -115,7 +124,7 @@ def _deploy(account: Account, stack: str, template: dict[str, Any], exports: dic
     for item in made:
         _count(account.by_cloudformation, item["ResourceType"])
     exports |= {item["Name"]: item["Value"] for item in formation.list_exports()["Exports"]}
-    for name, resource in foreign.items():
+    for _name, resource in foreign.items():
         make = _BY_API.get(resource["Type"])
         if make is None:
             _count(account.not_made, resource["Type"])
@@ -128,13 +137,19 @@ def _count(counts: dict[str, int], name: str) -> None:
     counts[name] = counts.get(name, 0) + 1
 
 
-def _stand_in(name: str, attribute: str) -> str:
-    """What stands for an attribute of a resource that CloudFormation does not make here."""
-    return f"arn:aws:made:{REGION}:{ACCOUNT}:{name}" if attribute.endswith("Arn") else f"{name}.{attribute}"
+def _stand_in(resource: Mapping[str, Any], attribute: str) -> str:
+    """What stands for an attribute that CloudFormation does not tell here."""
+    if attribute.endswith("Arn") or attribute == "":
+        form = _ARNS.get(resource["Type"], "made:{where}:thing")
+        named = {name: value for name, value in resource["Properties"].items() if isinstance(value, str)}
+        return "arn:aws:" + form.format(where=f"{REGION}:{ACCOUNT}", **{"LogGroupName": "made", **named})
+    if attribute == "ApplicationId":
+        return _APPLICATION
+    return f"made.{attribute}"
 
 
 def _known_to_moto(template: dict[str, Any], foreign: Mapping[str, Any]) -> dict[str, Any]:
-    types = {name: resource["Type"] for name, resource in template["Resources"].items()}
+    resources = template["Resources"]
 
     def walk(value: Any) -> Any:
         if isinstance(value, list):
@@ -142,12 +157,12 @@ def _known_to_moto(template: dict[str, Any], foreign: Mapping[str, Any]) -> dict
         if not isinstance(value, dict):
             return value
         if set(value) == {"Ref"} and value["Ref"] in foreign:
-            return _stand_in(value["Ref"], "Arn")
+            return _stand_in(foreign[value["Ref"]], "")
         if set(value) == {"Fn::GetAtt"}:
             name, attribute = value["Fn::GetAtt"]
-            if name in foreign:
-                return _stand_in(name, attribute)
-            return _ATTRIBUTES.get((types[name], attribute), value)
+            if name in foreign or (resources[name]["Type"] in _ARNS and attribute.endswith("Arn")):
+                return _stand_in(resources[name], attribute)
+            return value
         return {key: walk(item) for key, item in value.items()}
 
     known = walk(template)
@@ -167,7 +182,12 @@ def resolved(
     value: Any, physical: Mapping[str, str], exports: Mapping[str, str], resources: Mapping[str, Any]
 ) -> Any:
     """`value` with CloudFormation's functions computed, as far as the templates use them."""
-    pseudo = {"AWS::Partition": "aws", "AWS::AccountId": ACCOUNT, "AWS::Region": REGION, "AWS::URLSuffix": "amazonaws.com"}
+    pseudo = {
+        "AWS::Partition": "aws",
+        "AWS::AccountId": ACCOUNT,
+        "AWS::Region": REGION,
+        "AWS::URLSuffix": "amazonaws.com",
+    }
 
     def walk(item: Any) -> Any:
         if isinstance(item, list):
@@ -176,7 +196,7 @@ def resolved(
             return {key: walk(one) for key, one in item.items()} if isinstance(item, dict) else item
         ((function, given),) = item.items()
         if function == "Ref":
-            return pseudo.get(given) or physical.get(given) or _stand_in(given, "Arn")
+            return pseudo.get(given) or physical.get(given) or _stand_in(resources[given], "")
         if function == "Fn::Join":
             return given[0].join(str(walk(one)) for one in given[1])
         if function == "Fn::ImportValue":
@@ -194,7 +214,7 @@ def resolved(
                 return f"arn:aws:kms:{REGION}:{ACCOUNT}:key/{physical[name]}"
             if (kind, attribute) == ("AWS::ECS::Service", "Name"):
                 return resources[name]["Properties"]["ServiceName"]
-            return _ATTRIBUTES.get((kind, attribute)) or _stand_in(name, attribute)
+            return _stand_in(resources[name], attribute)
         return {function: walk(given)}
 
     return walk(value)
@@ -232,7 +252,8 @@ def _lower(value: Any) -> Any:
     """CloudFormation's property names in the form of the younger APIs; tags and options keep theirs."""
     if isinstance(value, dict):
         return {
-            key[0].lower() + key[1:]: item if key == "Options" else _lower(item) for key, item in value.items()
+            key[0].lower() + key[1:]: item if key == "Options" else _lower(item)
+            for key, item in value.items()
         }
     return [_lower(item) for item in value] if isinstance(value, list) else value
 
@@ -245,7 +266,9 @@ def _definition(account: Account, given: dict[str, Any]) -> None:
 def _spark(account: Account, given: dict[str, Any]) -> None:
     tags = {tag["Key"]: tag["Value"] for tag in given["Tags"]}
     wanted = {key: value for key, value in given.items() if key != "Tags"}
-    account.client("emr-serverless").create_application(**_lower(wanted) | {"releaseLabel": KNOWN_RELEASE}, tags=tags)
+    account.client("emr-serverless").create_application(
+        **_lower(wanted) | {"releaseLabel": KNOWN_RELEASE}, tags=tags
+    )
 
 
 def _alarm(account: Account, given: dict[str, Any]) -> None:
