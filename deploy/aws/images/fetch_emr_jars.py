@@ -1,7 +1,7 @@
-"""Fetches the jars of the EMR image into the folder that is named: those of `scripts/fetch_jars.py`, for
-EMR's Spark.
+"""Fetches the jars of the EMR image into the folder that is named: those of `scripts/fetch_jars.py`, for EMR.
 
-Spark 4.0 in place of 4.1; Iceberg's client of AWS, which the Glue catalog and S3 need; no SQLite.
+Spark 4.0 in place of 4.1; Iceberg's client of AWS, which the Glue catalog and S3 need; no SQLite; no Kafka,
+for streams are landed by the worker.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from fetch_jars import IN_PYSPARK, PACKAGES, fetch
 FOR_EMR = (
     "org.apache.iceberg:iceberg-spark-runtime-4.0_2.13:1.11.0",
     "org.apache.iceberg:iceberg-aws-bundle:1.11.0",
-    "org.apache.spark:spark-sql-kafka-0-10_2.13:4.0.2",
     next(package for package in PACKAGES if package.startswith("io.openlineage:")),
 )
 

@@ -11,6 +11,8 @@ ARG EMR=public.ecr.aws/emr-serverless/spark/emr-spark-8.0.0:latest
 
 # hadolint ignore=DL3006
 FROM ${EMR} AS environment
+# Of this stage only the files are taken.
+# hadolint ignore=DL3002,DL3066
 USER root
 COPY requirements/uv.lock requirements/spark.lock /requirements/
 RUN python3.11 -m venv /uv \
@@ -31,6 +33,7 @@ RUN PYTHONPATH=/build/scripts:/usr/lib/spark/python:$(echo /usr/lib/spark/python
 
 # hadolint ignore=DL3006
 FROM ${EMR}
+# hadolint ignore=DL3066
 USER root
 COPY --from=environment /venv /venv
 COPY --from=jars /build/jars /airloop/.airloop/jars
@@ -40,4 +43,5 @@ COPY feature_repo /airloop/feature_repo
 ARG COMMIT=unknown
 RUN echo "${COMMIT}" > /airloop/COMMIT
 # EMR starts its programs as this user, and refuses images that end with another.
+# hadolint ignore=DL3066
 USER hadoop:hadoop

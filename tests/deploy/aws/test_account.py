@@ -55,9 +55,21 @@ def test_the_places_where_jobs_run_are_there(account: Account) -> None:
         "airloop-production-training",
         "multinode",
     )
-    assert definition["nodeProperties"]["mainNode"] == 0
-    assert definition["nodeProperties"]["numNodes"] == 2
     assert account.client("kinesis").list_streams()["StreamNames"] == ["airloop-production"]
+
+
+def test_a_training_on_several_hosts_has_gpus_and_a_main_node(resources: dict[str, Any]) -> None:
+    (given,) = [
+        item["Properties"] for item in resources.values() if item["Type"] == "AWS::Batch::JobDefinition"
+    ]
+    nodes = given["NodeProperties"]
+    assert (nodes["MainNode"], nodes["NumNodes"]) == (0, 2)
+    (group,) = nodes["NodeRangeProperties"]
+    assert group["TargetNodes"] == "0:"
+    wanted = {item["Type"]: item["Value"] for item in group["Container"]["ResourceRequirements"]}
+    assert wanted == {"GPU": "1", "VCPU": "4", "MEMORY": "14336"}
+    # Airflow tries again, from the checkpoint.
+    assert given["RetryStrategy"] == {"Attempts": 1}
 
 
 def test_the_catalog_has_every_namespace_of_the_code(account: Account) -> None:
@@ -91,7 +103,8 @@ def test_airflows_secrets_backend_reads_the_connections(
     backend = SecretsManagerBackend(**json.loads(given["AIRFLOW__SECRETS__BACKEND_KWARGS"]))
     text = backend.get_conn_value("aws_default")
     assert text is not None
-    assert json.loads(text) == {"conn_type": "aws", "extra": {"region_name": "us-east-1"}}
+    connection = json.loads(text)
+    assert (connection["conn_type"], connection["extra"]) == ("aws", {"region_name": "us-east-1"})
     key = backend.get_conn_value(PSEUDONYM_KEY)
     assert key is not None
     assert len(json.loads(key)["password"]) == 43
