@@ -18,7 +18,16 @@ from infrastructure.network import Network
 from infrastructure.storage import Buckets, Key
 from infrastructure.tags import ENVIRONMENT, of_component
 
-IMAGES: Final = ("airflow", "local", "model-server", "serving", "spark-emr", "training", "training-gpu")
+IMAGES: Final = (
+    "airflow",
+    "model-server",
+    "serving",
+    "spark-emr",
+    "tracking",
+    "training",
+    "training-gpu",
+    "worker",
+)
 """Repositories: one for each image that something here runs."""
 
 

@@ -48,6 +48,7 @@ class Deployment:
     clients: tuple[str, ...]
     github_repository: str
     version: str
+    running: bool
     nat_gateways: int
     database_class: str
     database_multi_zone: bool

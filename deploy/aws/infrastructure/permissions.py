@@ -54,6 +54,16 @@ def write_bucket(deployment: Deployment, kind: str) -> list[aws_iam.PolicyStatem
     ]
 
 
+def erase_versions(deployment: Deployment) -> aws_iam.PolicyStatement:
+    """Find and remove what the warehouse keeps of files that were deleted or written over."""
+    arn = f"arn:{Aws.PARTITION}:s3:::{bucket_name(deployment, 'warehouse')}"
+    return _allow(
+        "Erase",
+        ("s3:DeleteObjectVersion", "s3:GetBucketVersioning", "s3:GetObjectVersion", "s3:ListBucketVersions"),
+        (arn, f"{arn}/*"),
+    )
+
+
 def use_key(key: aws_kms.IKey, deployment: Deployment, *services: str) -> aws_iam.PolicyStatement:
     """Encrypt and decrypt with `key`, by way of `services` only."""
     return _allow(

@@ -240,7 +240,7 @@ class ServicesStack(Stack):
             service_name=name,
             cluster=self.cluster,
             task_definition=task,
-            desired_count=count,
+            desired_count=count if self.deployment.running else 0,
             security_groups=[self.groups[group]],
             vpc_subnets=aws_ec2.SubnetSelection(subnet_type=aws_ec2.SubnetType.PRIVATE_WITH_EGRESS),
             min_healthy_percent=0 if one_at_most else 100,
@@ -342,6 +342,8 @@ class ServicesStack(Stack):
             *permissions.write_bucket(deployment, "warehouse"),
             *permissions.write_bucket(deployment, "jobs"),
             permissions.write_tables(deployment),
+            # An erasure removes every version of a file.
+            permissions.erase_versions(deployment),
         ]
         scheduler_logins = {**login, "feast": "database/feast", "tuning": "database/tuning"}
         all_files = {**files, **_SETTINGS, "signing_key.pem": "signing-key"}
@@ -357,7 +359,7 @@ class ServicesStack(Stack):
         ] = [
             (
                 "scheduler",
-                "local",
+                "worker",
                 Size(4096, 16384),
                 "airflow scheduler --skip-serve-logs",
                 all_files,
@@ -430,7 +432,7 @@ class ServicesStack(Stack):
                 DATABASE_SETUP.read_text("utf-8").rstrip(),
                 "PYTHON",
                 *(f"unset {variable(f'database/{name}')}" for name in DATABASES if name != "airflow"),
-                "mkdir -p /state/airflow /state/models && ln -sfn /opt/airloop/jars /state/jars",
+                "mkdir -p /state/airflow /state/models",
                 "cd /state/models && [ -e models.config ] || echo 'model_config_list {}' > models.config",
             )
         )
@@ -464,7 +466,7 @@ class ServicesStack(Stack):
         login = {"mlflow": "database/mlflow"}
         task = self._task(
             "mlflow",
-            "training",
+            "tracking",
             Size(1024, 2048),
             started(_TLS, login, run, host=self.database_host),
             [*_TLS.values(), *login.values()],
@@ -552,6 +554,8 @@ class ServicesStack(Stack):
             port=network.GATEWAY,
         )
         service = self._service("gateway", task, "gateway", "serving", count=self.deployment.gateways)
+        if not self.deployment.running:
+            return
         scaling = service.auto_scale_task_count(
             min_capacity=self.deployment.gateways, max_capacity=4 * self.deployment.gateways
         )
@@ -607,7 +611,7 @@ class ServicesStack(Stack):
                 f"gateway.{deployment.domain}",
                 "gateway",
                 network.GATEWAY,
-                "/readyz",
+                "/healthz",
                 deployment.clients,
             ),
             (

@@ -137,6 +137,13 @@ def test_only_who_works_on_tables_can_change_them(policies: dict[str, Statements
     assert not any(_allows(items, "glue:UpdateTable", other) for items in policies.values())
 
 
+def test_only_the_scheduler_removes_old_versions(policies: dict[str, Statements]) -> None:
+    old = f"{WAREHOUSE}/warehouse/raw/x"
+    assert [name for name, items in policies.items() if _allows(items, "s3:DeleteObjectVersion", old)] == [
+        "scheduler"
+    ]
+
+
 def test_only_the_scheduler_starts_jobs_and_gives_them_their_own_roles(
     policies: dict[str, Statements],
 ) -> None:

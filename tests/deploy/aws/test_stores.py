@@ -193,7 +193,7 @@ def test_only_the_balancer_is_reached_from_outside(resources: Resources) -> None
 
 def test_images_are_scanned_and_their_tags_stay(resources: Resources) -> None:
     repositories = _of(resources, "AWS::ECR::Repository")
-    assert len(repositories) == 7
+    assert len(repositories) == 8
     for repository in repositories:
         assert repository["ImageScanningConfiguration"] == {"ScanOnPush": True}
         assert repository["ImageTagMutability"] == "IMMUTABLE"

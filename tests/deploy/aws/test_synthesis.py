@@ -102,6 +102,18 @@ def test_a_deployment_that_cannot_be_used_is_refused_with_all_reasons(tmp_path: 
         assert part in done.stderr
 
 
+def test_at_rest_everything_is_made_and_no_service_starts(tmp_path: Path) -> None:
+    text = (FOLDER / "deployment.toml").read_text("utf-8")
+    file = tmp_path / "deployment.toml"
+    file.write_text(text.replace("running = true", "running = false"))
+    done = synthesise(tmp_path / "out", "--deployment", str(file))
+    assert done.returncode == 0, done.stderr[-2000:]
+    template = json.loads((tmp_path / "out" / "airloop-production-services.template.json").read_text("utf-8"))
+    services = [item for item in template["Resources"].values() if item["Type"] == "AWS::ECS::Service"]
+    assert [item["Properties"]["DesiredCount"] for item in services] == [0] * 7
+    assert "AWS::ApplicationAutoScaling::ScalableTarget" not in json.dumps(template)
+
+
 def test_all_that_can_be_tagged_says_whose_cost_it_is(resources: dict[str, dict[str, Any]]) -> None:
     for name, resource in resources.items():
         if resource["Type"] in UNTAGGED:
