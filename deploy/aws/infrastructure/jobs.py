@@ -86,7 +86,7 @@ class JobsStack(Stack):
             *permissions.write_bucket(deployment, "warehouse"),
             *permissions.write_bucket(deployment, "jobs"),
             permissions.write_tables(deployment),
-            permissions.use_key(self.base.key, deployment, "s3", "secretsmanager", "kinesis"),
+            permissions.use_key(self.base.key, deployment, "s3", "secretsmanager"),
             permissions.read_secrets(
                 deployment,
                 "Secrets",
@@ -94,7 +94,6 @@ class JobsStack(Stack):
                 f"{permissions.SECRETS}/database-passwords-??????",
                 f"{permissions.SECRETS}/settings/redis_connection-??????",
             ),
-            permissions.read_stream(self.stores.stream.stream_arn),
             *permissions.write_logs(deployment, SPARK_LOGS),
         ]
 

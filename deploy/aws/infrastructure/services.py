@@ -321,7 +321,7 @@ class ServicesStack(Stack):
                 "Airflow",
                 *(f"{permissions.SECRETS}/{kind}/*" for kind in ("connections", "variables")),
             ),
-            permissions.use_key(base.key, deployment, "secretsmanager", "s3"),
+            permissions.use_key(base.key, deployment, "secretsmanager", "s3", "kinesis"),
         ]
         follow = permissions.follow_jobs(deployment, application)
         all_statements = [
@@ -342,6 +342,8 @@ class ServicesStack(Stack):
             *permissions.write_bucket(deployment, "warehouse"),
             *permissions.write_bucket(deployment, "jobs"),
             permissions.write_tables(deployment),
+            # Streams are landed here: one run at a time, by a lock in the state folder.
+            permissions.read_stream(self.stores.stream.stream_arn),
             # An erasure removes every version of a file.
             permissions.erase_versions(deployment),
         ]

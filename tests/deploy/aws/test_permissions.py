@@ -144,6 +144,14 @@ def test_only_the_scheduler_removes_old_versions(policies: dict[str, Statements]
     ]
 
 
+def test_only_the_scheduler_lands_the_stream(policies: dict[str, Statements]) -> None:
+    stream = f"arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/airloop-production"
+    assert [name for name, items in policies.items() if _allows(items, "kinesis:GetRecords", stream)] == [
+        "scheduler"
+    ]
+    assert not any(_allows(items, "kinesis:PutRecord", stream) for items in policies.values())
+
+
 def test_only_the_scheduler_starts_jobs_and_gives_them_their_own_roles(
     policies: dict[str, Statements],
 ) -> None:
