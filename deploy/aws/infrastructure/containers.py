@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-FOLDER: Final = "/dev/shm/airloop"
+FOLDER: Final = "/dev/shm/airloop"  # noqa: S108 # in memory, of one container, for its user alone
 """In memory, also on Fargate, which has no other place in memory; writable for every user."""
 
 
