@@ -4,7 +4,7 @@ Belongs here: what our Dockerfile, and the images that are not ours, put where. 
 
 A registry of images cannot be reached where this runs, and building ours takes half an hour; what is in them
 is here: the locked environment, and PostgreSQL, Redis, nginx, Prometheus, Kafka and Java from packages. The
-embedded server takes TensorFlow Serving's place. Versions may be older than those that docker-compose.yaml pins.
+embedded server takes TensorFlow Serving's place. Versions may be older than those in docker-compose.yaml.
 """
 
 from __future__ import annotations
