@@ -69,19 +69,26 @@ class Cluster:
         podman("network", "create", self.name, check=False)
         taken: dict[str, float] = {}
         started: dict[str, float] = {}
+        ask_again: dict[str, float] = {}
         deadline = time.monotonic() + timeout_seconds
         while len(taken) < len(wanted):
             for name in wanted:
                 needed = self.services[name].get("depends_on", {})
                 if name not in started and all(other in taken for other in needed if other in wanted):
-                    self.start(name)
+                    if not self.is_running(name):
+                        self.start(name)
                     started[name] = time.monotonic()
-                if name in started and name not in taken and self.is_ready(name):
+                if name not in started or name in taken or time.monotonic() < ask_again.get(name, 0):
+                    continue
+                asked = time.monotonic()
+                if self.is_ready(name):
                     taken[name] = round(time.monotonic() - started[name], 1)
                     self.tell(f"{name}: ready after {taken[name]} s")
+                # Some checks start a Python that imports Airflow: asking must not be what keeps it from starting.
+                ask_again[name] = time.monotonic() + max(1.0, 3 * (time.monotonic() - asked))
             if time.monotonic() > deadline:
                 waiting = sorted(set(started) - set(taken))
-                logs = "\n".join(f"--- {name}\n{self.logs(name)[-3000:]}" for name in waiting)
+                logs = "\n".join(f"--- {name}\n{self.logs(name)[-1500:]}" for name in waiting)
                 raise ClusterError(f"not ready after {timeout_seconds:g} s: {', '.join(waiting)}\n{logs}")
             time.sleep(0.5)
         return taken
@@ -108,6 +115,8 @@ class Cluster:
         environment = {**root.environment(service), **service.get("environment", {})}
         for key, value in environment.items():
             arguments += ["--env", f"{key}={self._interpolated(str(value))}"]
+        # The mount points are made in there, and not in the root that all services share.
+        arguments += ["--tmpfs", "/run/secrets:mode=755,notmpcopyup"]
         for secret in service.get("secrets", ()):
             arguments += ["--volume", f"{self.secrets / secret}:/run/secrets/{secret}:ro"]
         for volume in service.get("volumes", ()):
@@ -124,13 +133,20 @@ class Cluster:
         entrypoint = _as_list(service.get("entrypoint")) or root.entrypoint(service)
         podman(*arguments, "--rootfs", str(root.make(REPOSITORY)), *entrypoint, *command)
 
+    def is_running(self, name: str) -> bool:
+        """Whether the service's container runs, or has done what it does once."""
+        found = podman("inspect", self.container(name), "--format", "{{json .State}}", check=False)
+        state = json.loads(found) if found.strip() else {}
+        once = self.services[name].get("restart") == "no" and state.get("ExitCode") == 0
+        return bool(state) and (state["Status"] == "running" or (once and state["Status"] == "exited"))
+
     def is_ready(self, name: str) -> bool:
         """Whether the service is healthy, or has ended well where it runs once."""
         service = self.services[name]
         if service.get("restart") == "no":
             state = json.loads(podman("inspect", self.container(name), "--format", "{{json .State}}"))
             if state["Status"] == "exited" and state["ExitCode"] != 0:
-                raise ClusterError(f"{name} ended with {state['ExitCode']}:\n{self.logs(name)[-3000:]}")
+                raise ClusterError(f"{name} ended with {state['ExitCode']}:\n{self.logs(name)[-1500:]}")
             return bool(state["Status"] == "exited")
         return self.is_healthy(name)
 
@@ -140,13 +156,16 @@ class Cluster:
         command = [self._interpolated(part) for part in command]
         if kind == "CMD-SHELL":
             command = ["sh", "-c", *command]
-        done = subprocess.run(
-            ["podman", "exec", self.container(name), *command],
-            env=_environment(),
-            capture_output=True,
-            timeout=120,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                ["podman", "exec", self.container(name), *command],
+                env=_environment(),
+                capture_output=True,
+                timeout=180,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return False
         return done.returncode == 0
 
     def kill(self, name: str) -> None:

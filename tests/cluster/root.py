@@ -45,7 +45,7 @@ _EMPTY = (
         "usr",
         "var/lib/kafka",
     ),
-    *("var/lib/postgresql/data", "var/log/nginx", "var/lib/nginx", "venv", "etc/ssl", "etc/java-17-openjdk"),
+    *("var/lib/postgresql/data", "var/log/nginx", "var/lib/nginx", "venv", "etc/ssl", "etc/alternatives", "etc/java-17-openjdk"),
 )
 _ENTRYPOINTS = {
     "prom/prometheus": ["prometheus"],
@@ -53,7 +53,7 @@ _ENTRYPOINTS = {
     "prom/statsd-exporter": [f"{WORK}/.airloop/bin/statsd_exporter"],
 }
 """Of images that are not ours and that have one."""
-_ENV = re.compile(r"^ENV (.*(?:\\\n.*)*)", re.MULTILINE)
+_ENV = re.compile(r"^ENV ((?:[^\\\n]|\\\n)*)", re.MULTILINE)
 
 
 def make(repository: Path) -> Path:
@@ -65,6 +65,7 @@ def make(repository: Path) -> Path:
         (root / name).mkdir(parents=True, exist_ok=True)
     for link in ("bin", "lib", "lib64", "sbin"):
         (root / link).symlink_to(f"usr/{link}")
+    (root / "tmp").chmod(0o1777)  # what is mounted there takes it
     (root / "var" / "run").symlink_to("/run")
     for name in ("ld.so.cache", "nsswitch.conf", "mime.types", "services", "protocols"):
         if Path("/etc", name).exists():
@@ -80,6 +81,7 @@ def mounts() -> Iterator[tuple[Path, str]]:
     """What is mounted from this machine, and where."""
     yield Path("/usr"), "/usr"
     yield Path("/etc/ssl"), "/etc/ssl"
+    yield Path("/etc/alternatives"), "/etc/alternatives"
     if Path("/etc/java-17-openjdk").exists():
         yield Path("/etc/java-17-openjdk"), "/etc/java-17-openjdk"
     if not sys.base_prefix.startswith("/usr"):
