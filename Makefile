@@ -76,6 +76,15 @@ check-deploy: setup-aws setup-tests ## deploy/kubernetes against Kubernetes' sch
 test-data-faults: setup-tests ## broken data and killed streams, not in make test; ends with one line of JSON
 	$(PYTHON) -m tests.data_faults
 
+.PHONY: setup-cluster
+setup-cluster: setup-tests ## what only the cluster's test needs: podman, an S3 server; as root
+	@bash scripts/setup_cluster.sh
+
+.PHONY: test-cluster
+test-cluster: setup-cluster ## docker-compose.yaml as containers, and the whole loop on it; ends with one line of JSON
+	$(PYTHON) -m pytest -m cluster
+	$(PYTHON) -m tests.cluster
+
 .PHONY: test-delivery
 test-delivery: setup-tests ## models promoted between two MLflow servers, bills of materials, audits; not in make test
 	$(PYTHON) -m pytest tests/delivery -m delivery

@@ -84,7 +84,7 @@ class Cluster:
                 if self.is_ready(name):
                     taken[name] = round(time.monotonic() - started[name], 1)
                     self.tell(f"{name}: ready after {taken[name]} s")
-                # Some checks start a Python that imports Airflow: asking must not be what keeps it from starting.
+                # Some checks start a Python that imports Airflow: asking must not keep it from starting.
                 ask_again[name] = time.monotonic() + max(1.0, 3 * (time.monotonic() - asked))
             if time.monotonic() > deadline:
                 waiting = sorted(set(started) - set(taken))

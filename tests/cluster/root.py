@@ -45,7 +45,15 @@ _EMPTY = (
         "usr",
         "var/lib/kafka",
     ),
-    *("var/lib/postgresql/data", "var/log/nginx", "var/lib/nginx", "venv", "etc/ssl", "etc/alternatives", "etc/java-17-openjdk"),
+    *(
+        "var/lib/postgresql/data",
+        "var/log/nginx",
+        "var/lib/nginx",
+        "venv",
+        "etc/ssl",
+        "etc/alternatives",
+        "etc/java-17-openjdk",
+    ),
 )
 _ENTRYPOINTS = {
     "prom/prometheus": ["prometheus"],
