@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import shlex
+from types import SimpleNamespace
 
 import pytest
 from airflow.sdk.exceptions import AirflowException, TaskDeferred
 
+from airloop.compute import Batch
 from airloop.settings import REPOSITORY
+from airloop_airflow.compute.batch import OnBatch
 from airloop_airflow.compute.emr_serverless import ENTRY_POINT, IMAGE_CODE, IMAGE_PYTHON
+from airloop_airflow.compute.service import Asked
 from tests.aws.conftest import BUCKET, IMAGE, KEY, ROLE
 
 TAGS = {
@@ -174,6 +178,16 @@ def test_batch_is_asked_for_several_hosts(task_on, aws):
         "nodePropertyOverrides": [{"targetNodes": "0:", "containerOverrides": {"command": command}}],
     }
     assert "containerOverrides" not in asked
+
+
+def test_a_job_for_one_host_asks_a_definition_for_several_for_one_node(task_on, aws):
+    settings = task_on("batch").settings
+    place = Batch(kind="batch", **aws.places["batch_hosts"])
+    folder = SimpleNamespace(uri=f"s3://{BUCKET}/jobs/fold")
+    asked = Asked("fold", {}, folder, several_hosts=False, checkpoints_uri=None)
+    operator = OnBatch(place, settings).operator("fold", asked)
+    assert operator.node_overrides["numNodes"] == 1
+    assert not operator.container_overrides
 
 
 def test_a_training_on_batch_goes_on_where_another_machine_was(task_on, aws):

@@ -287,12 +287,15 @@ class JobsStack(Stack):
             self,
             "BatchTraining",
             job_definition_name=self.definition_name,
-            type="multinode",
+            type="multinode" if deployment.gpu_nodes > 1 else "container",
             platform_capabilities=["EC2"],
             propagate_tags=True,
             # A host that is gone ends the job: Airflow tries again, from the checkpoint.
             retry_strategy=aws_batch.CfnJobDefinition.RetryStrategyProperty(attempts=1),
-            node_properties=aws_batch.CfnJobDefinition.NodePropertiesProperty(
+            container_properties=None if deployment.gpu_nodes > 1 else container,
+            node_properties=None
+            if deployment.gpu_nodes == 1
+            else aws_batch.CfnJobDefinition.NodePropertiesProperty(
                 main_node=0,
                 num_nodes=deployment.gpu_nodes,
                 node_range_properties=[

@@ -58,11 +58,11 @@ class OnBatch(Service):
     def operator(self, task_id: str, asked: Asked) -> BatchOperator:
         place = self._place
         command = {"command": ["python", "-m", "airloop.remote_job", asked.folder.uri]}
-        nodes = place.nodes if asked.several_hosts else 1
-        if nodes > 1:
+        # A definition for several nodes takes overrides of nodes only, also for a job that needs one.
+        if place.nodes > 1:
             overrides: dict[str, Any] = {
                 "node_overrides": {
-                    "numNodes": nodes,
+                    "numNodes": place.nodes if asked.several_hosts else 1,
                     "nodePropertyOverrides": [{"targetNodes": "0:", "containerOverrides": command}],
                 }
             }
