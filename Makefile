@@ -85,6 +85,10 @@ test-cluster: setup-cluster ## docker-compose.yaml as containers, and the whole 
 	$(PYTHON) -m pytest -m cluster
 	$(PYTHON) -m tests.cluster
 
+.PHONY: test-faults
+test-faults: setup-tests ## what is killed and cut while it works, for many minutes
+	$(PYTHON) -m pytest -m faults
+
 .PHONY: test-delivery
 test-delivery: setup-tests ## models promoted between two MLflow servers, bills of materials, audits; not in make test
 	$(PYTHON) -m pytest tests/delivery -m delivery

@@ -182,7 +182,7 @@ def test_batch_is_asked_for_several_hosts(task_on, aws):
 
 def test_a_job_for_one_host_asks_a_definition_for_several_for_one_node(task_on, aws):
     settings = task_on("batch").settings
-    place = Batch(kind="batch", **aws.places["batch_hosts"])
+    place = Batch.model_validate(aws.places["batch_hosts"])
     folder = SimpleNamespace(uri=f"s3://{BUCKET}/jobs/fold")
     asked = Asked("fold", {}, folder, several_hosts=False, checkpoints_uri=None)
     operator = OnBatch(place, settings).operator("fold", asked)
