@@ -22,6 +22,8 @@ echo "$(basename "$0") $*" >> "$RECORD"
 case "$(basename "$0") $1 $2" in
   "docker manifest inspect") [ -n "${PUSHED:-}" ] ;;
   "docker inspect --format") echo "${@: -1}" | sed 's/:[0-9a-f]*$/@sha256:'"$(printf 'a%.0s' {1..64})"'/' ;;
+  "docker images --format") [ -n "${MISSING:-}" ] || echo 635MB ;;
+  "buildah images --format") [ -z "${MISSING:-}" ] || exit 125; echo "635 MB" ;;
   "grype docker:"*) [ -z "${VULNERABLE:-}" ] || exit 2 ;;
 esac
 """
@@ -43,7 +45,12 @@ class Pipeline:
         self.programs = folder / "programs"
         for place in (stamps, tools, self.programs):
             place.mkdir(parents=True)
-        for name, place in (("docker", self.programs), ("cosign", tools), ("grype", tools)):
+        for name, place in (
+            ("docker", self.programs),
+            ("buildah", self.programs),
+            ("cosign", tools),
+            ("grype", tools),
+        ):
             (place / name).write_text(RECORDER)
             (place / name).chmod(0o755)
             (stamps / name).write_text("v1")
@@ -90,8 +97,36 @@ def test_each_group_is_built_and_tagged_with_its_commit(pipeline: Pipeline) -> N
         built, {"worker-data": "airflow spark", "serving": "serving"}.items(), strict=True
     ):
         assert f"--build-arg GROUPS={groups} --build-arg COMMIT={pipeline.commit} " in line
-        assert f"SOURCE_DATE_EPOCH={moment} " in line
-        assert f"--tag {REGISTRY}/airloop-{name}:{pipeline.commit} --load" in line
+        assert line.startswith(f"docker buildx build --load --build-arg SOURCE_DATE_EPOCH={moment} ")
+        assert line.endswith(f" --tag {REGISTRY}/airloop-{name}:{pipeline.commit} .")
+
+
+def test_buildah_builds_the_same_images(pipeline: Pipeline) -> None:
+    assert pipeline.run("build_images").returncode == 0
+    by_docker = [line.partition(" --file ")[2] for line in pipeline.recorded()]
+    assert pipeline.run("build_images", ENGINE="buildah").returncode == 0
+    lines = pipeline.recorded()
+    moment = pipeline.git("log", "-1", "--format=%ct")
+    assert {line.partition(" --file ")[0] for line in lines} == {
+        f"buildah build --layers --format docker --timestamp {moment}"
+    }
+    assert [line.partition(" --file ")[2] for line in lines] == by_docker
+    assert "docker or buildah" in pipeline.run("build_images", ENGINE="kaniko").stderr
+
+
+@pytest.mark.parametrize("engine", ["docker", "buildah"])
+def test_the_size_of_each_image_is_told_beside_its_groups(pipeline: Pipeline, engine: str) -> None:
+    done = pipeline.run("image_sizes", ENGINE=engine)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n") == [
+        "   635MB  airloop-worker-data (airflow spark)",
+        "   635MB  airloop-serving (serving)",
+        "",
+    ]
+    assert [line.split()[0] for line in pipeline.recorded()] == [engine, engine]
+    missing = pipeline.run("image_sizes", ENGINE=engine, MISSING="yes")
+    assert missing.returncode == 1
+    assert f"expected {REGISTRY}/airloop-worker-data" in missing.stderr
 
 
 def test_every_image_that_compose_builds_is_built_alike(pipeline: Pipeline) -> None:

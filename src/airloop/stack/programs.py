@@ -79,6 +79,8 @@ def programs(settings: Settings) -> tuple[Program, ...]:
                 f"--monitoring_config_file={serving / 'monitoring.config'}",
                 # A thread waits for each request of a batch.
                 "--grpc_max_threads=64",
+                # As where several serve: a client then asks for the name again, and finds one that was added.
+                "--grpc_channel_arguments=grpc.max_connection_age_ms=30000",
                 # A small model runs on the thread that has its batch; handing over would cost more than it.
                 *("--tensorflow_intra_op_parallelism=1", "--tensorflow_inter_op_parallelism=1"),
             ),
