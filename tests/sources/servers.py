@@ -91,8 +91,8 @@ def postgres_programs() -> Path:
 
 
 @contextmanager
-def postgres_server() -> Iterator[PostgresServer]:
-    """A new, empty PostgreSQL server; it and its files are gone afterwards."""
+def postgres_server(*more: str) -> Iterator[PostgresServer]:
+    """A new, empty PostgreSQL server, with `more` options; it and its files are gone afterwards."""
     programs = postgres_programs()
     # PostgreSQL refuses to run as root; Debian's package brings the user postgres.
     account: dict[str, Any] = {"user": "postgres", "group": "postgres", "extra_groups": []}
@@ -117,7 +117,7 @@ def postgres_server() -> Iterator[PostgresServer]:
             **as_account,
         )
         postgres = [programs / "postgres", "-D", folder / "data", "-p", str(server.port), "-h", HOST]
-        options = ["-k", folder, "-F", "-c", "shared_buffers=32MB", "-c", "max_connections=20"]
+        options = ["-k", folder, "-F", "-c", "shared_buffers=32MB", "-c", "max_connections=20", *more]
         process = subprocess.Popen([*postgres, *options], cwd=folder, stdout=log, stderr=log, **as_account)
         _wait_until(lambda: _answers(server), process, folder / "log")
         yield server
