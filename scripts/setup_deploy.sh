@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What `make check-deploy` needs beside the product: helm and kubectl, kubeconform, the schemas of Kubernetes and of the
-# Prometheus operator, and Airflow's chart. Each is fetched once; all are pinned. For Linux on x86-64.
+# Prometheus operator, and Airflow's chart; Docker Compose's own reader of its files, and Debian's docker-compose. Each is
+# fetched once; all but Debian's are pinned. For Linux on x86-64.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -12,7 +13,7 @@ controller_gen=v0.23.0
 operator=v0.95.2
 
 stamp=$state/stamps/deploy
-wanted=$(cat "$0" "$root/scripts/deploy_tools.py" "$root/requirements/deploy.lock" | sha256sum)
+wanted=$(cat "$0" "$root/scripts/deploy_tools.py" "$root/requirements/deploy.lock" "$root"/tests/deploy/compose_config/* | sha256sum)
 if [ "$(cat "$stamp" 2>/dev/null || true)" != "$wanted" ]; then
   [ "$(uname -sm)" = "Linux x86_64" ] || {
     echo "set-up: expected Linux on x86_64, found $(uname -sm). Next: run make check-deploy in CI." >&2
@@ -33,6 +34,8 @@ if [ "$(cat "$stamp" 2>/dev/null || true)" != "$wanted" ]; then
   export GOBIN=$place/bin
   go install "github.com/yannh/kubeconform/cmd/kubeconform@$kubeconform"
   go install "sigs.k8s.io/controller-tools/cmd/controller-gen@$controller_gen"
+  echo "set-up: Docker Compose's reader of its files"
+  (cd "$root/tests/deploy/compose_config" && go build -o "$place/bin/compose-config" .)
   # The definitions are made of the operator's Go types, as the operator makes its own.
   module=$(mktemp -d)
   trap 'rm -rf "$module"' EXIT
@@ -47,6 +50,15 @@ if [ "$(cat "$stamp" 2>/dev/null || true)" != "$wanted" ]; then
   "$state/venv/bin/python" "$root/scripts/deploy_tools.py" "$place"
   rm -r "$place/packages" "$place/definitions" "$place/bin/controller-gen"
   echo "$wanted" > "$stamp"
+fi
+
+if ! command -v docker-compose >/dev/null; then
+  as_root() {
+    if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
+  }
+  echo "set-up: installing docker-compose with apt-get"
+  as_root apt-get update -qq
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends docker-compose >/dev/null
 fi
 
 # Apache publishes the chart on its site only. Where that is not reached, put the archive there by hand; what needs it is
