@@ -44,6 +44,7 @@ from tests.streams.kafka_broker import broker_class_path
 COMPOSE = REPOSITORY / "docker-compose.yaml"
 DEPLOY = REPOSITORY / "deploy" / "compose"
 DOCKERFILE = REPOSITORY / "serving" / "images" / "Dockerfile"
+ENTRYPOINT = DOCKERFILE.with_name("entrypoint.sh")
 DOCUMENT: dict[str, Any] = yaml.safe_load(COMPOSE.read_text("utf-8"))
 SERVICES: dict[str, dict[str, Any]] = DOCUMENT["services"]
 ONE_SHOT = {name for name, service in SERVICES.items() if service.get("restart") == "no"}
@@ -249,6 +250,13 @@ def test_what_dumps_a_database_is_of_the_servers_version() -> None:
     """A pg_dump refuses a server that is newer than itself."""
     bases = {line.partition(" AS ")[2]: line.partition(" AS ")[0] for line in _instructions("FROM")}
     assert bases["postgresql"] == SERVICES["postgres"]["image"]
+
+
+def test_health_checks_too_find_the_password_of_the_database() -> None:
+    """They run beside the entrypoint, not below it: what it exports they do not have."""
+    (copied,) = re.findall(r"cp /run/secrets/pgpass (\S+)", ENTRYPOINT.read_text("utf-8"))
+    (environment,) = _instructions("ENV")
+    assert dict(part.split("=", 1) for part in environment.split())["PGPASSFILE"] == copied
 
 
 def test_what_an_image_copies_is_there_and_not_ignored() -> None:
@@ -557,7 +565,7 @@ def test_a_service_mounts_the_secrets_that_it_uses_and_no_others(name: str) -> N
     for path in _files(service).values():
         texts += [each.read_text("utf-8") for each in ([path] if path.is_file() else path.rglob("*.y*ml"))]
     if name in OURS:
-        texts.append((REPOSITORY / "serving" / "images" / "entrypoint.sh").read_text("utf-8"))
+        texts.append(ENTRYPOINT.read_text("utf-8"))
     if name in OURS - WITHOUT_SETTINGS.keys():
         texts.append((REPOSITORY / "deploy" / "profiles" / "compose.toml").read_text("utf-8"))
     named = {secret for text in texts for secret in NAMED_SECRET.findall(text)}
