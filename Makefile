@@ -68,7 +68,7 @@ test: check setup-tests ## every check and test
 	$(PYTHON) -m pytest --numprocesses 2 --no-loadscope-reorder
 
 .PHONY: check-deploy
-check-deploy: setup-aws setup-tests ## deploy/kubernetes against Kubernetes' schemas; deploy/aws by its linters and against moto's server
+check-deploy: setup-aws setup-tests ## deploy/kubernetes against Kubernetes' schemas; deploy/aws by its linters and moto's server; the compose file as Compose reads it
 	@bash scripts/setup_deploy.sh
 	$(PYTHON) -m pytest tests/deploy -m deploy
 
@@ -100,6 +100,18 @@ audit: setup ## vulnerable packages, secrets in the history, licences; asks PyPI
 .PHONY: sbom
 sbom: setup ## a bill of materials (CycloneDX) for each lock, in build/sbom/
 	@bash scripts/ci/sbom.sh
+
+.PHONY: secrets
+secrets: ## passwords, keys and certificates of docker-compose.yaml, in .airloop/secrets; what is there stays
+	@bash scripts/make_secrets.sh
+
+.PHONY: images
+images: ## the images of docker-compose.yaml, of the commit that is checked out; ENGINE=buildah where there is no Docker
+	@REGISTRY=$(or $(REGISTRY),localhost) bash scripts/ci/build_images.sh
+
+.PHONY: image-sizes
+image-sizes: ## how large each image is that make images built
+	@REGISTRY=$(or $(REGISTRY),localhost) bash scripts/ci/image_sizes.sh
 
 .PHONY: release-notes
 release-notes: setup ## what CHANGELOG.md says of VERSION, by default of what is unreleased

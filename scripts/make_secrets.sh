@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes what docker-compose.yaml asks for under .airloop/secrets (or the folder given): random passwords and keys, a
 # certificate authority of this machine's own, and a certificate for each service that takes TLS. What is there stays:
-# run it again after a change of the services. To renew a certificate, delete its file; all, `rm *_tls authority*`.
+# run it again after a change of the services. To renew a certificate, delete its file; all, `rm *_tls *_ssl *authorit*`.
 #
 # The folder is private (0700), and the files in it readable for all, because each container has another user.
 set -euo pipefail

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What `make check-deploy` needs beside the product: helm and kubectl, kubeconform, the schemas of Kubernetes and of the
-# Prometheus operator, and Airflow's chart; Docker Compose's own reader of its files, and Debian's docker-compose. Each is
-# fetched once; all but Debian's are pinned. For Linux on x86-64.
+# Prometheus operator, and Airflow's chart; Docker Compose's own reader of its files, and Debian's docker-compose. Each
+# is fetched once; all but Debian's are pinned. For Linux on x86-64.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)

@@ -489,6 +489,19 @@ def test_the_script_keeps_what_is_there_and_makes_what_is_not(secrets: Path, tmp
     assert after.keys() == before.keys()
 
 
+def test_what_is_deleted_to_renew_all_certificates_is_all_that_comes_of_the_old_authority(
+    secrets: Path,
+) -> None:
+    authority = (secrets / "authority").read_bytes()
+    old = {path.name for path in secrets.iterdir() if authority in path.read_bytes()}
+    assert len(old) == 12
+    old |= {"authority_key", "java_authorities", "model_server_ssl"}
+    for file in ("scripts/make_secrets.sh", "docs/how-to/run-on-compose.md"):
+        (patterns,) = re.findall(r"rm (?:-f )?(\*_tls [^`)]+)", (REPOSITORY / file).read_text("utf-8"))
+        found = {path.name for pattern in patterns.split() for path in secrets.glob(pattern)}
+        assert old <= found <= old | {"authority.srl"}, file
+
+
 def test_secrets_are_of_the_form_that_programs_read(secrets: Path) -> None:
     text = {
         path.name: path.read_text("utf-8") for path in secrets.iterdir() if path.name != "java_authorities"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -83,6 +84,38 @@ def test_the_overlay_for_gpus_changes_the_worker_that_trains_alone() -> None:
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
     changed = {key for key in worker if worker[key] != plain.get(key)}
     assert changed == {"build", "deploy", "image", "mem_limit"}
+
+
+def _guide() -> list[str]:
+    """The overrides that docs/how-to/run-on-compose.md shows."""
+    text = (REPOSITORY / "docs" / "how-to" / "run-on-compose.md").read_text("utf-8")
+    return re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def test_the_guides_overrides_add_what_they_say(tmp_path: Path) -> None:
+    more, backup = _guide()
+    # Beside the file, as a person has it.
+    shutil.copy(COMPOSE, tmp_path)
+    file = tmp_path / "docker-compose.yaml"
+    before = _read(file)["services"]
+    override = tmp_path / "docker-compose.override.yaml"
+    override.write_text(more, encoding="utf-8")
+    after = _read(file, override)["services"]
+    added = {name: after.pop(name) for name in after.keys() - before.keys()}
+    assert after == before
+    assert added.keys() == yaml.safe_load(more)["services"].keys()
+    for name, service in added.items():
+        like = before[yaml.safe_load(more)["services"][name]["extends"]["service"]]
+        changed = {key for key in service.keys() | like.keys() if service.get(key) != like.get(key)}
+        assert changed <= {"environment", "hostname"}
+        assert service.get("hostname", name) == name
+    assert added["worker-data-2"]["environment"]["AIRLOOP_SPARK_DRIVER_HOST"] == "worker-data-2"
+    override.write_text(backup, encoding="utf-8")
+    worker = _read(file, override)["services"]["worker-model"]
+    assert worker["environment"].items() >= before["worker-model"]["environment"].items()
+    assert worker["environment"]["AIRLOOP_BACKUP_URI"] in [mount["target"] for mount in worker["volumes"]]
+    mounted = {secret["source"] for secret in worker["secrets"]}
+    assert mounted == {secret["source"] for secret in before["worker-model"]["secrets"]} | {"backup_key"}
 
 
 @pytest.mark.parametrize(
