@@ -4,7 +4,7 @@ PYTHON := .airloop/venv/bin/python
 USE_CASE ?= flight_delay
 STACK := $(PYTHON) -m airloop.stack
 PRE_COMMIT := PRE_COMMIT_HOME=$(CURDIR)/.airloop/cache/pre-commit $(PYTHON) -m pre_commit
-GROUPS := airflow spark training serving tracking kubernetes dev
+GROUPS := airflow spark training serving tracking kubernetes fab dev
 LOCK_FLAGS := --universal --generate-hashes --no-emit-index-url --quiet --python-version 3.11 --custom-compile-command "make lock"
 
 .PHONY: help
@@ -92,6 +92,10 @@ test-faults: setup-tests ## what is killed and cut while it works, for many minu
 .PHONY: test-delivery
 test-delivery: setup-tests ## models promoted between two MLflow servers, bills of materials, audits; not in make test
 	$(PYTHON) -m pytest tests/delivery -m delivery
+
+.PHONY: test-roles
+test-roles: setup ## who may what where people sign in by OpenID Connect; not in make test
+	$(PYTHON) -m pytest tests/roles -m roles
 
 .PHONY: audit
 audit: setup ## vulnerable packages, secrets in the history, licences; asks PyPI

@@ -16,7 +16,7 @@ DOC = """
 
 Accepts a candidate that its verdict rejected:
 `airflow dags trigger {dag_id} --conf '{"run_id": "<MLflow run>", "by": "<name>", "reason": "<why>"}'`.
-Started by hand only. Name and reason are on the verdict, the model card, the MLflow run and in the audit log;
+Started by hand only, by an approver where the deployment has some. Name and reason are on the verdict, the model card, the MLflow run and in the audit log;
 the rules of the verdict stay as they are. The rollout's own checks still apply.
 
 | task | what it does | when it fails |
@@ -69,6 +69,8 @@ def build(use_case: UseCase) -> DAG:
                 "run-id": "{{ params.run_id }}",
                 "by": "{{ params.by }}",
                 "reason": "{{ params.reason }}",
+                # Whoever types another's name is on record all the same.
+                "who": "{{ dag_run.triggering_user_name or '' }}",
             },
             has_report=True,
         )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import DAG, AssetOrTimeSchedule, Param, TriggerRule, chain, task
 
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import assets
+from airloop_airflow.approval import APPROVED_BY, TASK_ID, PersonApproves
 from airloop_airflow.dependencies import check_first
 from airloop_airflow.forms import optional_text
 from airloop_airflow.jobs import job_task
@@ -129,6 +129,7 @@ def build(use_case: UseCase) -> DAG:
                 "version": "{{ ti.xcom_pull(task_ids='infra_check')['version'] }}",
                 "reason": "{{ params.reason or '' }}",
                 "who": who,
+                "approved-by": APPROVED_BY if use_case.rollout.approval else "",
             },
             trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
         )
@@ -152,8 +153,8 @@ def build(use_case: UseCase) -> DAG:
                 stage_task(use_case, "shadow", {**staged, "bake-seconds": 0}, task_id=task_id)
                 for task_id in ("stand_by", "confirm")
             )
-            approve = ApprovalOperator(
-                task_id="approve",
+            approve = PersonApproves(
+                task_id=TASK_ID,
                 subject=f"{use_case.name}: make version {{{{ ti.xcom_pull('infra_check')['version'] }}}} "
                 "the champion?",
                 body="{{ ti.xcom_pull('" + stages[-1].task_id + "')['reason'] }}",

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from airloop import registry
 from airloop.airflow_run import run_id
+from airloop.approval import require_approver
 from airloop.errors import RolloutError
 from airloop.jobs import run_job
 from airloop.references import LiveModel
@@ -40,12 +41,14 @@ def promote(
     *,
     reason: str = "",
     who: str = "",
+    approved_by: str = "",
     giving_up: int | None = None,
 ) -> LiveModel:
     """Make `version` the champion; the champion before it stays loaded, older versions leave.
 
-    Nothing leads back to the version that it is `giving_up`, if any. `reason` and `who` go on record
-    (`airloop.serving_history`). Raises `RegistryError` when the registry has no such version, `RolloutError`
+    Nothing leads back to the version that it is `giving_up`, if any. `reason`, `who` and `approved_by` go on
+    record (`airloop.serving_history`). Raises `ApprovalError` when the spec asks for a person's approval to
+    replace a champion and there is none, `RegistryError` when the registry has no such version, `RolloutError`
     when it has not passed its infra check, another rollout has the traffic, it is not available, or does not
     answer as champion, `AuditLogError` when the record was tampered with; what served before then still does.
     """
@@ -57,6 +60,9 @@ def promote(
         _require_checked(server, model, version)
         if giving_up is None and version != model.champion:
             _require_own_rollout(settings, name, version)
+            # Going back needs nobody's approval, nor does a first version, which nothing was compared with.
+            if spec.rollout.approval and model.champion is not None:
+                require_approver(settings, approved_by, f"version {version} of model {name}")
         recorded_champion(settings, spec.name)  # A change that cannot be put on record is not made.
         with_champion = model.back_to(version) if giving_up is not None else model.with_champion(version)
         promoted = {**models, name: with_champion}
@@ -71,6 +77,7 @@ def promote(
             facts=facts,
             reason=reason,
             who=who,
+            approved_by=approved_by,
         )
         write_models(settings, promoted)
         _end_canary(settings, name)
@@ -153,11 +160,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.version,
             reason=arguments.reason,
             who=arguments.who,
+            approved_by=arguments.approved_by,
         )
 
     parser = rollout_parser(__doc__, version_required=True)
     parser.add_argument("--reason", default="", help="why; above all when going back to an earlier version")
     parser.add_argument("--who", default="", help="who asked for it; by default the Airflow run, or by-hand")
+    parser.add_argument("--approved-by", default="", help="who approved it, where the spec asks for that")
     return run_job(parser, work, argv)
 
 

@@ -41,6 +41,13 @@ def test_the_airflow_group_has_no_spark_tensorflow_or_feast() -> None:
     assert {"pyspark", "tensorflow", "feast", "great-expectations", "keras"}.isdisjoint(pins)
 
 
+def test_what_people_sign_in_with_goes_beside_airflow() -> None:
+    """In the same environment: two versions of one package would break one of them."""
+    beside, added = (_pins(REPOSITORY / "requirements" / f"{group}.lock") for group in ("airflow", "fab"))
+    assert {name: version for name, version in added.items() if beside.get(name, version) != version} == {}
+    assert {"apache-airflow-providers-fab", "authlib"} <= set(added) - set(beside)
+
+
 def test_the_gpu_image_trains_with_the_same_versions_and_nvidias_libraries() -> None:
     pins = _pins(REPOSITORY / "requirements" / "training.lock")
     with_gpu = _pins(REPOSITORY / "requirements" / "training-gpu.lock")

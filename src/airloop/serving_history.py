@@ -95,6 +95,7 @@ def record_promotion(
     facts: Mapping[str, str],
     reason: str = "",
     who: str = "",
+    approved_by: str = "",
 ) -> None:
     """Write down that `version` takes the traffic from `replaces`, unless the last record says so already.
 
@@ -116,6 +117,7 @@ def record_promotion(
             "replaces": replaces,
             "reason": reason,
             "run": run_id(),
+            **({"approved_by": approved_by} if approved_by else {}),
         },
     )
 

@@ -160,6 +160,8 @@ class Settings(BaseSettings):
     """File (TOML) with what machines cost and which job has which; without it nothing has a price."""
     runbooks_url: str | None = None
     """Where people read `docs/runbooks/`, for the buttons of alerts; without it they name the file."""
+    approvers: tuple[str, ...] = ()
+    """Users of Airflow's simple login who may approve and override; empty where Airflow's roles say who may."""
     signing_key: Path | None = None
     """Private key (PEM) that signs models as they are registered; with neither key, a pair is made."""
     verification_key: Path | None = None
@@ -430,6 +432,8 @@ def _as_text(value: Any) -> str:
         return json.dumps(
             {k: v.model_dump(mode="json") if isinstance(v, BaseModel) else v for k, v in value.items()}
         )
+    if isinstance(value, tuple):
+        return json.dumps(value)
     return str(value)
 
 

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import sqlite3
+import subprocess
+import sys
+import time
 from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import httpx
+import pytest
 from playwright.sync_api import FrameLocator, Page, expect
 
+from airloop.settings import REPOSITORY
 from airloop.use_cases.flight_delay import USE_CASE as SPEC
+from tests.api_server import Server
 
+PATHS = (".", "src", "plugins")
+APPROVE = {"chosen_options": ["Approve"], "params_input": {}}
 MOST_KIBIBYTES = 100
 """Of a year, as it travels: it is what makes the page quick."""
 
@@ -135,6 +146,88 @@ def test_who_may_only_look_can_press_nothing_and_airflow_refuses_them_too(signed
         headers={"Content-Type": "application/json"},
     )
     assert refused.status == 403
+
+
+def _trigger(server: Server, user: str, dag_id: str, conf: dict[str, object] | None = None) -> int:
+    return httpx.post(
+        f"{server.url}/api/v2/dags/{dag_id}/dagRuns",
+        json={"logical_date": None, "conf": conf or {}},
+        headers=server.token(user),
+        timeout=60,
+    ).status_code
+
+
+def test_an_operator_starts_and_takes_back_and_a_viewer_does_not(server) -> None:
+    back = {"action": "rollback", "reason": "a test"}
+    for dag_id, conf in (("flight_delay_scoring", {}), ("flight_delay_rollout", back)):
+        assert _trigger(server, "viewer", dag_id, conf) == 403
+        for user in ("operator", "approver", "admin"):
+            assert _trigger(server, user, dag_id, conf) == 200, (user, dag_id)
+    for kind in ("connections", "variables"):
+        for user in ("viewer", "operator", "approver"):
+            answer = httpx.get(f"{server.url}/api/v2/{kind}", headers=server.token(user), timeout=60)
+            assert answer.status_code == 403, (user, kind)
+
+
+def test_the_page_offers_each_role_what_it_may(server) -> None:
+    may = {
+        user: httpx.get(
+            f"{server.url}/airloop/use-cases/{SPEC.name}", headers=server.token(user), timeout=60
+        ).json()["may"]
+        for user in ("viewer", "operator", "approver", "admin")
+    }
+    assert not any(may["viewer"].values())
+    assert {act for act, allowed in may["operator"].items() if not allowed} == {"accept"}
+    assert all(may["approver"].values())
+    assert all(may["admin"].values())
+
+
+def test_an_approver_answers_an_approval_and_an_operator_cannot(server, tmp_path) -> None:
+    answered_by, here = tmp_path / "answered_by", Path(__file__).parent
+    asking = subprocess.Popen(
+        [sys.executable, str(here / "ask.py"), str(here / "dags"), str(answered_by)],
+        env={
+            **server.environment,
+            "AIRFLOW__CORE__DAGS_FOLDER": str(here / "dags"),
+            "PYTHONPATH": os.pathsep.join(str(REPOSITORY / part) for part in PATHS),
+        },
+        stdout=(log := (tmp_path / "log").open("wb")),
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        asked = _asked(server, asking)
+        assert {one["id"] for one in asked["assigned_users"]} == {"approver", "admin"}
+        instance = asked["task_instance"]
+        url = (
+            f"{server.url}/api/v2/dags/asks/dagRuns/{instance['dag_run_id']}/taskInstances/approve/-1/hitlDetails"
+        )
+        for other in ("viewer", "operator"):
+            refused = httpx.patch(url, json=APPROVE, headers=server.token(other), timeout=60)
+            assert refused.status_code == 403, other
+        httpx.patch(url, json=APPROVE, headers=server.token("approver"), timeout=60).raise_for_status()
+        assert asking.wait(60) == 0, (tmp_path / "log").read_text()[-3000:]
+        assert answered_by.read_text() == "approver"
+    finally:
+        asking.kill()
+        asking.wait()
+        log.close()
+
+
+def _asked(server: Server, asking: subprocess.Popen[bytes]) -> dict[str, Any]:
+    """What the run of `asking` waits for."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        found = httpx.get(
+            f"{server.url}/api/v2/dags/asks/dagRuns/~/hitlDetails",
+            params={"response_received": False},
+            headers=server.token("viewer"),
+            timeout=60,
+        ).raise_for_status()
+        if details := found.json()["hitl_details"]:
+            return details[-1]
+        assert asking.poll() is None, "the run ended"
+        time.sleep(0.5)
+    raise AssertionError("nobody is asked")
 
 
 def test_reports_and_other_sites_open_beside_airflow_which_frames_the_page_in_a_sandbox(signed_in) -> None:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+from airloop.approval import may_approve
 from airloop.overview.live import live_of
 from airloop.settings import load_settings
 from airloop.use_cases.catalogue import all_use_cases
@@ -32,6 +33,8 @@ ACTIONS = {
     "silence": "silence",
 }
 """What the page's buttons start, by kind of DAG."""
+NEEDS_APPROVER = ("accept",)
+"""Of these, what only an approver may start: the job refuses others, so the page offers it to nobody else."""
 KINDS = (
     *("features", "push", "training", "rollout", "monitoring", "skew", "retraining", "scoring"),
     *("drill", "experiment", "override", "rollback", "silence", "overview"),
@@ -106,6 +109,8 @@ def _build() -> Any:
                 "off": airflow_state.switched_off(session, started),
             }
         may = {act: is_allowed(user, "POST", dag, DagAccessEntity.RUN) for act, dag in started.items()}
+        for act in NEEDS_APPROVER:
+            may[act] = may[act] and may_approve(load_settings(), user.get_name())
         answer = {**answer_of(spec), **known, "may": may, "user": user.get_name()}
         return Response(
             json.dumps(answer), media_type="application/json", headers={"Cache-Control": "no-store"}

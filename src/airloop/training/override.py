@@ -1,6 +1,7 @@
 """Job: accept a rejected candidate, in the name of a person who says why.
 
-    python -m airloop.training.override --use-case NAME --run-id ID --by NAME --reason TEXT [--result FILE]
+    python -m airloop.training.override --use-case NAME --run-id ID --by NAME --reason TEXT [--who USER]
+    [--result FILE]
 
 Belongs here: who may not, and the record of who did. Does not belong here: the rules (`airloop.verdict`), or
 registering (`airloop.training.register`, which takes what this job returns). The rules of the verdict stay as
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from airloop.airflow_run import run_id as airflow_run_id
+from airloop.approval import require_approver
 from airloop.audit_log import append_record
 from airloop.errors import AirloopError, RegistryError
 from airloop.jobs import run_job
@@ -43,12 +45,14 @@ class OverrideError(AirloopError):
 
 
 def override(
-    settings: Settings, spec: UseCase, run_id: str, *, by: str, reason: str, now: datetime
+    settings: Settings, spec: UseCase, run_id: str, *, by: str, reason: str, now: datetime, who: str = ""
 ) -> Evaluated:
     """Accept the rejected candidate of run `run_id`; verdict, pages, tags and audit log say who and why.
 
-    Repeating it with the same name and reason changes nothing. The record is in the audit log before the
-    verdict says accepted. Raises `OverrideError` for an empty name or reason, for a verdict on another use
+    `who` is the user of Airflow who started the run, as Airflow knows it; on record beside the name that they
+    gave. Repeating it with the same name and reason changes nothing. The record is in the audit log before the
+    verdict says accepted. Raises `ApprovalError` where the settings name approvers and `who` is none,
+    `OverrideError` for an empty name or reason, for a verdict on another use
     case, an accepted one, one that somebody else overrode, and one with a failed rule of `LAST_WORD`; and
     `RegistryError` when the run is not complete or not evaluated, or its model is missing or cannot be asked.
     """
@@ -59,6 +63,8 @@ def override(
             found=f"name {by!r}, reason {reason!r}",
             next_step="pass both; they are recorded",
         )
+    if settings.approvers:
+        require_approver(settings, who, f"the candidate of run {run_id}")
     runs = TrainingRuns(settings, spec)
     runs.complete_run(run_id)
     verdict = read_verdict(settings, run_id)
@@ -72,7 +78,7 @@ def override(
     with tempfile.TemporaryDirectory(prefix="override-", dir=settings.scratch_dir) as scratch:
         load_model(settings, spec, run_id, Path(scratch))
     if verdict.override is None:
-        verdict = _overridden(settings, verdict, by, reason, now)
+        verdict = _overridden(settings, verdict, by, reason, now, who)
     elif (verdict.override.by, verdict.override.reason) != (by, reason):
         raise OverrideError(
             expected=f"a verdict on run {run_id} that nobody overrode",
@@ -82,7 +88,9 @@ def override(
     return publish(settings, spec, runs, verdict, _facts(settings, run_id))
 
 
-def _overridden(settings: Settings, verdict: Verdict, by: str, reason: str, now: datetime) -> Verdict:
+def _overridden(
+    settings: Settings, verdict: Verdict, by: str, reason: str, now: datetime, who: str
+) -> Verdict:
     failed = verdict.failed
     if not failed or verdict.accepted:
         raise OverrideError(
@@ -113,6 +121,7 @@ def _overridden(settings: Settings, verdict: Verdict, by: str, reason: str, now:
             "training_set": verdict.training_set.tag,
             "rules": list(rules),
             "verdict_sha256": hashlib.sha256(judged.encode()).hexdigest(),
+            **({"airflow_user": who} if who else {}),
         },
     )
     return overridden(
@@ -135,6 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--run-id", required=True, help="MLflow run of the candidate")
     parser.add_argument("--by", required=True, help="name of the person who accepts it")
     parser.add_argument("--reason", required=True, help="why; names no subject of the data")
+    parser.add_argument("--who", default="", help="user of Airflow who started the run")
 
     def work(arguments: argparse.Namespace, settings: Settings) -> Evaluated:
         return override(
@@ -142,6 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             use_case(arguments.use_case),
             arguments.run_id,
             by=arguments.by,
+            who=arguments.who,
             reason=arguments.reason,
             now=datetime.now(UTC),
         )
