@@ -16,8 +16,9 @@ DOC = """
 
 Accepts a candidate that its verdict rejected:
 `airflow dags trigger {dag_id} --conf '{"run_id": "<MLflow run>", "by": "<name>", "reason": "<why>"}'`.
-Started by hand only, by an approver where the deployment has some. Name and reason are on the verdict, the model card, the MLflow run and in the audit log;
-the rules of the verdict stay as they are. The rollout's own checks still apply.
+Started by hand only, by an approver where the deployment has some. Name and reason are on the verdict, the
+model card, the MLflow run and in the audit log; the rules of the verdict stay as they are. The rollout's own
+checks still apply.
 
 | task | what it does | when it fails |
 |---|---|---|

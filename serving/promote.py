@@ -48,9 +48,10 @@ def promote(
 
     Nothing leads back to the version that it is `giving_up`, if any. `reason`, `who` and `approved_by` go on
     record (`airloop.serving_history`). Raises `ApprovalError` when the spec asks for a person's approval to
-    replace a champion and there is none, `RegistryError` when the registry has no such version, `RolloutError`
-    when it has not passed its infra check, another rollout has the traffic, it is not available, or does not
-    answer as champion, `AuditLogError` when the record was tampered with; what served before then still does.
+    replace a champion and there is none, `RegistryError` when the registry has no such version,
+    `RolloutError` when it has not passed its infra check, another rollout has the traffic, it is not
+    available, or does not answer as champion, `AuditLogError` when the record was tampered with; what served
+    before then still does.
     """
     name = spec.model_name
     facts = _facts(settings, name, version)

@@ -48,7 +48,7 @@ def api_server(
     prepared_by: Sequence[Sequence[str]] = (),
     variables: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
-    """Serves the repository's DAGs and plugins from `home`, with Airflow's `options` (`SECTION__NAME`) besides.
+    """Serves the repository's DAGs and plugins from `home`, with Airflow's `options` (`SECTION__NAME`).
 
     `prepared_by` are commands of Airflow's that run between the database's migration and the start.
     """

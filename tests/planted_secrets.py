@@ -35,8 +35,8 @@ class Searched(NamedTuple):
 def search(folder: Path, planted: Mapping[str, str], allowed: Mapping[str, Collection[str]]) -> Searched:
     """Search every file under `folder` for the `planted` secrets, given by their names.
 
-    `allowed` has, for a secret's name, the files below `folder` that it may stand in. Found are a secret in the
-    clear, in base64 (whatever stands before it), escaped as in an address or in JSON, and in gzip.
+    `allowed` has, for a secret's name, the files below `folder` that it may stand in. Found are a secret in
+    the clear, in base64 (whatever stands before it), escaped as in an address or in JSON, and in gzip.
     """
     forms = {form: name for name, secret in planted.items() for form in _forms(secret)}
     pattern = re.compile(b"|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True)))
@@ -71,7 +71,7 @@ def _forms(secret: str) -> Iterator[bytes]:
 
 
 def _blocks(path: Path, overlap: int) -> Iterator[bytes]:
-    """The file's bytes, what is compressed also as it was; each block begins with the end of the one before."""
+    """The file's bytes, what is compressed also as it was; each block begins with the end of the last."""
     try:
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"

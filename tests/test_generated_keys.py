@@ -1,4 +1,4 @@
-"""The keys that Airflow signs and encrypts with: each deployment's own, in every profile, and never a default."""
+"""The keys that Airflow signs and encrypts with: each deployment's own in every profile, never a default."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ Belongs here: where people come from, and which group of theirs has which role. 
 role may do (`airloop_airflow.roles`).
 
 Read by Airflow's FAB auth manager. What differs between deployments comes from Airflow's own configuration,
-section `airloop_oidc`, such as the variable `AIRFLOW__AIRLOOP_OIDC__ISSUER`; docs/how-to/sign-in-with-roles.md
-lists it. Without an issuer people have passwords in Airflow's database.
+section `airloop_oidc`, such as the variable `AIRFLOW__AIRLOOP_OIDC__ISSUER`;
+docs/how-to/sign-in-with-roles.md lists it. Without an issuer people have passwords in Airflow's database.
 """
 
 from __future__ import annotations

@@ -15,7 +15,9 @@ from airloop.settings import load_settings
 
 TASK_ID: Final = "approve"
 APPROVED_BY: Final = (
-    "{{ ((ti.xcom_pull(task_ids='" + TASK_ID + "') or {}).get('responded_by_user') or {}).get('name') or '' }}"
+    "{{ ((ti.xcom_pull(task_ids='"
+    + TASK_ID
+    + "') or {}).get('responded_by_user') or {}).get('name') or '' }}"
 )
 """Who approved, for a job's flag: as Airflow wrote it down, and empty for a task that was marked as done."""
 
@@ -23,8 +25,8 @@ APPROVED_BY: Final = (
 class PersonApproves(ApprovalOperator):
     """Waits till one of the approvers answers.
 
-    Airflow refuses everybody else where the settings name approvers. Where they name none, it asks whoever its
-    roles let: by the simple login, that is whoever may start a run.
+    Airflow refuses everybody else where the settings name approvers. Where they name none, it asks whoever
+    its roles let: by the simple login, that is whoever may start a run.
     """
 
     def execute(self, context: Any) -> Any:

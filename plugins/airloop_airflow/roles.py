@@ -1,10 +1,11 @@
-"""The four roles of a deployment with Airflow's FAB auth manager, as permissions: viewer, operator, approver, admin.
+"""The four roles under Airflow's FAB auth manager, as permissions: viewer, operator, approver, admin.
 
-Belongs here: who may do what. Does not belong here: how people sign in (`deploy/airflow/webserver_config.py`),
-or the simple login, whose roles are Airflow's own.
+Belongs here: who may do what. Does not belong here: how people sign in
+(`deploy/airflow/webserver_config.py`), or the simple login, whose roles are Airflow's own.
 
-A role's permissions are pairs of an action and a resource, in FAB's own words. What is not granted is refused.
-Whoever may create runs of a DAG may trigger it; whoever may edit HITL details may answer what a task asks.
+A role's permissions are pairs of an action and a resource, in FAB's own words. What is not granted is
+refused. Whoever may create runs of a DAG may trigger it; whoever may edit HITL details may answer what a task
+asks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Who may approve: promotions that the spec wants approved, and candidates that their verdict rejected.
 
-Belongs here: the check that jobs make, which Airflow's buttons cannot be got round with. Does not belong here:
-asking the person (`airloop_airflow.approval`), or Airflow's own roles (`airloop_airflow.roles`).
+Belongs here: the check that jobs make, whatever was pressed in Airflow. Does not belong here: asking the
+person (`airloop_airflow.approval`), or Airflow's own roles (`airloop_airflow.roles`).
 
 The names are Airflow's: of the user who answered, or who started the run. Nobody types them.
 """

@@ -161,7 +161,7 @@ class Settings(BaseSettings):
     runbooks_url: str | None = None
     """Where people read `docs/runbooks/`, for the buttons of alerts; without it they name the file."""
     approvers: tuple[str, ...] = ()
-    """Users of Airflow's simple login who may approve and override; empty where Airflow's roles say who may."""
+    """Users of Airflow's simple login who may approve and override; empty where its roles say who may."""
     signing_key: Path | None = None
     """Private key (PEM) that signs models as they are registered; with neither key, a pair is made."""
     verification_key: Path | None = None

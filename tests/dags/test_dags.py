@@ -12,6 +12,7 @@ import pytest
 
 from airloop.use_cases.budget_policy import Budget
 from airloop.use_cases.catalogue import all_use_cases
+from airloop_airflow.approval import APPROVED_BY, PersonApproves
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KINDS = (
@@ -153,6 +154,15 @@ def test_while_a_person_decides_no_client_depends_on_the_candidate_and_nothing_t
     assert (approve.response_timeout, approve.execution_timeout) == (None, None)
     assert {"stand_by", "approve", "confirm", last} <= dag.get_task("abandon").upstream_task_ids
     assert dag.get_task("promote").upstream_task_ids == {"nothing_beside", "confirm"}
+    assert isinstance(approve, PersonApproves)
+    assert dag.get_task("promote").flags["approved-by"] == APPROVED_BY
+    assert module.build(first).get_task("promote").flags["approved-by"] == ""
+
+
+def test_an_override_is_made_by_whoever_airflow_says_and_not_by_the_name_that_was_typed(dags):
+    for spec in all_use_cases():
+        flags = dags[f"{spec.name}_override"].get_task("override").flags
+        assert flags["who"] == "{{ dag_run.triggering_user_name or '' }}"
 
 
 def test_with_a_budget_a_training_asks_for_room_before_it_spends_anything(monkeypatch):
@@ -290,7 +300,8 @@ def test_an_override_hands_over_who_and_why_and_shows_the_verdict(dags):
         dag = dags[f"{spec.name}_override"]
         task = dag.get_task("override")
         assert task.module == "airloop.training.override"
-        assert set(task.flags) == {"run-id", "by", "reason"} == {n.replace("_", "-") for n in dag.params}
+        assert set(task.flags) - {"who"} == {"run-id", "by", "reason"}
+        assert {name.replace("_", "-") for name in dag.params} == {"run-id", "by", "reason"}
         assert [link.name for link in task.operator_extra_links] == ["Report"]
         # Registration is by the verdict that the override wrote, not by the form.
         assert set(dag.get_task("register").flags) == {"evaluated"}

@@ -28,6 +28,7 @@ from airloop.stack import supervision
 from airloop.stack.airflow_api import AirflowApi
 from airloop.stack.programs import LOGIN, password
 from tests.observability.collector import Collector, Received, collecting
+from tests.planted_secrets import search
 
 AS_OF = datetime(2013, 11, 11, tzinfo=UTC)
 """Five weeks that are alike: after two weeks of another kind the gate would rightly reject the candidate."""
@@ -38,6 +39,45 @@ OVERVIEW_WITHIN_SECONDS = 300
 """After `make run` it takes two jobs."""
 PROBABILITY_TOLERANCE = 1e-5
 """The model computes in float32; batches of another size sum in another order."""
+
+SECRETS = {
+    "Slack's token": "xoxb-planted-slack-token-of-the-tests",
+    "a connection's password": "planted-password-of-a-connection",
+    "a connection's extra": "planted-private-key-of-a-connection",
+    "a sensitive variable": "planted-token-in-a-variable",
+    "the pseudonym key": "planted-pseudonym-key-long-enough-to-hash-with",
+    "AWS's secret key": "planted-aws-secret-access-key",
+    "PostgreSQL's password": "planted-password-of-postgresql",
+    "the collector's header": "planted-token-of-the-collector",
+}
+"""What is planted where a deployment has secrets; nothing may write it down."""
+ENVIRONMENT = {
+    "AWS_SECRET_ACCESS_KEY": SECRETS["AWS's secret key"],
+    "PGPASSWORD": SECRETS["PostgreSQL's password"],
+    "OTEL_EXPORTER_OTLP_HEADERS": "authorization=" + SECRETS["the collector's header"],
+}
+CONNECTIONS = (
+    {
+        "connection_id": "slack_oncall",
+        "conn_type": "slack",
+        "password": SECRETS["Slack's token"],
+        # Nobody listens: what a hook says of its failure is searched too.
+        "extra": json.dumps({"channel": "#oncall", "base_url": "http://127.0.0.1:9/"}),
+    },
+    {
+        "connection_id": "a_source",
+        "conn_type": "http",
+        "host": "127.0.0.1",
+        "login": "airloop",
+        "password": SECRETS["a connection's password"],
+        "extra": json.dumps({"private_key": SECRETS["a connection's extra"]}),
+    },
+    {
+        "connection_id": "airloop_pseudonym_key",
+        "conn_type": "generic",
+        "password": SECRETS["the pseudonym key"],
+    },
+)
 
 # Twenty minutes on two cores that other tests use too; more where a whole hour's jobs begin in between.
 pytestmark = pytest.mark.timeout(2700)
@@ -64,12 +104,26 @@ def _free_ports() -> dict[str, int]:
 def _stack(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "airloop.stack", *arguments],
-        env={**os.environ, **environment_of(settings)},
+        env={**os.environ, **ENVIRONMENT, **environment_of(settings)},
         cwd=settings.repository,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def _plant(settings: Settings) -> None:
+    """Bring the stack up, and give Airflow its secrets before anything runs."""
+    done = _stack(settings, "up")
+    assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
+    api = f"{settings.airflow_url}/api/v2"
+    who = {"username": LOGIN, "password": password(settings)}
+    token = httpx.post(f"{settings.airflow_url}/auth/token", json=who, timeout=60).raise_for_status().json()
+    headers = {"Authorization": f"Bearer {token['access_token']}"}
+    for connection in CONNECTIONS:
+        httpx.post(f"{api}/connections", json=connection, headers=headers, timeout=60).raise_for_status()
+    variable = {"key": "source_token", "value": SECRETS["a sensitive variable"]}
+    httpx.post(f"{api}/variables", json=variable, headers=headers, timeout=60).raise_for_status()
 
 
 def _command(settings: Settings, module: str, *arguments: str, status: int | None = 0) -> dict[str, Any]:
@@ -107,6 +161,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
             **_free_ports(),
         )
         try:
+            _plant(settings)
             output, summary = _run(settings)
             yield Loop(settings, output, summary, collector)
         finally:
@@ -308,3 +363,28 @@ def test_status_finds_everything_well_and_down_leaves_nothing(loop):
     status = _stack(loop.settings, "status")
     assert status.returncode == 1
     assert "DOWN" in status.stdout
+
+
+def test_no_secret_is_in_anything_that_was_written(loop):
+    """Logs, databases, tables, reports, caches: every file of the deployment, once it is down."""
+    airflow, key = "airflow/secrets.json", "signing/signing_key.pem"
+    made = json.loads((loop.settings.state_dir / airflow).read_text("utf-8"))
+    planted = {
+        **SECRETS,
+        "the login's password": password(loop.settings),
+        # Of a PEM's lines the longest, which no other text has.
+        "the signing key": max((loop.settings.state_dir / key).read_text("utf-8").splitlines(), key=len),
+        **made,
+    }
+    allowed = {
+        **{name: [airflow] for name in made},
+        "the login's password": ["airflow/passwords.json"],
+        "the signing key": [key],
+    }
+    searched = search(loop.settings.state_dir, planted, allowed)
+    print(searched.line)
+    assert searched.found == ()
+    assert searched.files > 100
+    # The login is what `make run` is asked for; nothing else is shown.
+    shown = {name for name, secret in planted.items() if secret in loop.output}
+    assert shown == {"the login's password"}

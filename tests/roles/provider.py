@@ -70,7 +70,12 @@ class Provider:
         if "nonce" in given:
             claims["nonce"] = given["nonce"]
         signed = jwt.encode(claims, self.key, algorithm="RS256", headers={"kid": "1"})
-        return {"access_token": "of-the-person", "token_type": "Bearer", "expires_in": 300, "id_token": signed}
+        return {
+            "access_token": "of-the-person",
+            "token_type": "Bearer",
+            "expires_in": 300,
+            "id_token": signed,
+        }
 
 
 @contextmanager

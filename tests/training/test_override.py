@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from airloop.approval import ApprovalError
 from airloop.audit_log import audit_log_file, verify
 from airloop.errors import EXIT_PERMANENT, RegistryError
 from airloop.references import Evaluated
@@ -86,6 +87,20 @@ def test_an_override_is_on_record_everywhere(trained: Trained, rejected: Evaluat
     assert record["what"]["rules"] == ["roc_auc_gain_over_baseline"]
     assert record["what"]["reason"] == REASON
     assert verify(trained.settings).sequence == 1
+
+
+def test_where_approvers_are_named_nobody_else_overrides_whatever_name_they_type(
+    trained: Trained, rejected: Evaluated
+) -> None:
+    named = trained.settings.model_copy(update={"approvers": ("ada",)})
+    for who in ("", "charles"):
+        with pytest.raises(ApprovalError, match="AIRLOOP_APPROVERS"):
+            override(named, trained.spec, rejected.run_id, by="ada", who=who, reason=REASON, now=NOW)
+    assert records(trained) == []
+    assert not read_verdict(trained.settings, rejected.run_id).accepted
+    assert override(named, trained.spec, rejected.run_id, by=BY, who="ada", reason=REASON, now=NOW).accepted
+    (record,) = records(trained)
+    assert (record["who"], record["what"]["airflow_user"]) == (BY, "ada")
 
 
 def test_an_overridden_candidate_can_be_registered_and_one_that_was_not_cannot(

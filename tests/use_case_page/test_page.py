@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from playwright.sync_api import FrameLocator, Page, expect
 
 from airloop.settings import REPOSITORY
@@ -198,9 +197,8 @@ def test_an_approver_answers_an_approval_and_an_operator_cannot(server, tmp_path
         asked = _asked(server, asking)
         assert {one["id"] for one in asked["assigned_users"]} == {"approver", "admin"}
         instance = asked["task_instance"]
-        url = (
-            f"{server.url}/api/v2/dags/asks/dagRuns/{instance['dag_run_id']}/taskInstances/approve/-1/hitlDetails"
-        )
+        task = f"dags/asks/dagRuns/{instance['dag_run_id']}/taskInstances/approve/-1"
+        url = f"{server.url}/api/v2/{task}/hitlDetails"
         for other in ("viewer", "operator"):
             refused = httpx.patch(url, json=APPROVE, headers=server.token(other), timeout=60)
             assert refused.status_code == 403, other

@@ -50,11 +50,11 @@ def override(
     """Accept the rejected candidate of run `run_id`; verdict, pages, tags and audit log say who and why.
 
     `who` is the user of Airflow who started the run, as Airflow knows it; on record beside the name that they
-    gave. Repeating it with the same name and reason changes nothing. The record is in the audit log before the
-    verdict says accepted. Raises `ApprovalError` where the settings name approvers and `who` is none,
-    `OverrideError` for an empty name or reason, for a verdict on another use
-    case, an accepted one, one that somebody else overrode, and one with a failed rule of `LAST_WORD`; and
-    `RegistryError` when the run is not complete or not evaluated, or its model is missing or cannot be asked.
+    gave. Repeating it with the same name and reason changes nothing. The record is in the audit log before
+    the verdict says accepted. Raises `ApprovalError` where the settings name approvers and `who` is none,
+    `OverrideError` for an empty name or reason, for a verdict on another use case, an accepted one, one that
+    somebody else overrode, and one with a failed rule of `LAST_WORD`; and `RegistryError` when the run is not
+    complete or not evaluated, or its model is missing or cannot be asked.
     """
     by, reason = by.strip(), reason.strip()
     if not by or not reason:

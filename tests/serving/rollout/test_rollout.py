@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from airloop import registry
+from airloop.approval import ApprovalError
 from airloop.audit_log import AuditLogError, audit_log_file, records
 from airloop.errors import EXIT_PERMANENT, RegistryError, RolloutError
 from airloop.serving_history import serving_history
@@ -227,6 +228,27 @@ def test_what_served_is_on_record_with_its_signature_and_its_reason(
     tags = registry.tags_of(settings, spec.model_name, first)
     assert last["what"]["signature_sha256"] == tags[registry.SIGNATURE_DIGEST]
     assert last["what"]["mlflow_run"] == registry.run_of(settings, spec.model_name, first)
+
+
+def test_where_the_spec_asks_for_approval_only_an_approver_has_a_champion_replaced(
+    settings: Settings, spec: UseCase, candidate: Candidate, server: ModelServer
+) -> None:
+    asked = spec.model_copy(update={"rollout": spec.rollout.model_copy(update={"approval": True})})
+    named = settings.model_copy(update={"approvers": ("ada",)})
+    first, second = candidate(0.0), candidate(1.0)
+    infra_check(settings, asked, first)
+    promote(named, asked, first)
+    infra_check(settings, asked, second)
+    # The first is of a task that somebody marked as done.
+    for given, who in ((settings, ""), (named, ""), (named, "charles")):
+        with pytest.raises(ApprovalError):
+            promote(given, asked, second, approved_by=who)
+        assert server.labelled(spec.model_name, CHAMPION) == first
+    promote(named, asked, second, approved_by="ada")
+    assert records(settings)[-1]["what"]["approved_by"] == "ada"
+    # Going back must not wait for anybody.
+    promote(named, asked, first, giving_up=second)
+    assert server.labelled(spec.model_name, CHAMPION) == first
 
 
 def test_a_champion_from_before_the_record_is_put_on_it_without_a_start(
