@@ -104,6 +104,25 @@ def test_the_file_does_not_have_the_key(file: Path) -> None:
     assert len(key) >= 43
 
 
+def test_a_key_is_in_no_line_that_a_gateway_logs(
+    client: httpx.Client, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = access.add(file, "shop", [Role.PREDICT])
+    with caplog.at_level("DEBUG"):
+        wait_until(
+            lambda: client.post(PREDICT, json=example_body(USE_CASE), headers=bearer(key)).status_code == 200,
+            seconds=10,
+            what="the key is read",
+        )
+        assert client.get("/metrics", headers=bearer(key)).status_code == 403
+        assert client.post(PREDICT, json={}, headers=bearer(f"wrong-{key}")).status_code == 401
+    logged = [
+        record.getMessage() for record in caplog.records if record.name.startswith(("serving", "uvicorn"))
+    ]
+    assert logged
+    assert [line for line in logged if key in line] == []
+
+
 def test_a_gateway_does_not_start_with_a_broken_file(file: Path) -> None:
     file.write_text('[{"name": "x"}]', "utf-8")
     with pytest.raises(SettingsError, match="sha256: Field required"):
