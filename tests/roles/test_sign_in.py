@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -178,6 +179,42 @@ def test_who_leaves_a_group_loses_its_role(signed_in: SignedIn) -> None:
     header = _sign_in(signed_in.server, signed_in.provider, "leaver", [])
     time.sleep(2)
     assert httpx.get(url, headers=header, timeout=60).status_code == 403
+
+
+def test_what_a_role_was_given_elsewhere_is_taken_away_and_what_the_code_says_stays(
+    signed_in: SignedIn,
+) -> None:
+    server = signed_in.server
+    before = _permissions(server.database)
+    assert ("can_edit", "HITL Detail") not in before
+    with closing(sqlite3.connect(server.database, timeout=60)) as connection, connection:
+        connection.execute(
+            "INSERT INTO ab_permission_view_role (permission_view_id, role_id) "
+            "SELECT v.id, r.id FROM ab_permission_view v JOIN ab_permission p ON p.id = v.permission_id "
+            "JOIN ab_view_menu m ON m.id = v.view_menu_id JOIN ab_role r "
+            "WHERE r.name = 'Operator' AND p.name = 'can_edit' AND m.name = 'HITL Detail'"
+        )
+    assert _permissions(server.database) == before | {("can_edit", "HITL Detail")}
+    airflow = python_of("airflow", "fab").with_name("airflow")
+    done = subprocess.run(
+        [str(airflow), "sync-perm"], env=dict(server.environment), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert _permissions(server.database) == before
+
+
+def _permissions(database: Path) -> set[tuple[str, str]]:
+    """What operators may, as FAB has it."""
+    with closing(sqlite3.connect(database, timeout=60)) as connection:
+        return set(
+            connection.execute(
+                "SELECT p.name, m.name FROM ab_permission_view_role g "
+                "JOIN ab_permission_view v ON v.id = g.permission_view_id "
+                "JOIN ab_permission p ON p.id = v.permission_id "
+                "JOIN ab_view_menu m ON m.id = v.view_menu_id JOIN ab_role r ON r.id = g.role_id "
+                "WHERE r.name = 'Operator'"
+            )
+        )
 
 
 def test_the_secret_of_the_client_is_in_no_log(signed_in: SignedIn) -> None:
