@@ -20,6 +20,8 @@ from airloop.lakehouse.catalog import open_catalog
 from airloop.settings import REPOSITORY, Settings, environment_of
 from airloop.use_cases.spec import UseCase
 
+pytestmark = pytest.mark.cluster
+
 SPARK_CLASS = Path(pyspark.__file__).parent / "bin" / "spark-class"
 START_SECONDS = 60
 PIPELINE = """

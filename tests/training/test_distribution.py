@@ -105,6 +105,7 @@ def test_two_workers_learn_as_one_does(alone: Job, tmp_path: Path) -> None:
     assert pair.checkpoint() is None
 
 
+@pytest.mark.faults
 def test_an_interruption_writes_a_checkpoint_within_its_notice_and_loses_nothing(
     alone: Job, tmp_path: Path
 ) -> None:
@@ -116,6 +117,7 @@ def test_an_interruption_writes_a_checkpoint_within_its_notice_and_loses_nothing
     assert job.checkpoint() is None
 
 
+@pytest.mark.faults
 def test_neither_an_interruption_nor_a_worker_that_is_killed_costs_two_workers_a_step(
     alone: Job, tmp_path: Path
 ) -> None:
@@ -157,6 +159,7 @@ def interrupt(job: Job, epoch: int) -> None:
     assert left.stat().st_mtime_ns > before
 
 
+@pytest.mark.faults
 def test_a_permanent_error_of_all_workers_is_reported_once_and_not_tried_again(tmp_path: Path) -> None:
     pair = Job(tmp_path, 2)
     pair.training_set = pair.training_set.model_copy(update={"train_rows": 1})
