@@ -1,4 +1,4 @@
-"""How the tests are shared out when several processes run them (`make test` has two).
+"""How tests are shared out when several processes run them (`make test` has two), and what many begin with.
 
 Tests of one folder stay in one process, so that what its fixtures start (Spark, Kafka, a trained model) is
 started once; tests that lie in no folder stay together by file. The long folders begin first.
@@ -19,6 +19,16 @@ def _part(node_id: str) -> str:
     """`integration`, `serving/gateway` or `test_signing.py`, of a test's id."""
     parts = PurePosixPath(node_id.partition("::")[0]).relative_to(TESTS.name).parts
     return parts[0] if parts[0] != "serving" else "/".join(parts[:2])
+
+
+@pytest.fixture(scope="session")
+def new_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's own database as it is when new: it takes seconds to make, and a copy of it none."""
+    from mlflow import MlflowClient
+
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

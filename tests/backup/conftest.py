@@ -30,14 +30,6 @@ AIRFLOW_REVISION = "d2f4e1b3c5a7"
 TABLES = ("clean.flights", "raw.flights", "serving.predictions")
 
 
-@pytest.fixture(scope="session")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's own database as it is when new: it takes seconds to make."""
-    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(f"sqlite:///{file}").search_experiments()
-    return file
-
-
 def make_deployment(settings: Settings, registry: Path | None) -> None:
     """Fill `settings`' deployment; `registry` is copied unless MLflow's database is elsewhere."""
     state = settings.state_dir
@@ -192,9 +184,9 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def deployment(settings: Settings, registry: Path) -> Settings:
+def deployment(settings: Settings, new_registry: Path) -> Settings:
     """The settings of a filled deployment."""
-    make_deployment(settings, registry)
+    make_deployment(settings, new_registry)
     return settings
 
 

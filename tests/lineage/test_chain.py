@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -101,7 +102,8 @@ def spec() -> UseCase:
 
 
 @pytest.fixture
-def planted(tmp_path: Path) -> Planted:
+def planted(tmp_path: Path, new_registry: Path) -> Planted:
+    shutil.copyfile(new_registry, tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     return Planted(Settings(state_dir=tmp_path / "state", mlflow_uri=uri))
 

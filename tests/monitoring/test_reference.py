@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from airloop.use_cases.flight_delay import USE_CASE
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, new_registry: Path) -> Settings:
+    shutil.copyfile(new_registry, tmp_path / "mlflow.db")
     return Settings(state_dir=tmp_path, mlflow_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -51,7 +52,8 @@ machine = "small"
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, new_registry: Path) -> Settings:
+    shutil.copyfile(new_registry, tmp_path / "mlflow.db")
     prices = tmp_path / "prices.toml"
     prices.write_text(PRICES)
     found = Settings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -113,7 +114,8 @@ class Deployment:
 
 
 @pytest.fixture
-def deployment(tmp_path: Path) -> Deployment:
+def deployment(tmp_path: Path, new_registry: Path) -> Deployment:
+    shutil.copyfile(new_registry, tmp_path / "mlflow.db")
     return Deployment(Settings(state_dir=tmp_path, mlflow_uri=f"sqlite:///{tmp_path / 'mlflow.db'}"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -53,7 +54,8 @@ class Registry:
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Registry:
+def registry(tmp_path: Path, new_registry: Path) -> Registry:
+    shutil.copyfile(new_registry, tmp_path / "mlflow.db")
     return Registry(Settings(state_dir=tmp_path, mlflow_uri=f"sqlite:///{tmp_path / 'mlflow.db'}"))
 
 
