@@ -800,3 +800,23 @@ def test_postgresql_lets_in_who_has_a_password_and_tls(secrets: Path, postgres_k
             psycopg2.connect(**address, sslmode="disable", password=server.password)
         with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
             psycopg2.connect(**address, **verified, password="another")
+
+
+def test_the_executor_can_be_loaded_with_the_locked_celery() -> None:
+    """The provider's own bounds let a Celery in that it cannot import."""
+    code = (
+        "from airflow.executors.executor_loader import ExecutorLoader;"
+        "print(ExecutorLoader.import_default_executor_cls()[0])"
+    )
+    executor = _environment(SERVICES["worker-data"])["AIRFLOW__CORE__EXECUTOR"]
+    environment = {**os.environ, "AIRFLOW__CORE__EXECUTOR": executor}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert executor in done.stdout
