@@ -116,6 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
     parser.add_argument("--use-case", default="flight_delay")
     parser.add_argument("--keep", action="store_true", help="leave it running; --down ends it")
+    parser.add_argument("--again", action="store_true", help="go on with what --keep left running")
     parser.add_argument("--down", action="store_true", help="only end what --keep left")
     flags = parser.parse_args(argv)
     console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
@@ -125,7 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     started = time.monotonic()
     try:
-        cluster.down(volumes=True)
+        if not flags.again:
+            cluster.down(volumes=True)
         ready = cluster.up()
         up_seconds = round(time.monotonic() - started, 1)
         result, as_of = loop(cluster, flags.use_case, console)
