@@ -76,7 +76,7 @@ def airflow_of(cluster: Cluster) -> AirflowApi:
 
 def loop(cluster: Cluster, name: str, console: Console) -> tuple[LoopResult, datetime]:
     """The features, training and rollout DAGs of the use case `name`, as of today."""
-    as_of = resolve_as_of(None, datetime.now(UTC))
+    as_of = resolve_as_of(as_of=None, data_interval=None, run_after=datetime.now(UTC))
     with airflow_of(cluster) as api:
         return run_loop(api, use_case(name), as_of, console, WINDOWS), as_of
 
