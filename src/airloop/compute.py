@@ -39,7 +39,6 @@ _TABLES = ("warehouse_uri", "catalog_uri")
 _FEATURES = (*_TABLES, "feast_registry")
 _MLFLOW = (*_TABLES, "mlflow_uri")
 RUNS_ELSEWHERE: Mapping[str, Needs] = {
-    "spark_jobs.ingest": Needs(_TABLES),
     "spark_jobs.clean": Needs(_TABLES),
     "spark_jobs.audit": Needs(_TABLES),
     "spark_jobs.features": Needs(_TABLES),
@@ -58,6 +57,7 @@ RUNS_ELSEWHERE: Mapping[str, Needs] = {
 what `airloop.job_folder.BROUGHT_HOME` names."""
 
 STAYS: Mapping[str, str] = {
+    "spark_jobs.ingest": "executors read what it fetched in the scratch folder",
     "spark_jobs.stream_ingest": "one run of a stream at a time is known by a lock in the shared folder",
     "spark_jobs.maintenance": "removes old files of the shared folder",
     "spark_jobs.erasure": "reads and rewrites the files of the shared folder",
