@@ -1,6 +1,6 @@
 """Runs docker-compose.yaml's services by podman, on this machine's own programs in place of images.
 
-Belongs here: what a service of the file means to podman, starting, asking for health, stopping, killing. Does
+Belongs here: what a service of the file means to podman, starting, asking for health, removing. Does
 not belong here: the root that stands in for an image (`root`), or what is done on the cluster (`__main__`).
 
 Of the file this honours: entrypoint, command, user, environment, secrets (mounted as files), volumes, tmpfs,
@@ -121,7 +121,7 @@ class Cluster:
             arguments += ["--volume", f"{self.secrets / secret}:/run/secrets/{secret}:ro"]
         for volume in service.get("volumes", ()):
             place, target, *mode = volume.split(":")
-            source = REPOSITORY / place if place.startswith(".") else self._volume(place, target, service)
+            source = REPOSITORY / place if place.startswith(".") else self._volume(place, service)
             arguments += ["--volume", ":".join([str(source), target, *mode])]
         for port in service.get("ports", ()):
             arguments += ["--publish", self._interpolated(port)]
@@ -168,14 +168,6 @@ class Cluster:
             return False
         return done.returncode == 0
 
-    def kill(self, name: str) -> None:
-        """Kill the service's main process at once; podman's restart policy starts it again."""
-        podman("kill", "--signal", "KILL", self.container(name))
-
-    def stop(self, name: str) -> None:
-        """Stop the service; it stays down."""
-        podman("stop", "--time", "10", self.container(name))
-
     def execute(self, name: str, *command: str, check: bool = True) -> str:
         """What `command` prints, run in the service's container."""
         return podman("exec", self.container(name), *command, check=check)
@@ -203,7 +195,7 @@ class Cluster:
     def _volumes(self) -> Path:
         return REPOSITORY / ".airloop" / "cluster" / self.name
 
-    def _volume(self, name: str, target: str, service: Mapping[str, Any]) -> Path:
+    def _volume(self, name: str, service: Mapping[str, Any]) -> Path:
         """The folder of a named volume; a new one belongs to the user who first mounts it."""
         folder = self._volumes / name
         if not folder.exists():
