@@ -50,7 +50,7 @@ def s3_service() -> Iterator[S3Server]:
 
 @pytest.fixture
 def s3(s3_service: S3Server) -> S3Server:
-    """With nothing in its bucket: moto's servers of one process share what they keep."""
+    """With nothing in its bucket."""
     empty(s3_service, "")
     return s3_service
 

@@ -344,7 +344,7 @@ def test_the_key_and_the_values_show_in_no_plan_and_no_log(
         env={
             **os.environ,
             **environment_of(own),
-            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONPATH": os.pathsep.join((str(REPOSITORY), str(REPOSITORY / "plugins"))),
             variable_of(PSEUDONYM_KEY): connection,
         },
         capture_output=True,

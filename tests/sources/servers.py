@@ -189,7 +189,9 @@ def s3_server() -> Iterator[S3Server]:
     server = ThreadedMotoServer(ip_address=HOST, port=0, verbose=False)
     server.start()
     try:
-        service = S3Server(port=server.get_host_and_port()[1], bucket="deliveries")
+        # All of moto's servers in a process have one store, so a bucket needs a name of its own.
+        port = server.get_host_and_port()[1]
+        service = S3Server(port=port, bucket=f"deliveries-{port}")
         service.client().create_bucket(
             Bucket=service.bucket, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
         )

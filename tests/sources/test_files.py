@@ -512,13 +512,13 @@ def test_an_s3_object_written_again_with_the_same_content_is_the_same(s3: S3Serv
 
 @pytest.mark.parametrize("path", ["absent.csv", "absent/*.csv"])
 def test_a_missing_s3_object_is_named(s3: S3Server, path: str) -> None:
-    with pytest.raises(SourceError, match=r"none at s3://deliveries/absent"):
+    with pytest.raises(SourceError, match=rf"none at s3://{s3.bucket}/absent"):
         read(s3_source(s3, path))
 
 
 def test_a_truncated_s3_object_is_named(s3: S3Server) -> None:
     s3.put("cut.csv.gz", gzip.compress(csv_bytes(rows_of(count=2_000)))[:-100])
-    with pytest.raises(SourceError, match=r"s3://deliveries/cut\.csv\.gz to be whole"):
+    with pytest.raises(SourceError, match=rf"s3://{s3.bucket}/cut\.csv\.gz to be whole"):
         read(s3_source(s3, "cut.csv.gz"))
 
 
@@ -526,7 +526,7 @@ def test_an_s3_service_that_does_not_answer_may_be_tried_again(s3: S3Server) -> 
     from tests.sources.servers import HOST, free_port
 
     gone = {"endpoint_url": f"http://{HOST}:{free_port()}", "region_name": "eu-central-1"}
-    with pytest.raises(SourceUnavailable, match=r"s3://deliveries/day\.csv"):
+    with pytest.raises(SourceUnavailable, match=rf"s3://{s3.bucket}/day\.csv"):
         read(s3_source(s3, "day.csv", extra=gone))
 
 

@@ -101,7 +101,7 @@ def create(settings: Settings, place: Place, *, copied: str) -> BackupMade:
         kept_secrets = making.secrets()
         manifest = Manifest(
             format=FORMAT,
-            name=f"{begun_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
+            name=f"{begun_at:%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(3)}",
             begun_at=begun_at,
             ended_at=datetime.now(UTC),
             commit=code_commit(REPOSITORY),
