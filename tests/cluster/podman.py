@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -93,11 +94,15 @@ class Cluster:
             time.sleep(0.5)
         return taken
 
-    def start(self, name: str) -> None:
-        """Start one service's container, in place of one that is there."""
+    def start(self, name: str, *, named: str | None = None, extra: Mapping[str, str] | None = None) -> None:
+        """Start one service's container, in place of one that is there.
+
+        `named` is another name for one more of its kind, `extra` are further variables.
+        """
         service = self.services[name]
-        arguments = ["run", "--detach", "--replace", "--name", self.container(name), "--network", self.name]
-        arguments += ["--network-alias", name, "--hostname", service.get("hostname", name)]
+        known = named or name
+        arguments = ["run", "--detach", "--replace", "--name", self.container(known), "--network", self.name]
+        arguments += ["--network-alias", known, "--hostname", service.get("hostname", known)]
         for alias in service.get("networks", {}).get("default", {}).get("aliases", ()):
             arguments += ["--network-alias", alias]
         if service.get("read_only"):
@@ -112,7 +117,7 @@ class Cluster:
         for key, flag in (("user", "--user"), ("mem_limit", "--memory"), ("restart", "--restart")):
             if service.get(key):
                 arguments += [flag, str(service[key])]
-        environment = {**root.environment(service), **service.get("environment", {})}
+        environment = {**root.environment(service), **service.get("environment", {}), **(extra or {})}
         for key, value in environment.items():
             arguments += ["--env", f"{key}={self._interpolated(str(value))}"]
         # The mount points are made in there, and not in the root that all services share.
@@ -121,7 +126,7 @@ class Cluster:
             arguments += ["--volume", f"{self.secrets / secret}:/run/secrets/{secret}:ro"]
         for volume in service.get("volumes", ()):
             place, target, *mode = volume.split(":")
-            source = REPOSITORY / place if place.startswith(".") else self._volume(place, service)
+            source = REPOSITORY / place if place.startswith(".") else self._made(place, service)
             arguments += ["--volume", ":".join([str(source), target, *mode])]
         for port in service.get("ports", ()):
             arguments += ["--publish", self._interpolated(port)]
@@ -132,6 +137,41 @@ class Cluster:
         command = [self._interpolated(part) for part in _as_list(service.get("command"))]
         entrypoint = _as_list(service.get("entrypoint")) or root.entrypoint(service)
         podman(*arguments, "--rootfs", str(root.make(REPOSITORY)), *entrypoint, *command)
+
+    def process(self, name: str) -> int:
+        """Pid, on this machine, of the service's first process; 0 while it does not run."""
+        return int(podman("inspect", self.container(name), "--format", "{{.State.Pid}}").strip())
+
+    def kill(self, name: str) -> None:
+        """SIGKILL to everything that the service runs; its restart policy is left to do what it does."""
+        # Not `podman kill`: that is a person's wish, after which nothing is restarted.
+        os.kill(self.process(name), signal.SIGKILL)
+
+    def stop(self, name: str) -> None:
+        """Remove the service's container; what it kept stays."""
+        podman("rm", "--force", "--time", "2", self.container(name))
+
+    def cut(self, name: str) -> None:
+        """Have every packet to and from the service be lost, until `mend`."""
+        for chain in ("INPUT", "OUTPUT"):
+            self._in_network(
+                name,
+                "iptables",
+                "--insert",
+                chain,
+                "!",
+                "--in-interface" if chain == "INPUT" else "--out-interface",
+                "lo",
+                "--jump",
+                "DROP",
+            )
+
+    def mend(self, name: str) -> None:
+        """Undo `cut`."""
+        self._in_network(name, "iptables", "--flush")
+
+    def _in_network(self, name: str, *command: str) -> None:
+        subprocess.run(["nsenter", "--target", str(self.process(name)), "--net", *command], check=True)
 
     def is_running(self, name: str) -> bool:
         """Whether the service's container runs, or has done what it does once."""
@@ -168,9 +208,9 @@ class Cluster:
             return False
         return done.returncode == 0
 
-    def execute(self, name: str, *command: str, check: bool = True) -> str:
-        """What `command` prints, run in the service's container."""
-        return podman("exec", self.container(name), *command, check=check)
+    def execute(self, name: str, *command: str, check: bool = True, given: str | None = None) -> str:
+        """What `command` prints, run in the service's container with `given` on its standard input."""
+        return podman("exec", "--interactive", self.container(name), *command, check=check, given=given)
 
     def logs(self, name: str) -> str:
         """What the service printed."""
@@ -195,9 +235,13 @@ class Cluster:
     def _volumes(self) -> Path:
         return REPOSITORY / ".airloop" / "cluster" / self.name
 
-    def _volume(self, name: str, service: Mapping[str, Any]) -> Path:
+    def volume(self, name: str) -> Path:
+        """The folder of a named volume."""
+        return self._volumes / name
+
+    def _made(self, name: str, service: Mapping[str, Any]) -> Path:
         """The folder of a named volume; a new one belongs to the user who first mounts it."""
-        folder = self._volumes / name
+        folder = self.volume(name)
         if not folder.exists():
             folder.mkdir(parents=True)
             user, _, group = str(service.get("user", root.USER)).partition(":")
@@ -211,10 +255,15 @@ class Cluster:
         return _VARIABLE.sub(value, text)
 
 
-def podman(*arguments: str, check: bool = True) -> str:
+def podman(*arguments: str, check: bool = True, given: str | None = None) -> str:
     """What podman prints; raises `ClusterError` with its words when it fails."""
     done = subprocess.run(
-        ["podman", *arguments], env=_environment(), capture_output=True, text=True, check=False
+        ["podman", *arguments],
+        env=_environment(),
+        input=given or "",
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if check and done.returncode:
         raise ClusterError(f"podman {' '.join(arguments[:6])} ...: {done.stderr.strip()}")
