@@ -19,7 +19,10 @@ from airloop_airflow.use_case_page.app import UseCasePageApp
 
 def _links() -> list[dict[str, Any]]:
     settings = load_settings()
-    addresses = {"MLflow": settings.tracking_uri, "Gateway": f"{settings.gateway_url}/docs"}
+    addresses = {
+        "MLflow": settings.mlflow_public_url or settings.tracking_uri,
+        "Gateway": f"{settings.gateway_public_url or settings.gateway_url}/docs",
+    }
     page = {
         "name": "Airloop",
         "href": f"{ui_path()}{PAGE_PREFIX}/",

@@ -61,8 +61,9 @@ def open_session(settings: Settings, name: str) -> SparkSession:
     # Iceberg reads it in any case; OpenLineage's listener would take "uri" for a Hive metastore's.
     uri = f"{catalog}.URI" if listener else f"{catalog}.uri"
     # Two local cores need few partitions: each costs a task, and 200 of them cost more than the work.
+    scheme = "local:" if settings.spark_jars_everywhere else ""
     options = {
-        "spark.jars": ",".join(str(jar) for jar in jars),
+        "spark.jars": ",".join(f"{scheme}{jar}" for jar in jars),
         "spark.driver.memory": f"{settings.spark_driver_memory_mib}m",
         # Native libraries are unpacked under the state folder, and no statistics file is left in /tmp.
         "spark.driver.extraJavaOptions": f"{java_options} {JAVA_OPTIONS}" if listener else java_options,

@@ -177,7 +177,10 @@ def test_every_part_of_the_platform_is_there() -> None:
     assert sorted(WORKERS) == ["worker-data", "worker-model"]
     for one, other in (("model-server-1", "model-server-2"), ("gateway-1", "gateway-2")):
         assert SERVICES[one] == SERVICES[other]
-    assert SERVICES["spark-worker-1"] == SERVICES["spark-worker-2"]
+    for number in (1, 2):
+        assert f"spark-{number}:/work" in SERVICES[f"spark-worker-{number}"]["volumes"], "disk of its own"
+    one, other = ({**SERVICES[f"spark-worker-{number}"], "volumes": None} for number in (1, 2))
+    assert one == other
     commands = {SERVICES[name]["command"][1] for name in AIRFLOW - ONE_SHOT}
     assert commands == {"api-server", "scheduler", "dag-processor", "triggerer", "celery"}
     for name in AIRFLOW:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urljoin
 
 from airflow.sdk.exceptions import AirflowFailException
 
-from airloop.settings import load_settings
+from airloop_airflow.addresses import ui_url
 from airloop_airflow.reports import report_path
 
 BETWEEN_FAILURES = " | "
@@ -39,5 +40,5 @@ class PermanentFailure(AirflowFailException):
         """What was found, a line for each finding, and where the report is."""
         lines = str(self._error["found"]).split(BETWEEN_FAILURES)
         if path := report_path(self._error.get("report_uri") or ""):
-            lines.append(f"Report: {load_settings().airflow_url}{path}")
+            lines.append(f"Report: {urljoin(ui_url(), path)}")
         return "\n".join(lines)

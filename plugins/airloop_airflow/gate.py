@@ -10,14 +10,14 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
+from urllib.parse import unquote, urljoin, urlparse
 
 from airflow.sdk import get_current_context
 from pydantic import ValidationError
 
-from airloop.settings import load_settings
 from airloop.verdict import Verdict
 from airloop.verdict_message import message_of
+from airloop_airflow.addresses import ui_url
 from airloop_airflow.alert_kinds import CANDIDATE_REGISTERED, CANDIDATE_REJECTED
 from airloop_airflow.alerts import Alert, alert_of_run, send
 from airloop_airflow.reports import report_path
@@ -74,7 +74,6 @@ def _figures(evaluated: Mapping[str, Any]) -> str:
 def _message(evaluated: Mapping[str, Any], run: str) -> tuple[dict[str, Any], ...]:
     """The verdict as Slack blocks; empty when its report is not here: the alert's text is left then."""
     page = evaluated.get("page_uri") or ""
-    address = load_settings().airflow_url
     try:
         text = Path(unquote(urlparse(page).path)).with_name("verdict.json").read_text("utf-8")
         verdict = Verdict.model_validate_json(text)
@@ -83,6 +82,6 @@ def _message(evaluated: Mapping[str, Any], run: str) -> tuple[dict[str, Any], ..
         return ()
     path = report_path(page)
     blocks = message_of(
-        verdict, report_url=f"{address}{path}" if path else None, run_url=f"{address}/dags/{run}"
+        verdict, report_url=urljoin(ui_url(), path) if path else None, run_url=f"{ui_url()}/dags/{run}"
     )
     return tuple(blocks)

@@ -112,6 +112,15 @@ class Settings(BaseSettings):
     model_server_rest_port: int = Field(8501, ge=1, le=65535)
     mlflow_uri: str | None = None
     """MLflow's tracking URI; by default the local stack's server."""
+    mlflow_public_url: str | None = None
+    """Where people's browsers reach MLflow, for links; by default the tracking URI."""
+    gateway_uri: str | None = Field(None, pattern=r"^https?://[^/]+$")
+    """Where jobs reach the gateway, or what is before several; by default the local stack's."""
+    gateway_public_url: str | None = None
+    """Where people's browsers reach the gateway, for links; by default as jobs do."""
+    airflow_uri: str | None = Field(None, pattern=r"^https?://[^/]+(/.*[^/])?$")
+    """Where jobs reach Airflow's API server; by default the local stack's. For links Airflow's own `base_url`
+    counts."""
     model_server_target: str | None = Field(
         None, pattern=r"^(dns:///[^/,:\s]+:\d{1,5}|ipv[46]:[^/,\s]+(,[^/,\s]+)*|[^/,\s]+)$"
     )
@@ -144,6 +153,8 @@ class Settings(BaseSettings):
     spark_driver_memory_mib: int = Field(2048, ge=512)
     spark_executor_memory_mib: int = Field(2048, ge=512)
     """Heap of each executor of a cluster; with a local master the driver does the work."""
+    spark_jars_everywhere: bool = False
+    """Whether each machine of the cluster has the jars where the job has them; else executors fetch them."""
     spark_driver_host: str = "127.0.0.1"
     """The address under which a cluster's executors reach the job."""
     job_niceness: int = Field(19, ge=0, le=19)
@@ -332,13 +343,15 @@ class Settings(BaseSettings):
     @property
     def gateway_url(self) -> str:
         """The gateway's base URL."""
+        if self.gateway_uri is not None:
+            return self.gateway_uri
         scheme = "https" if self.gateway_certificate else "http"
         return f"{scheme}://{self.host}:{self.gateway_port}"
 
     @property
     def airflow_url(self) -> str:
-        """The Airflow UI's base URL."""
-        return f"http://{self.host}:{self.airflow_port}"
+        """The base URL of Airflow's API server."""
+        return self.airflow_uri or f"http://{self.host}:{self.airflow_port}"
 
 
 def _contradictions(given: Mapping[str, Any]) -> list[str]:

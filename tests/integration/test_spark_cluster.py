@@ -61,8 +61,8 @@ def _free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """A master and two workers; yields the master's address and the URL of its state as JSON."""
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, Path]]:
+    """A master and two workers: the master's address, the URL of its state as JSON, the workers' folder."""
     folder = tmp_path_factory.mktemp("cluster")
     port, web_port = _free_port(), _free_port()
     address = f"spark://127.0.0.1:{port}"
@@ -82,7 +82,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
                 )
         state = f"http://127.0.0.1:{web_port}/json/"
         _wait_for_workers(state, folder)
-        yield address, state
+        yield address, state, folder
     finally:
         for process in reversed(started):
             process.terminate()
@@ -135,10 +135,17 @@ def _content(settings: Settings) -> dict[str, list[str]]:
 
 
 def test_a_cluster_gives_the_same_tables_as_one_machine(
-    cluster: tuple[str, str], spec: UseCase, tmp_path: Path
+    cluster: tuple[str, str, Path], spec: UseCase, tmp_path: Path
 ) -> None:
-    address, state = cluster
-    apart = _run(tmp_path / "cluster", spark_master=address, spark_executor_memory_mib=1024)
+    address, state, folder = cluster
+    apart = _run(
+        tmp_path / "cluster",
+        spark_master=address,
+        spark_executor_memory_mib=1024,
+        spark_jars_everywhere=True,
+    )
+    assert len(list(folder.glob("worker*/app-*/*/stderr"))) == 2, "each worker had an executor"
+    assert list(folder.rglob("*.jar")) == [], "executors took the jars that are there"
     with urllib.request.urlopen(state, timeout=5) as answer:
         (application,) = json.load(answer)["completedapps"]
     assert application["name"] == "cluster test"

@@ -54,6 +54,8 @@ def settings_of(jobs: JobsStack) -> dict[str, Any]:
         "aws_region": deployment.region,
         "kms_key": base.key.key_arn,
         "mlflow_uri": f"https://mlflow.{deployment.internal_domain}",
+        "airflow_uri": f"https://airflow.{deployment.internal_domain}",
+        "gateway_uri": f"https://gateway.{deployment.domain}",
         "model_server_target": f"models.{deployment.internal_domain}:{MODELS}",
         "compute": jobs.to_json_string(compute),
         **stores.addresses,

@@ -142,7 +142,7 @@ def answer_of(spec: UseCase) -> dict[str, Any]:
         "description": spec.description,
         "owner": spec.owner,
         "label": spec.label.description,
-        "mlflow": settings.tracking_uri,
+        "mlflow": settings.mlflow_public_url or settings.tracking_uri,
         "runbooks": settings.runbooks_url,
         "least_distance": spec.monitoring.drift.least_distance,
         "overview": _with_report_paths(overview),
