@@ -74,9 +74,11 @@ def airflow_of(cluster: Cluster) -> AirflowApi:
     return AirflowApi(f"https://localhost:{PORTS['AIRLOOP_AIRFLOW_PORT']}", "admin", password)
 
 
-def loop(cluster: Cluster, name: str, console: Console) -> tuple[LoopResult, datetime]:
-    """The features, training and rollout DAGs of the use case `name`, as of today."""
-    as_of = resolve_as_of(as_of=None, data_interval=None, run_after=datetime.now(UTC))
+def loop(
+    cluster: Cluster, name: str, console: Console, day: str | None = None
+) -> tuple[LoopResult, datetime]:
+    """The features, training and rollout DAGs of the use case `name`, as of `day` or today."""
+    as_of = resolve_as_of(as_of=day, data_interval=None, run_after=datetime.now(UTC))
     with airflow_of(cluster) as api:
         return run_loop(api, use_case(name), as_of, console, WINDOWS), as_of
 
@@ -115,6 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns 0 when everything held, else 1 with what did not."""
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
     parser.add_argument("--use-case", default="flight_delay")
+    parser.add_argument("--as-of", help="day to look back from, by default today")
     parser.add_argument("--keep", action="store_true", help="leave it running; --down ends it")
     parser.add_argument("--again", action="store_true", help="go on with what --keep left running")
     parser.add_argument("--down", action="store_true", help="only end what --keep left")
@@ -130,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             cluster.down(volumes=True)
         ready = cluster.up()
         up_seconds = round(time.monotonic() - started, 1)
-        result, as_of = loop(cluster, flags.use_case, console)
+        result, as_of = loop(cluster, flags.use_case, console, flags.as_of)
         prediction = predict(cluster, flags.use_case, as_of) if result.accepted else {}
         spark = json.loads(cluster.execute("spark-master", "python", "-c", APPLICATIONS).splitlines()[-1])
         versions = {
