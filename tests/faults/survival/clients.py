@@ -8,13 +8,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from datetime import UTC, datetime
 from types import TracebackType
 
 import httpx
 
-from airloop.intervals import resolve_as_of
-from tests.cluster.__main__ import BODY, PORTS
+from airloop.intervals import parse_instant
+from tests.cluster.__main__ import AS_OF, BODY, PORTS
 from tests.cluster.podman import Cluster
 
 EVERY_SECONDS = 0.25
@@ -24,8 +23,8 @@ class Clients:
     """One client after another, each with a connection of its own, through nginx."""
 
     def __init__(self, cluster: Cluster, name: str) -> None:
-        as_of = resolve_as_of(as_of=None, data_interval=None, run_after=datetime.now(UTC))
-        printed = cluster.execute("worker-data", "python", "-c", BODY, name, as_of.isoformat())
+        as_of = parse_instant(AS_OF).isoformat()
+        printed = cluster.execute("worker-data", "python", "-c", BODY, name, as_of)
         self.answers: Counter[str] = Counter()
         """By version, or by what came in place of an answer."""
         self._body = printed.strip().splitlines()[-1]

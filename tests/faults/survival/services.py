@@ -32,7 +32,7 @@ from tests.faults.survival.clients import Clients
 from tests.faults.survival.table import Outcome, report
 
 USE_CASE = "flight_delay"
-DAYS = {"start_date": "2026-09-01", "end_date": "2026-09-03"}
+DAYS = {"start_date": "2013-08-05", "end_date": "2013-08-07"}
 """Two days that no other run's features look back on."""
 CUT_SECONDS = 45
 SKEW = "+30m"
@@ -41,7 +41,7 @@ DISK_MIB = 3000
 OVER = ("success", "failed")
 MEASURED = ("accepted", "test_roc_auc", "test_log_loss", "baseline_roc_auc", "failed")
 STREAM = "airport_kafka"
-STREAMED = ("2026-08-01", "2026-08-02")
+STREAMED = ("2013-07-01", "2013-07-02")
 RUN_SECONDS = 3000
 WELL_SECONDS = 600
 
