@@ -86,8 +86,10 @@ test-cluster: setup-cluster ## docker-compose.yaml as containers, and the whole 
 	$(PYTHON) -m tests.cluster
 
 .PHONY: test-faults
-test-faults: setup-tests ## what is killed and cut while it works, for many minutes
+test-faults: setup-cluster ## every task and service killed or cut while it works, as root, for hours; each part ends with one line of JSON
 	$(PYTHON) -m pytest -m faults
+	$(PYTHON) -m tests.faults.survival.tasks
+	$(PYTHON) -m tests.faults.survival.services
 
 .PHONY: test-delivery
 test-delivery: setup-tests ## models promoted between two MLflow servers, bills of materials, audits; not in make test
