@@ -178,7 +178,7 @@ def test_every_part_of_the_platform_is_there() -> None:
     for one, other in (("model-server-1", "model-server-2"), ("gateway-1", "gateway-2")):
         assert SERVICES[one] == SERVICES[other]
     for number in (1, 2):
-        assert f"spark-{number}:/work" in SERVICES[f"spark-worker-{number}"]["volumes"], "disk of its own"
+        assert f"spark-{number}:/spark" in SERVICES[f"spark-worker-{number}"]["volumes"], "disk of its own"
     one, other = ({**SERVICES[f"spark-worker-{number}"], "volumes": None} for number in (1, 2))
     assert one == other
     commands = {SERVICES[name]["command"][1] for name in AIRFLOW - ONE_SHOT}
