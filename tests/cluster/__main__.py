@@ -57,7 +57,7 @@ VERSIONS = {
     "prometheus": ("prometheus", "prometheus --version 2>&1 | head -1"),
     "python": ("worker-model", "python --version"),
     "redis": ("redis", "redis-server --version"),
-    "s3": ("s3", "go version -m $(command -v versitygw) 2>/dev/null | grep -m1 mod || echo versitygw"),
+    "s3": ("s3", "cat /airloop/.airloop/stamps/versitygw"),
     "spark": ("spark-master", "python -c 'import pyspark; print(pyspark.__version__)'"),
 }
 

@@ -260,6 +260,8 @@ def podman(*arguments: str, check: bool = True, given: str | None = None) -> str
     done = subprocess.run(
         ["podman", *arguments],
         env=_environment(),
+        # Where a container that runs out of memory has a file `oom` left.
+        cwd=REPOSITORY / ".airloop" / "cluster",
         input=given or "",
         capture_output=True,
         text=True,
