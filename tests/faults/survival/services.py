@@ -273,11 +273,11 @@ GROUPS = ("rollout", "training", *FEATURES_FAULTS, "skew", "stream")
 def features(run: Run, groups: Sequence[str]) -> tuple[list[Outcome], dict[str, float]]:
     """`groups` of `FEATURES_FAULTS`, each over the same days; and the undisturbed run's seconds."""
     cluster, dag_id = run.cluster, f"{USE_CASE}_features"
-    before = json.dumps(contents(cluster, "snapshots"))
+    before = contents(cluster, "snapshots")
 
     def again(name: str, faults: Sequence[Fault]) -> tuple[dict[str, Any], list[TaskInstance], list[Outcome]]:
-        contents(cluster, "reset", before)
-        if json.dumps(contents(cluster, "snapshots")) != before:
+        contents(cluster, "reset", json.dumps(before))
+        if contents(cluster, "snapshots") != before:
             raise ClusterError("the tables are not where they were before the days were run")
         state, tasks, outcomes = run.through(dag_id, run_id(name), DAYS, faults)
         if state != "success":
@@ -313,6 +313,8 @@ def features(run: Run, groups: Sequence[str]) -> tuple[list[Outcome], dict[str, 
         if different:
             outcomes = lost(outcomes, "other rows in " + ", ".join(different))
         found += outcomes
+        for item in outcomes:
+            run.console.print(item)
     return found, {task.task_id: round(task.seconds, 1) for task in undisturbed}
 
 
