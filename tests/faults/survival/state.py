@@ -1,0 +1,306 @@
+"""What a deployment has come to, in terms that must be equal in two worlds in which the same happened.
+
+Belongs here: reading tables, the online store, the registry, serving, the audit log and Airflow's own
+records; what is left out, and why; and how two states differ. Does not belong here: making them happen.
+
+Left out is what names a run, a file or a moment of writing: two undisturbed worlds differ in it too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+from pyiceberg.table import Table
+
+from airloop import audit_log, registry
+from airloop.lakehouse.catalog import open_catalog
+from airloop.settings import Settings
+from airloop.stack.programs import airflow_home
+from airloop.use_cases.catalogue import all_use_cases
+
+State = dict[str, Any]
+
+DIGITS: Final = 9
+"""Significant digits of a float that count: Spark adds up in whatever order its tasks end."""
+OF_WRITING: Final[Mapping[str, str]] = {
+    "ingested_at": "when the row was written",
+    "ingest_run": "which run wrote it",
+}
+"""Columns of any table that are left out, and why."""
+LEFT_OUT: Final[Mapping[str, Mapping[str, str]]] = {
+    "monitoring.usage": dict.fromkeys(
+        (
+            *("attempt", "run_id", "started", "measured", "cpu_seconds", "peak_vcpus", "peak_memory_gib"),
+            *("memory_gib_seconds", "accelerator_seconds", "peak_accelerator_memory_gib", "price"),
+        ),
+        "what a process took and when, never the same twice",
+    )
+    | {"try_number": "a killed task has one more", "ended": "a killed attempt has not"},
+    "serving.predictions": {
+        "writer": "the gateway process",
+        "trace_id": "drawn for each request",
+        "predicted_at": "when it was asked",
+        "latency_seconds": "a measurement",
+        "model_seconds": "a measurement",
+    },
+}
+"""Columns of single tables that are left out, and why."""
+MANY_ROWS: Final = 3000
+"""Of larger tables only digests are kept: a difference is then counted, not shown."""
+UNLIKE: Final[Mapping[str, str]] = {
+    "airloop.snapshot_id": "Iceberg draws it",
+    "snapshot_id": "Iceberg draws it",
+    "verdict_uri": "names the MLflow run",
+    registry.SIGNATURE_DIGEST: "covers a file that names the MLflow run",
+    registry.PROMOTED_BY: "names the Airflow run, which an Asset gave a moment for a name",
+}
+"""Tags of a model version that are left out, and why."""
+MEASURED: Final = re.compile(r"(seconds|price|cost|latency|_ms|memory|milliseconds)")
+"""Metrics that measure the machine."""
+_DRAWN: Final = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32,64}"
+    r"|\d{4}-\d\d-\d\dT\d\d[:_]\d\d[:_]\d\d(\.\d+)?([+_]\d\d[:_]\d\d|Z)?(__\w{8})?|\d{18,19}"
+)
+"""Ids and moments within names and texts."""
+FOLDERS: Final = ("models", "feast", "reports", "monitoring", "overview", "audit_log", "signing", "training")
+"""Of the state folder, where each file is compared by name. The others are Airflow's, logs, caches and
+scratch, which "may be emptied when nothing runs"; the warehouse is compared as tables."""
+
+
+def state_of(settings: Settings, requests: Sequence[str] = ()) -> State:
+    """The deployment's state; `requests` are bodies that the gateway is asked, without waiting for a log."""
+    return {
+        "tables": dict(_tables(settings)),
+        "online": _online(settings),
+        "registry": _registry(settings),
+        "serving": _serving(settings),
+        "answers": [_answer(settings, body) for body in requests],
+        "audit log": _audit_log(settings),
+        "airflow": _airflow(airflow_home(settings) / "airflow.db"),
+        "files": _files(settings),
+    }
+
+
+def differences(first: State, second: State) -> list[str]:
+    """What is not the same in `second`, a line each; nothing where the states are equal."""
+    one, other = dict(_flat(first)), dict(_flat(second))
+    found: list[str] = []
+    for path in sorted({*one, *other}):
+        there, here = one.get(path), other.get(path)
+        if there == here:
+            continue
+        if isinstance(there, Counter) or isinstance(here, Counter):
+            found += _unlike_rows(path, there or Counter(), here or Counter())
+        else:
+            found.append(f"{path}: {_short(there)} became {_short(here)}")
+    return found
+
+
+def content(table: Table) -> Counter[str]:
+    """How often the table's main branch has each row, without what is left out."""
+    name = ".".join(table.name()[-2:])
+    left_out = {*OF_WRITING, *LEFT_OUT.get(name, {})}
+    columns = tuple(field.name for field in table.schema().fields if field.name not in left_out)
+    if table.current_snapshot() is None:
+        return Counter()
+    rows = table.scan(selected_fields=columns).to_arrow()
+    texts = (_text({name: row[name] for name in sorted(row)}) for row in rows.to_pylist())
+    if rows.num_rows > MANY_ROWS:
+        texts = (hashlib.sha256(text.encode()).hexdigest()[:24] for text in texts)
+    return Counter(texts)
+
+
+def _tables(settings: Settings) -> Iterator[tuple[str, State]]:
+    catalog = open_catalog(settings)
+    for namespace in sorted(catalog.list_namespaces()):
+        for identifier in sorted(catalog.list_tables(namespace)):
+            table = catalog.load_table(identifier)
+            references = table.metadata.refs
+            yield (
+                ".".join(identifier),
+                {
+                    "rows": content(table),
+                    "columns": [f"{field.name} {field.field_type}" for field in table.schema().fields],
+                    "branches": sorted(
+                        _alike(name) for name, ref in references.items() if ref.snapshot_ref_type == "branch"
+                    ),
+                    "tags": sorted(
+                        _alike(name) for name, ref in references.items() if ref.snapshot_ref_type == "tag"
+                    ),
+                },
+            )
+
+
+def _online(settings: Settings) -> State:
+    """By view, how often it has each key, feature, value and event time."""
+    found: State = {}
+    with closing(sqlite3.connect(settings.feast_dir / "online.db", timeout=60)) as connection:
+        names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        for name in sorted(names):
+            rows = connection.execute(f'SELECT entity_key, feature_name, value, event_ts FROM "{name}"')
+            found[name] = Counter(
+                f"{key.hex()} {feature} {value.hex() if value is not None else None} {moment}"
+                for key, feature, value, moment in rows
+            )
+    return found
+
+
+def _registry(settings: Settings) -> State:
+    client = registry.open_registry(settings)
+    found: State = {}
+    for model in client.search_registered_models():
+        versions = client.search_model_versions(f"name='{model.name}'")
+        found[model.name] = {
+            "aliases": {name: int(version) for name, version in model.aliases.items()},
+            "versions": {
+                int(version.version): {
+                    "tags": {
+                        name: _alike(value) for name, value in version.tags.items() if name not in UNLIKE
+                    },
+                    "metrics": _metrics(client.get_run(str(version.run_id)).data.metrics),
+                    "params": dict(client.get_run(str(version.run_id)).data.params),
+                }
+                for version in versions
+            },
+        }
+    for spec in all_use_cases():
+        experiment = client.get_experiment_by_name(spec.name)
+        runs = client.search_runs([experiment.experiment_id]) if experiment is not None else []
+        # A run that was killed is marked as failed by the next try: it is the killed attempt's own record.
+        found[f"runs of {spec.name}"] = Counter(
+            f"{run.info.run_name} {run.info.status}" for run in runs if run.info.status != "FAILED"
+        )
+    return found
+
+
+def _metrics(metrics: Mapping[str, float]) -> dict[str, str]:
+    return {name: f"{value:.{DIGITS}g}" for name, value in metrics.items() if not MEASURED.search(name)}
+
+
+def _serving(settings: Settings) -> State:
+    return {
+        path.name: _alike(re.sub(r"\d{10,}", "#", path.read_text("utf-8")))
+        for path in sorted(settings.models_dir.glob("*.config"))
+    } | {
+        path.name: _without_moments(json.loads(path.read_text("utf-8")))
+        for path in sorted(settings.models_dir.glob("*.routing.json"))
+    }
+
+
+def _without_moments(value: Any) -> Any:
+    """A document in which moments, and names made of them, are all the same."""
+    if isinstance(value, dict):
+        return {_alike(key): _without_moments(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_moments(item) for item in value]
+    return _alike(value) if isinstance(value, str) else value
+
+
+def _answer(settings: Settings, body: str) -> Any:
+    spec = all_use_cases()[0]
+    answer = httpx.post(
+        f"{settings.gateway_url}/v1/{spec.name}/predict",
+        content=body,
+        headers={"content-type": "application/json"},
+        timeout=60,
+    )
+    if answer.status_code != 200:
+        return f"status {answer.status_code}: {answer.text[:200]}"
+    found = answer.json()
+    return [found["model"], json.loads(_text(found["prediction"]))]
+
+
+def _audit_log(settings: Settings) -> Any:
+    log = audit_log.audit_log_file(settings)
+    # One that was put aside counts too; each has a chain of its own, which reading it verifies.
+    return {
+        path.name: [
+            f"{record['kind']} by {_alike(record['who'])}"
+            for record in audit_log.entries_of(path.read_bytes())
+        ]
+        for path in sorted(log.parent.glob("*.jsonl"))
+    }
+
+
+def _airflow(database: Path) -> State:
+    """Runs by DAG and end, and events by Asset: neither may be there twice."""
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=60)) as connection:
+        runs = connection.execute("SELECT dag_id, state, count(*) FROM dag_run GROUP BY dag_id, state")
+        events = connection.execute(
+            "SELECT asset.uri, count(*) FROM asset_event JOIN asset ON asset.id = asset_event.asset_id "
+            "GROUP BY asset.uri"
+        )
+        return {
+            "runs": {f"{dag_id} {state}": count for dag_id, state, count in runs},
+            "events": dict(events.fetchall()),
+        }
+
+
+def _files(settings: Settings) -> State:
+    """How many files of each name there are, ids in names apart."""
+    return {
+        folder: Counter(
+            _alike(str(path.relative_to(settings.state_dir)))
+            for path in (settings.state_dir / folder).rglob("*")
+            if path.is_file()
+        )
+        for folder in FOLDERS
+    }
+
+
+def _alike(text: str) -> str:
+    return _DRAWN.sub("#", text)
+
+
+def _text(value: Any) -> str:
+    return json.dumps(_plain(value), sort_keys=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return f"{value:.{DIGITS}g}"
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)
+
+
+def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves by their path; a `Counter` is one."""
+    if isinstance(value, dict) and not isinstance(value, Counter):
+        for key, item in value.items():
+            yield from _flat(item, f"{path} / {key}" if path else str(key))
+    else:
+        yield path, value
+
+
+def _unlike_rows(path: str, one: Counter[str], other: Counter[str], shown: int = 3) -> Iterator[str]:
+    gone, new = one - other, other - one
+    if not gone and not new:
+        # Only one of the two states has it at all.
+        yield f"{path}: only one of the two has it"
+        return
+    yield f"{path}: {one.total()} became {other.total()}, {gone.total()} gone, {new.total()} new"
+    for sign, rows in (("-", gone), ("+", new)):
+        for text in sorted(rows)[:shown]:
+            yield f"    {sign} {rows[text]} x {_short(text)}"
+
+
+def _short(value: Any, longest: int = 600) -> str:
+    text = str(value)
+    return text if len(text) <= longest else f"{text[:longest]}..."
