@@ -135,6 +135,11 @@ class Killer(threading.Thread):
         with self._lock:
             self._followed.discard((dag_id, run_id))
 
+    @property
+    def to_be_hit(self) -> list[Task]:
+        """Tasks that ended before their moment, and were not killed since."""
+        return [task for task in list(self.watched.missed) if task not in self.watched.kills]
+
     def aim_earlier(self, task: Task) -> None:
         """The next moment of `task` comes from half the time of the one before."""
         self._earlier[task] = self._earlier.get(task, 0) + 1

@@ -54,7 +54,7 @@ def of_kills(
     wrong = differing_runs(undisturbed, disturbed)
     found = [_of_kill(kill, wrong) for kill in watched.kills.values()]
     found += [
-        Outcome("kill -9", str(task), "not hit", why=f"it ended before its moment, {times + 1} times")
+        Outcome("kill -9", str(task), "not hit", why=f"it ended before its moment, {times} times")
         for task, times in sorted(watched.missed.items())
         if task not in watched.kills
     ]

@@ -67,7 +67,7 @@ def _run(world: World, killer: Killer, step: Run) -> dict[str, RunEnded]:
     conf = step.conf(world) if callable(step.conf) else step.conf
     killer.follow(step.dag_id, step.run_id)
     world.trigger(step.dag_id, step.run_id, conf, step.run_after)
-    ended = {step.name: _to_its_end(world, killer, step.dag_id, step.run_id)}
+    ended = {step.name: _to_its_end(world, killer, step.dag_id, step.run_id, step.starts)}
     if ended[step.name].state == "success":
         for dag_id in step.starts:
             run_id = _started(world, dag_id, before[dag_id])
@@ -86,23 +86,24 @@ def _started(world: World, dag_id: str, before: set[str]) -> str:
     raise TimeoutError(f"no Asset started {dag_id} within {STARTED_BY_ASSET_SECONDS} s")
 
 
-def _to_its_end(world: World, killer: Killer, dag_id: str, run_id: str) -> RunEnded:
-    """Wait for the run, and have tasks that ended before their moment done again until each was killed."""
+def _to_its_end(
+    world: World, killer: Killer, dag_id: str, run_id: str, starts: Sequence[str] = ()
+) -> RunEnded:
+    """Wait for the run, and have tasks that ended before their moment done again until each was killed.
+
+    Meanwhile `starts` are off: a task that is done again makes its Asset's event again, which is no fault.
+    """
     ended = world.wait_for_run(dag_id, run_id)
     for _ in range(ATTEMPTS - 1):
-        missed = [
-            task
-            for task in killer.watched.missed
-            if task.dag_id == dag_id and task not in killer.watched.kills
-        ]
+        missed = [task for task in killer.to_be_hit if task.dag_id == dag_id]
         again = [task for task in missed if _ran(ended, task)]
         if not again:
             break
         for task in again:
             killer.aim_earlier(task)
-            world.clear(dag_id, run_id, task.task_id)
-            killer.watched.missed.pop(task)
-            again_ended = world.wait_for_run(dag_id, run_id)
+            with world.switched_off(starts):
+                world.clear(dag_id, run_id, task.task_id)
+                again_ended = world.wait_for_run(dag_id, run_id)
             ended = again_ended._replace(seconds=ended.seconds + again_ended.seconds)
     killer.leave_when_recovered(dag_id, run_id)
     return ended

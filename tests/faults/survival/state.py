@@ -55,6 +55,9 @@ LEFT_OUT: Final[Mapping[str, Mapping[str, str]]] = {
     },
 }
 """Columns of single tables that are left out, and why."""
+ENDED_ATTEMPTS: Final = "monitoring.usage"
+"""Table in which a row that did not end is a killed attempt's own record, and one that did end may be there
+twice: the attempt's job was over when its task was killed. What is compared is which jobs it knows."""
 MANY_ROWS: Final = 3000
 """Of larger tables only digests are kept: a difference is then counted, not shown."""
 UNLIKE: Final[Mapping[str, str]] = {
@@ -114,7 +117,12 @@ def content(table: Table) -> Counter[str]:
     if table.current_snapshot() is None:
         return Counter()
     rows = table.scan(selected_fields=columns).to_arrow()
-    texts = (_text({name: row[name] for name in sorted(row)}) for row in rows.to_pylist())
+    found = rows.to_pylist()
+    if name == ENDED_ATTEMPTS:
+        ended = table.scan(selected_fields=("ended",)).to_arrow()["ended"].to_pylist()
+        known = {_text(row) for row, over in zip(found, ended, strict=True) if over}
+        return Counter(known)
+    texts = (_text(row) for row in found)
     if rows.num_rows > MANY_ROWS:
         texts = (hashlib.sha256(text.encode()).hexdigest()[:24] for text in texts)
     return Counter(texts)
@@ -237,8 +245,9 @@ def _airflow(database: Path) -> State:
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=60)) as connection:
         runs = connection.execute("SELECT dag_id, state, count(*) FROM dag_run GROUP BY dag_id, state")
         events = connection.execute(
-            "SELECT asset.uri, count(*) FROM asset_event JOIN asset ON asset.id = asset_event.asset_id "
-            "GROUP BY asset.uri"
+            # By task: one that is done again, to be killed after all, makes its event again.
+            "SELECT uri, count(DISTINCT source_dag_id || ' ' || source_run_id || ' ' || source_task_id) "
+            "FROM asset_event JOIN asset ON asset.id = asset_event.asset_id GROUP BY uri"
         )
         return {
             "runs": {f"{dag_id} {state}": count for dag_id, state, count in runs},
