@@ -32,11 +32,6 @@ State = dict[str, Any]
 
 DIGITS: Final = 9
 """Significant digits of a float that count: Spark adds up in whatever order its tasks end."""
-OF_WRITING: Final[Mapping[str, str]] = {
-    "ingested_at": "when the row was written",
-    "ingest_run": "which run wrote it",
-}
-"""Columns of any table that are left out, and why."""
 LEFT_OUT: Final[Mapping[str, Mapping[str, str]]] = {
     "monitoring.usage": dict.fromkeys(
         (
@@ -46,6 +41,11 @@ LEFT_OUT: Final[Mapping[str, Mapping[str, str]]] = {
         "what a process took and when, never the same twice",
     )
     | {"try_number": "a killed task has one more", "ended": "a killed attempt has not"},
+    **{
+        f"monitoring.{spec.name}_{kind}": {"run_id": "MLflow draws it"}
+        for spec in all_use_cases()
+        for kind in ("counts", "windows")
+    },
     "serving.predictions": {
         "writer": "the gateway process",
         "trace_id": "drawn for each request",
@@ -54,7 +54,7 @@ LEFT_OUT: Final[Mapping[str, Mapping[str, str]]] = {
         "model_seconds": "a measurement",
     },
 }
-"""Columns of single tables that are left out, and why."""
+"""Columns of tables that are left out, and why. No other says when, or by which run, a row was written."""
 ENDED_ATTEMPTS: Final = "monitoring.usage"
 """Table in which a row that did not end is a killed attempt's own record, and one that did end may be there
 twice: the attempt's job was over when its task was killed. What is compared is which jobs it knows."""
@@ -112,7 +112,7 @@ def differences(first: State, second: State) -> list[str]:
 def content(table: Table) -> Counter[str]:
     """How often the table's main branch has each row, without what is left out."""
     name = ".".join(table.name()[-2:])
-    left_out = {*OF_WRITING, *LEFT_OUT.get(name, {})}
+    left_out = LEFT_OUT.get(name, {})
     columns = tuple(field.name for field in table.schema().fields if field.name not in left_out)
     if table.current_snapshot() is None:
         return Counter()
@@ -152,7 +152,8 @@ def _tables(settings: Settings) -> Iterator[tuple[str, State]]:
 def _online(settings: Settings) -> State:
     """By view, how often it has each key, feature, value and event time."""
     found: State = {}
-    with closing(sqlite3.connect(settings.feast_dir / "online.db", timeout=60)) as connection:
+    file = settings.feast_dir / "online.db"
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=60)) as connection:
         names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         for name in sorted(names):
             rows = connection.execute(f'SELECT entity_key, feature_name, value, event_ts FROM "{name}"')
