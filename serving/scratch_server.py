@@ -14,7 +14,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from google.protobuf import text_format
 
 from airloop.errors import RolloutError
 from airloop.settings import Settings
+from airloop.work_folders import work_folder
 from serving.model_config import ServedModel, config_message
 from serving.model_server_client import (
     AVAILABLE,
@@ -68,9 +68,8 @@ def scratch_server(settings: Settings, name: str, version: int, *, timeout: floa
     Raises `RolloutError` when it is not loaded within `timeout` seconds in which the server worked, or within
     five times as many: that a busy machine gave it no time is not the version's fault.
     """
-    settings.scratch_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="model-server-", dir=settings.scratch_dir) as folder:
-        config, output = Path(folder) / "models.config", Path(folder) / "log"
+    with work_folder(settings, "model-server") as folder:
+        config, output = folder / "models.config", folder / "log"
         model = ServedModel(name, settings.models_dir / name, frozenset({version}))
         config.write_text(text_format.MessageToString(config_message({name: model})), encoding="utf-8")
         port = _free_port()

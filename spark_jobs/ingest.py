@@ -7,9 +7,7 @@ Does not belong here: typing or judging the data (`clean`, `audit`), or streams 
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -42,6 +40,7 @@ from airloop.sources.contract import (
 )
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import Feed, Source, UseCase
+from airloop.work_folders import work_folder
 from spark_jobs.arguments import interval_of, job_parser
 from spark_jobs.raw_tables import (
     IDENTITY,
@@ -162,15 +161,11 @@ def ingest(spark: SparkSession, spec: UseCase, interval: Interval, settings: Set
     All feeds are read and checked before the first is written. Raises `SourceError` when a source breaks its
     contract.
     """
-    settings.scratch_dir.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"ingest_{spec.name}_{interval.key}_", dir=settings.scratch_dir))
-    try:
+    with work_folder(settings, f"ingest_{spec.name}_{interval.key}") as folder:
         staged = list(_stage_all(spec, interval, settings, folder))
         landed = [_land(spark, item, interval, spec) for item in staged]
         bad = [str(item.malformed) for item in staged if item.malformed_rows]
         quarantined = quarantine(spark, spark.read.parquet(*bad)) if bad else 0
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return Ingested(
         snapshots=tuple(item.snapshot for item in landed),
         duplicates=sum(item.duplicates for item in landed),

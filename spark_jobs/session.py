@@ -15,6 +15,7 @@ from pyspark.sql import SparkSession
 from airloop.errors import SettingsError
 from airloop.lineage.spark import JAVA_OPTIONS, listener_options
 from airloop.settings import Settings
+from airloop.work_folders import process_work_folder
 
 SUBMITTED: Final = "submitted"
 """The setting `spark_master` of a job that spark-submit started: EMR Serverless says where and how large it
@@ -49,7 +50,8 @@ def open_session(settings: Settings, name: str) -> SparkSession:
         )
     if settings.warehouse_location.startswith("file:"):
         settings.warehouse.mkdir(parents=True, exist_ok=True)
-    settings.scratch_dir.mkdir(parents=True, exist_ok=True)
+    # What Spark itself leaves when it is killed: jars, shuffled rows.
+    work = process_work_folder(settings, "spark")
     if settings.spark_master.startswith("local"):
         # Spark asks for the machine's own address, which fails where the host name does not resolve.
         os.environ.setdefault("SPARK_LOCAL_HOSTNAME", "localhost")
@@ -57,7 +59,7 @@ def open_session(settings: Settings, name: str) -> SparkSession:
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     catalog = f"spark.sql.catalog.{settings.catalog_name}"
     listener = listener_options(settings, jars)
-    java_options = f"-Djava.io.tmpdir={settings.scratch_dir} -XX:-UsePerfData"
+    java_options = f"-Djava.io.tmpdir={work} -XX:-UsePerfData"
     # Iceberg reads it in any case; OpenLineage's listener would take "uri" for a Hive metastore's.
     uri = f"{catalog}.URI" if listener else f"{catalog}.uri"
     # Two local cores need few partitions: each costs a task, and 200 of them cost more than the work.
@@ -70,7 +72,7 @@ def open_session(settings: Settings, name: str) -> SparkSession:
         "spark.executor.memory": f"{settings.spark_executor_memory_mib}m",
         "spark.driver.bindAddress": settings.spark_driver_host,
         "spark.driver.host": settings.spark_driver_host,
-        "spark.local.dir": str(settings.scratch_dir),
+        "spark.local.dir": str(work),
         "spark.log.level": "WARN",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",

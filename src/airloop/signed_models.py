@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
@@ -34,6 +33,7 @@ from airloop.registry import (
 from airloop.settings import Settings
 from airloop.signing import sign_folder, verify_folder
 from airloop.use_cases.catalogue import use_case
+from airloop.work_folders import work_folder
 
 SIGNED: Final = (SAVED_MODEL, RECORDED_REQUESTS)
 SIGNED_IF_THERE: Final = (EXPLANATION_BACKGROUND,)
@@ -46,17 +46,16 @@ def sign_run(settings: Settings, name: str, run_id: str) -> str:
     A signature that is there and holds is kept, so that this can be repeated. A run that is registered is not
     signed anew: raises `RegistryError` when it is not as its version's signature says.
     """
-    settings.scratch_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="sign-", dir=settings.scratch_dir) as scratch:
-        folder = _download(settings, run_id, Path(scratch) / "model")
+    with work_folder(settings, "sign") as scratch:
+        folder = _download(settings, run_id, scratch / "model")
         if registered := registry.signature_digests(settings, name, run_id):
-            return _verify(settings, run_id, folder, Path(scratch), registered)
+            return _verify(settings, run_id, folder, scratch, registered)
         if registry.has_artifact(settings, run_id, SIGNATURE):
             try:
-                return _verify(settings, run_id, folder, Path(scratch), None)
+                return _verify(settings, run_id, folder, scratch, None)
             except RegistryError:
                 pass  # No version stands for it: half written, or of a key that is not in use any more.
-        signature = Path(scratch) / "new" / SIGNATURE
+        signature = scratch / "new" / SIGNATURE
         signature.parent.mkdir()
         sign_folder(settings, folder, signature)
         # Keys that are no pair are a mistake to be found now, not when the model is to be loaded.
@@ -82,9 +81,8 @@ def download_verified(settings: Settings, name: str, version: int, destination: 
             "registering signs it. Or train a new model",
         )
     folder = _download(settings, run_id, destination)
-    settings.scratch_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="verify-", dir=settings.scratch_dir) as scratch:
-        _verify(settings, run_id, folder, Path(scratch), {digest})
+    with work_folder(settings, "verify") as scratch:
+        _verify(settings, run_id, folder, scratch, {digest})
     return folder
 
 
@@ -124,9 +122,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work(arguments: argparse.Namespace, settings: Settings) -> RegisteredModel:
         name = use_case(arguments.use_case).model_name
-        settings.scratch_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="verified-", dir=settings.scratch_dir) as scratch:
-            download_verified(settings, name, arguments.version, Path(scratch) / "model")
+        with work_folder(settings, "verified") as scratch:
+            download_verified(settings, name, arguments.version, scratch / "model")
         run_id = registry.run_of(settings, name, arguments.version)
         return RegisteredModel(name=name, version=arguments.version, run_id=run_id)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -127,16 +126,6 @@ def test_a_training_that_diverges_says_so_and_is_not_gone_on_with(tmp_path: Path
             train(settings, spec, reference, COMMIT)
         assert not list(settings.checkpoints_dir.rglob("*.npz"))
     assert [run.info.status for run in runs_of(settings)] == ["FAILED", "FAILED"]
-
-
-def test_what_killed_trainings_left_is_swept_and_what_others_use_is_not(tmp_path: Path) -> None:
-    settings, spec = settings_in(tmp_path), planted_use_case()
-    # Above the most that Linux gives to a process, and this one.
-    dead, alive = (settings.scratch_dir / f"train-{pid}-x" for pid in (2**22 + 1, os.getpid()))
-    for folder in (dead, alive):
-        folder.mkdir(parents=True)
-    train(settings, spec, write_training_set(settings, planted_rows()), COMMIT)
-    assert list(settings.scratch_dir.iterdir()) == [alive]
 
 
 def test_half_precision_in_training_is_single_precision_in_serving(trained: Trained, tmp_path: Path) -> None:

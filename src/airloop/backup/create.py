@@ -17,7 +17,6 @@ import io
 import logging
 import secrets
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +47,7 @@ from airloop.lakehouse.catalog import open_catalog
 from airloop.references import Reference
 from airloop.settings import REPOSITORY, Settings
 from airloop.training.provenance import code_commit
+from airloop.work_folders import work_folder
 
 log = logging.getLogger(__name__)
 
@@ -84,9 +84,8 @@ def create(settings: Settings, place: Place, *, copied: str) -> BackupMade:
     """Make a backup in `place`; `copied` is one of `TABLES`. Raises `BackupError`."""
     started, begun_at = time.monotonic(), datetime.now(UTC)
     making = _Making(settings, place)
-    settings.scratch_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="backup-", dir=settings.scratch_dir) as folder:
-        making.copies = Path(folder)
+    with work_folder(settings, "backup") as folder:
+        making.copies = folder
         first, *others = databases.databases_of(settings)
         making.database(first)
         making.state(state_files.MOVED_INTO_TABLES)

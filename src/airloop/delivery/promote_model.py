@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -37,6 +36,7 @@ from airloop.training.tracking import CODE_COMMIT, COMPLETE, TRAINING_SET, VERDI
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
 from airloop.verdict import Verdict
+from airloop.work_folders import work_folder
 
 PROMOTED_FROM: Final = "airloop.promoted_from"
 """Tag of a run and a version that came from another environment: `<use case>/<version>/<run>` there."""
@@ -177,9 +177,8 @@ def _in_history(repository: Path, commit: str) -> bool:
 
 def _verdict(source: Settings, run_id: str) -> Verdict:
     """The run's verdict document; it decides, whatever tags say."""
-    source.scratch_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="verdict-", dir=source.scratch_dir) as scratch:
-        text = registry.download_artifacts(source, run_id, VERDICT_FILE, Path(scratch)).read_text("utf-8")
+    with work_folder(source, "verdict") as scratch:
+        text = registry.download_artifacts(source, run_id, VERDICT_FILE, scratch).read_text("utf-8")
     try:
         return Verdict.model_validate_json(text)
     except ValidationError as error:
@@ -240,10 +239,9 @@ def _copied(source: Settings, target: Settings, spec: UseCase, model: Promotable
     """The version of `target` that has the files, figures and tags of `model` and of its run."""
     run_id, data = model.run.info.run_id, model.run.data
     runs = TrainingRuns(target, spec)
-    target.scratch_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="promote-", dir=target.scratch_dir) as scratch:
+    with work_folder(target, "promote") as scratch:
         # What is signed is downloaded once, verified, and copied from where it was verified.
-        folder = download_verified(source, spec.model_name, model.version, Path(scratch) / "run")
+        folder = download_verified(source, spec.model_name, model.version, scratch / "run")
         for artifact in registry.open_registry(source).list_artifacts(run_id):
             if not (folder / artifact.path).exists():
                 registry.download_artifacts(source, run_id, artifact.path, folder)
@@ -268,9 +266,8 @@ def _copied(source: Settings, target: Settings, spec: UseCase, model: Promotable
 
 
 def _verify_in(target: Settings, name: str, version: int) -> None:
-    target.scratch_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="promoted-", dir=target.scratch_dir) as scratch:
-        download_verified(target, name, version, Path(scratch) / "model")
+    with work_folder(target, "promoted") as scratch:
+        download_verified(target, name, version, scratch / "model")
 
 
 def _refused(expected: str, found: Sequence[str]) -> PromotionError:

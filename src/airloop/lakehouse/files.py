@@ -6,7 +6,6 @@ Does not belong here: which of them a table knows, or what is looked for in them
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from airloop.settings import Settings
+from airloop.work_folders import work_folder
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,8 @@ def fetched(settings: Settings, file: StoredFile) -> Iterator[Path]:
         yield Path(file.location)
         return
     place = urlparse(file.location)
-    settings.scratch_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="fetched-", dir=settings.scratch_dir) as folder:
-        path = Path(folder, Path(place.path).name)
+    with work_folder(settings, "fetched") as folder:
+        path = folder / Path(place.path).name
         client = s3_client(settings)
         version = {} if file.version is None else {"VersionId": file.version}
         try:

@@ -15,9 +15,7 @@ import json
 import logging
 import statistics
 import sys
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -33,6 +31,7 @@ from airloop.training.tracking import CODE_COMMIT, TrainingRuns, params_of_run
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
 from airloop.whole_files import write_whole
+from airloop.work_folders import work_folder
 
 log = logging.getLogger(__name__)
 
@@ -71,9 +70,8 @@ def collect(
     for name, spread in spreads.items():
         if spread is not None:
             known |= {f"folds_{name}_mean": [spread.mean], f"folds_{name}_deviation": [spread.deviation]}
-    settings.scratch_dir.mkdir(parents=True, exist_ok=True)
     runs = TrainingRuns(settings, spec)
-    with tempfile.TemporaryDirectory(prefix="cross-validated-", dir=settings.scratch_dir) as scratch:
+    with work_folder(settings, "cross-validated") as scratch:
         document = {
             "training_set": training_set.model_dump(mode="json"),
             "study": tuned.study if tuned else None,
@@ -81,13 +79,13 @@ def collect(
             "folds": [fold.model_dump(mode="json", exclude={"summary"}) for fold in ordered],
             **{name: spread.model_dump() if spread else None for name, spread in spreads.items()},
         }
-        write_whole(Path(scratch) / DOCUMENT, json.dumps(document, indent=2))
+        write_whole(scratch / DOCUMENT, json.dumps(document, indent=2))
         run_id = runs.report(
             "cross_validation",
             f"{spec.name}-{training_set.tag}-folds-{digest.hexdigest()[:12]}",
             params=params,
             metrics=known,
-            artifacts=Path(scratch),
+            artifacts=scratch,
         )
     for name, spread in spreads.items():
         log.info("%s: %s", name, f"{spread.mean:.4f} ± {spread.deviation:.4f}" if spread else "not defined")

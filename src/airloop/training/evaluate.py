@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,6 +44,7 @@ from airloop.training.tracking import TRAINING_SET, TrainingRuns
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
 from airloop.verdict import Champion, Resampling, SliceMeasures, judge
+from airloop.work_folders import work_folder
 
 log = logging.getLogger(__name__)
 
@@ -63,10 +63,9 @@ def evaluate(settings: Settings, spec: UseCase, training_set: TrainingSet, candi
             found=f"{run.data.tags.get(TRAINING_SET)}",
             next_step="pass the reference that training was given",
         )
-    settings.scratch_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="evaluate-", dir=settings.scratch_dir) as scratch:
+    with work_folder(settings, "evaluate") as scratch:
         test = read_examples(settings, spec, training_set, "test")
-        folder = Path(scratch) / "candidate"
+        folder = scratch / "candidate"
         model = load_model(settings, spec, candidate.run_id, folder)
         found = {"candidate": model.predict(test.columns)}
         train = _train_rows(settings, spec, training_set)
@@ -75,7 +74,7 @@ def evaluate(settings: Settings, spec: UseCase, training_set: TrainingSet, candi
             rates = baseline.fit(spec.gates.baseline, train.columns, train.labels).predict(test.columns)
         if rates is not None:
             found["baseline"] = rates
-        champion, theirs = _champion(settings, spec, test, Path(scratch) / "champion")
+        champion, theirs = _champion(settings, spec, test, scratch / "champion")
         if theirs is not None:
             found["champion"] = theirs
         days = _days(spec, test)

@@ -37,6 +37,7 @@ from airloop.training.tracking import params_of_run, tags_of_run
 from airloop.training.train import stop_on_sigterm
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
+from airloop.work_folders import work_folder
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def measure_fold(
     if not is_reproducible(commit):
         checkpoints.remove()
     job = learning.Job(settings, spec, training_set, devices, checkpoints, stop or threading.Event())
-    with learning.scratch_folder(settings) as scratch:
+    with work_folder(settings, "train") as scratch:
         measured = _measure(job, number, scratch)
     checkpoints.remove()
     return measured

@@ -9,14 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import keras
 
@@ -33,8 +29,6 @@ from airloop.training.measures import log_loss
 from airloop.training.network import Network, require_parameters
 from airloop.training.staging import Staged, stage
 from airloop.use_cases.spec import UseCase
-
-SCRATCH: Final = "train-"
 
 
 class Job(NamedTuple):
@@ -137,20 +131,3 @@ def checkpoint_folder(
     """One for each model that can come out: the same data, code and parameters go on from it, no others."""
     made_from = json.dumps([sorted(tags.items()), sorted(params.items())])
     return settings.checkpoints_dir / spec.name / hashlib.sha256(made_from.encode()).hexdigest()[:16]
-
-
-@contextmanager
-def scratch_folder(settings: Settings) -> Iterator[Path]:
-    """A folder for one training's work in progress; what killed trainings of this machine left goes first."""
-    settings.scratch_dir.mkdir(parents=True, exist_ok=True)
-    _sweep(settings.scratch_dir)
-    with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{os.getpid()}-", dir=settings.scratch_dir) as scratch:
-        yield Path(scratch)
-
-
-def _sweep(scratch: Path) -> None:
-    """Remove what trainings left that were killed on this machine."""
-    for folder in scratch.glob(f"{SCRATCH}*"):
-        owner = folder.name.removeprefix(SCRATCH).split("-")[0]
-        if owner.isdecimal() and not Path("/proc", owner).exists():
-            shutil.rmtree(folder, ignore_errors=True)

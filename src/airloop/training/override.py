@@ -13,10 +13,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 from airloop.airflow_run import run_id as airflow_run_id
@@ -33,6 +31,7 @@ from airloop.training.tracking import TrainingRuns
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
 from airloop.verdict import Override, Verdict, overridden, rule_names
+from airloop.work_folders import work_folder
 
 RECORD: Final = "verdict overridden"
 """Kind of the record in the audit log."""
@@ -74,9 +73,8 @@ def override(
             found=f"one on run {verdict.run_id} of {verdict.use_case}",
             next_step="pass the use case that the run was trained for",
         )
-    settings.scratch_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="override-", dir=settings.scratch_dir) as scratch:
-        load_model(settings, spec, run_id, Path(scratch))
+    with work_folder(settings, "override") as scratch:
+        load_model(settings, spec, run_id, scratch)
     if verdict.override is None:
         verdict = _overridden(settings, verdict, by, reason, now, who)
     elif (verdict.override.by, verdict.override.reason) != (by, reason):

@@ -7,8 +7,6 @@ how pages look.
 from __future__ import annotations
 
 import logging
-import tempfile
-from pathlib import Path
 from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -23,6 +21,7 @@ from airloop.training.verdict_page import page_of
 from airloop.use_cases.spec import UseCase
 from airloop.verdict import Verdict
 from airloop.whole_files import write_whole
+from airloop.work_folders import work_folder
 
 log = logging.getLogger(__name__)
 
@@ -86,9 +85,8 @@ def read_facts(settings: Settings, run_id: str) -> CardFacts:
 
 
 def _read(settings: Settings, run_id: str, name: str, kind: type[D], what: str) -> D:
-    settings.scratch_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="read-", dir=settings.scratch_dir) as scratch:
-        text = download_artifacts(settings, run_id, name, Path(scratch)).read_text(encoding="utf-8")
+    with work_folder(settings, "read") as scratch:
+        text = download_artifacts(settings, run_id, name, scratch).read_text(encoding="utf-8")
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:

@@ -48,6 +48,7 @@ from airloop.training.warm_up_requests import write_warm_up_requests
 from airloop.training.workers import run_locally
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
+from airloop.work_folders import work_folder
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ def train(
     if done:
         return Followed(worker=devices.worker)
     job = learning.Job(settings, spec, training_set, devices, checkpoints, stop or threading.Event())
-    with learning.scratch_folder(settings) as scratch:
+    with work_folder(settings, "train") as scratch:
         if runs is None:
             learning.learn(job, learning.stage_splits(job, scratch), scratch, lambda *_: None)
             return Followed(worker=devices.worker)

@@ -38,6 +38,7 @@ from airloop.training.tracking import params_of_run, tags_of_run
 from airloop.training.train import stop_on_sigterm
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
+from airloop.work_folders import work_folder
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ def _log_loss(job: learning.Job, trial: optuna.Trial, *, may_prune: bool) -> flo
         if math.isinf(reported[-1]) or (may_prune and trial.should_prune()):
             raise optuna.TrialPruned
 
-    with learning.scratch_folder(job.settings) as scratch:
+    with work_folder(job.settings, "train") as scratch:
         learnt = learning.learn(job, learning.stage_splits(job, scratch), scratch, on_epoch)
     return learnt.validation_log_loss
 
