@@ -76,8 +76,12 @@ _DRAWN: Final = re.compile(
 )
 """Ids and moments within names and texts."""
 FOLDERS: Final = ("models", "feast", "reports", "monitoring", "overview", "audit_log", "signing", "training")
-"""Of the state folder, where each file is compared by name. The others are Airflow's, logs, caches and
-scratch, which "may be emptied when nothing runs"; the warehouse is compared as tables."""
+"""Of the state folder, where each file is compared by name. The others are Airflow's, logs and caches; the
+warehouse is compared as tables, and scratch by what is left in it."""
+_RESULTS: Final = "results"
+"""Folder of scratch with a document of each task, the last try's."""
+_TEMPORARY: Final = re.compile(r"[-_]?[a-z0-9_]{8}$")
+"""What `tempfile` puts at a name's end."""
 
 
 def state_of(settings: Settings, requests: Sequence[str] = ()) -> State:
@@ -91,6 +95,7 @@ def state_of(settings: Settings, requests: Sequence[str] = ()) -> State:
         "audit log": _audit_log(settings),
         "airflow": _airflow(airflow_home(settings) / "airflow.db"),
         "files": _files(settings),
+        "leftovers": _leftovers(settings),
     }
 
 
@@ -266,6 +271,20 @@ def _files(settings: Settings) -> State:
         )
         for folder in FOLDERS
     }
+
+
+def _leftovers(settings: Settings) -> Counter[str]:
+    """What nothing takes away any more: folders of work in scratch, and files that were being written."""
+    folder = settings.scratch_dir
+    found = [path.name for path in folder.iterdir() if path.name != _RESULTS] if folder.exists() else []
+    written = (
+        path for name in (*FOLDERS, folder.name, "usage") for path in (settings.state_dir / name).rglob(".*")
+    )
+    return Counter(
+        [f"scratch/{_TEMPORARY.sub('-#', name)}" for name in found]
+        # As `whole_files` names a file until it is whole: its name, and the process.
+        + [_alike(path.name.rpartition(".")[0]) for path in written if re.search(r"\.\d+$", path.name)]
+    )
 
 
 def _alike(text: str) -> str:
