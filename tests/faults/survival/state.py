@@ -72,7 +72,7 @@ MEASURED: Final = re.compile(r"(seconds|price|cost|latency|_ms|memory|millisecon
 """Metrics that measure the machine."""
 _DRAWN: Final = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32,64}"
-    r"|\d{4}-\d\d-\d\dT\d\d[:_]\d\d[:_]\d\d(\.\d+)?([+_]\d\d[:_]\d\d|Z)?(__\w{8})?|\d{18,19}"
+    r"|\d{4}-\d\d-\d\dT\d\d[:_]\d\d[:_]\d\d(\.\d+)?([+_]\d\d[:_]\d\d|Z)?(_+\w{8})?|\d{18,19}"
 )
 """Ids and moments within names and texts."""
 FOLDERS: Final = ("models", "feast", "reports", "monitoring", "overview", "audit_log", "signing", "training")
@@ -192,7 +192,7 @@ def _registry(settings: Settings) -> State:
         runs = client.search_runs([experiment.experiment_id]) if experiment is not None else []
         # A run that was killed is marked as failed by the next try: it is the killed attempt's own record.
         found[f"runs of {spec.name}"] = Counter(
-            f"{run.info.run_name} {run.info.status}" for run in runs if run.info.status != "FAILED"
+            f"{_alike(run.info.run_name)} {run.info.status}" for run in runs if run.info.status != "FAILED"
         )
     return found
 
@@ -203,7 +203,7 @@ def _metrics(metrics: Mapping[str, float]) -> dict[str, str]:
 
 def _serving(settings: Settings) -> State:
     return {
-        path.name: _alike(re.sub(r"\d{10,}", "#", path.read_text("utf-8")))
+        path.name: path.read_text("utf-8").replace(str(settings.state_dir), "")
         for path in sorted(settings.models_dir.glob("*.config"))
     } | {
         path.name: _without_moments(json.loads(path.read_text("utf-8")))
