@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from rich.table import Table
 
@@ -78,13 +78,17 @@ def differing_runs(undisturbed: Mapping[str, RunEnded], disturbed: Mapping[str, 
     return found
 
 
+UNKNOWN: Final = "NO REASON IS KNOWN"
+"""Of a task that nothing reached: a mistake of the scenario."""
+
+
 def not_reached(
     dags: Mapping[str, Sequence[str]], watched: Watched, reasons: Mapping[str, str]
 ) -> dict[str, str]:
     """Tasks that never ran in a process of their own, and why; a task without a known reason says so."""
     met = {*watched.kills, *watched.missed}
     return {
-        str(Task(dag_id, task_id)): reasons.get(str(Task(dag_id, task_id)), "NO REASON IS KNOWN")
+        str(Task(dag_id, task_id)): reasons.get(str(Task(dag_id, task_id)), UNKNOWN)
         for dag_id, task_ids in sorted(dags.items())
         for task_id in task_ids
         if Task(dag_id, task_id) not in met

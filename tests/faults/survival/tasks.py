@@ -129,8 +129,8 @@ def _report(
     if arguments.table:
         arguments.table.write_text(outcomes.markdown_of(found, missing, line), encoding="utf-8")
     print(line)
-    well = summary["faults"] and not summary["lost"] and not unequal and not second.watched.problems
-    return 0 if well else 1
+    wrong = summary["lost"] or unequal or second.watched.problems or outcomes.UNKNOWN in missing.values()
+    return 0 if summary["faults"] and not wrong else 1
 
 
 def _played(
