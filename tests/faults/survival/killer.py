@@ -65,9 +65,12 @@ class Kill:
     """By the monotonic clock."""
     processes: int
     """That were killed with it."""
+    try_number: int
+    """Of the try that was killed."""
     recovered_seconds: float | None = None
     """From the kill to the task's end, as it should end."""
     tries: int = 0
+    """From the one that was killed on."""
     state: str | None = None
     """How the task ended."""
 
@@ -192,7 +195,8 @@ class Killer(threading.Thread):
             and (kill.run_id, kill.map_index) == (seen.run_id, seen.map_index)
             and seen.state in ("success", "failed", "skipped", "upstream_failed")
         ):
-            kill.recovered_seconds, kill.tries, kill.state = now - kill.at, seen.try_number, seen.state
+            kill.recovered_seconds, kill.state = now - kill.at, seen.state
+            kill.tries = seen.try_number - kill.try_number + 1
 
     def _begin(self, key: tuple[str, int], seen: Seen, now: float) -> tuple[float, float | None]:
         moment = None
