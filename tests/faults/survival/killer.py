@@ -218,7 +218,7 @@ class Killer(threading.Thread):
         if not killed:
             return
         self.watched.kills[seen.task] = Kill(
-            seen.task, seen.run_id, seen.map_index, at - began, at, len(killed)
+            seen.task, seen.run_id, seen.map_index, at - began, at, len(killed), seen.try_number
         )
 
     def _is_task(self, pid: int | None) -> bool:
