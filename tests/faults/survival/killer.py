@@ -11,7 +11,7 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ LATEST: Final = 0.95
 """Of the time that the task took undisturbed: a moment at its very end would often come too late."""
 _ROWS: Final = (
     "SELECT id, dag_id, run_id, task_id, map_index, state, try_number, pid FROM task_instance "
-    "WHERE dag_id = ? AND run_id = ?"
+    "WHERE dag_id = ? AND state IS NOT NULL"
 )
 
 
@@ -112,31 +112,33 @@ class Killer(threading.Thread):
         self._seed = seed
         self._planned_by = lengths
         self._lock = threading.Lock()
-        self._followed: set[tuple[str, str]] = set()
+        self._followed: dict[str, frozenset[str]] = {}
         self._earlier: dict[Task, int] = {}
         self._running: dict[tuple[str, int], tuple[float, float | None]] = {}
         self._ended = threading.Event()
         self.watched = Watched()
 
-    def follow(self, dag_id: str, run_id: str) -> None:
-        """Take the tasks of a run into account from now on."""
-        with self._lock:
-            self._followed.add((dag_id, run_id))
+    def follow(self, dag_id: str, before: Collection[str] = ()) -> None:
+        """Take the tasks of the DAG's runs into account from now on, but of those that were there `before`.
 
-    def leave_when_recovered(self, dag_id: str, run_id: str, within_seconds: float = 5.0) -> None:
-        """The run is over: forget it, once the ends of its tasks were seen."""
+        A run that an Asset starts is so followed from its first task on.
+        """
+        with self._lock:
+            self._followed[dag_id] = frozenset(before)
+
+    def leave_when_recovered(self, dag_id: str, within_seconds: float = 5.0) -> None:
+        """The DAG's runs are over: forget them, once the ends of their tasks were seen."""
         end = time.monotonic() + within_seconds
         while time.monotonic() < end and (
-            any(
-                kill.recovered_seconds is None
-                for kill in list(self.watched.kills.values())
-                if (kill.task.dag_id, kill.run_id) == (dag_id, run_id)
+            self._running
+            or any(
+                kill.recovered_seconds is None and task.dag_id == dag_id
+                for task, kill in list(self.watched.kills.items())
             )
-            or self._running
         ):
             time.sleep(POLL_SECONDS)
         with self._lock:
-            self._followed.discard((dag_id, run_id))
+            self._followed.pop(dag_id, None)
 
     @property
     def to_be_hit(self) -> list[Task]:
@@ -156,7 +158,7 @@ class Killer(threading.Thread):
         """Look at the followed runs until `end`."""
         while not self._ended.wait(POLL_SECONDS):
             with self._lock:
-                followed = sorted(self._followed)
+                followed = dict(self._followed)
             try:
                 for seen in self._seen(followed):
                     self._look_at(seen)
@@ -165,14 +167,18 @@ class Killer(threading.Thread):
                 if "locked" not in str(error):
                     self.watched.problems.append(repr(error))
 
-    def _seen(self, followed: list[tuple[str, str]]) -> list[Seen]:
+    def _seen(self, followed: Mapping[str, frozenset[str]]) -> list[Seen]:
         if not followed:
             return []
         found: list[Seen] = []
         with closing(sqlite3.connect(f"file:{self._database}?mode=ro", uri=True, timeout=5)) as connection:
-            for run in followed:
-                rows: list[Any] = connection.execute(_ROWS, run).fetchall()
-                found += [Seen(row[0], Task(row[1], row[3]), row[2], *row[4:]) for row in rows]
+            for dag_id, before in followed.items():
+                rows: list[Any] = connection.execute(_ROWS, (dag_id,)).fetchall()
+                found += [
+                    Seen(row[0], Task(row[1], row[3]), row[2], *row[4:])
+                    for row in rows
+                    if row[2] not in before
+                ]
         return found
 
     def _look_at(self, seen: Seen) -> None:

@@ -48,15 +48,22 @@ class Outcome:
 
 
 def of_kills(
-    watched: Watched, undisturbed: Mapping[str, RunEnded], disturbed: Mapping[str, RunEnded]
+    watched: Watched,
+    undisturbed: Mapping[str, RunEnded],
+    disturbed: Mapping[str, RunEnded],
+    expected: Iterable[Task] = (),
 ) -> list[Outcome]:
-    """An outcome for each task that was to be killed."""
+    """An outcome for each task that was to be killed: those of `expected` ran in the undisturbed world."""
     wrong = differing_runs(undisturbed, disturbed)
     found = [_of_kill(kill, wrong) for kill in watched.kills.values()]
     found += [
         Outcome("kill -9", str(task), "not hit", why=f"it ended before its moment, {times} times")
         for task, times in sorted(watched.missed.items())
         if task not in watched.kills
+    ]
+    found += [
+        Outcome("kill -9", str(task), "not hit", why="it was not seen running")
+        for task in sorted({*expected} - {*watched.kills} - {*watched.missed})
     ]
     return found
 

@@ -63,16 +63,20 @@ def _play(world: World, killer: Killer, step: Run | Act, *, strict: bool) -> dic
 
 
 def _run(world: World, killer: Killer, step: Run) -> dict[str, RunEnded]:
-    before = {dag_id: set(world.runs(dag_id)) for dag_id in step.starts}
+    before = {dag_id: set(world.runs(dag_id)) for dag_id in (step.dag_id, *step.starts)}
     conf = step.conf(world) if callable(step.conf) else step.conf
-    killer.follow(step.dag_id, step.run_id)
-    world.trigger(step.dag_id, step.run_id, conf, step.run_after)
-    ended = {step.name: _to_its_end(world, killer, step.dag_id, step.run_id, step.starts)}
-    if ended[step.name].state == "success":
-        for dag_id in step.starts:
-            run_id = _started(world, dag_id, before[dag_id])
-            killer.follow(dag_id, run_id)
-            ended[f"{step.name}/{dag_id}"] = _to_its_end(world, killer, dag_id, run_id)
+    for dag_id, there in before.items():
+        killer.follow(dag_id, there)
+    try:
+        world.trigger(step.dag_id, step.run_id, conf, step.run_after)
+        ended = {step.name: _to_its_end(world, killer, step.dag_id, step.run_id, step.starts)}
+        if ended[step.name].state == "success":
+            for dag_id in step.starts:
+                run_id = _started(world, dag_id, before[dag_id])
+                ended[f"{step.name}/{dag_id}"] = _to_its_end(world, killer, dag_id, run_id)
+    finally:
+        for dag_id in before:
+            killer.leave_when_recovered(dag_id)
     return ended
 
 
@@ -105,7 +109,6 @@ def _to_its_end(
                 world.clear(dag_id, run_id, task.task_id)
                 again_ended = world.wait_for_run(dag_id, run_id)
             ended = again_ended._replace(seconds=ended.seconds + again_ended.seconds)
-    killer.leave_when_recovered(dag_id, run_id)
     return ended
 
 

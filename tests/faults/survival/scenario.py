@@ -142,7 +142,6 @@ def watching() -> list[Run | Act]:
             "experiment_failed",
             dag("experiment"),
             {"name": "missing", "version": 99, "share": 0.5, "horizon_hours": 0.002},
-            ends="failed",
         ),
         Run("skew", dag("skew"), {"start_date": _day(yesterday)}, AS_OF + timedelta(hours=1)),
         Run("scoring", dag("scoring"), {"start_date": _day(yesterday)}, AS_OF + timedelta(hours=1)),

@@ -68,11 +68,12 @@ UNLIKE: Final[Mapping[str, str]] = {
     registry.PROMOTED_BY: "names the Airflow run, which an Asset gave a moment for a name",
 }
 """Tags of a model version that are left out, and why."""
-MEASURED: Final = re.compile(r"(seconds|price|cost|latency|_ms|memory|milliseconds)")
-"""Metrics that measure the machine."""
+MEASURED: Final = re.compile(r"(seconds|price|cost|latency|_ms|memory|milliseconds|mebibytes)")
+"""Metrics that measure the machine, or files that name the MLflow run."""
 _DRAWN: Final = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32,64}"
-    r"|\d{4}-\d\d-\d\dT\d\d[:_]\d\d[:_]\d\d(\.\d+)?([+_]\d\d[:_]\d\d|Z)?(_+\w{8})?|\d{18,19}"
+    r"|\d{4}-\d\d-\d\dT\d\d[:_]\d\d[:_]\d\d(\.\d+)?([+_]\d\d[:_]\d\d|Z)?(_+\w{8})?|\d{8}T\d{6}\.\d+Z"
+    r"|\d{18,19}"
 )
 """Ids and moments within names and texts."""
 FOLDERS: Final = ("models", "feast", "reports", "monitoring", "overview", "audit_log", "signing", "training")
@@ -80,8 +81,8 @@ FOLDERS: Final = ("models", "feast", "reports", "monitoring", "overview", "audit
 warehouse is compared as tables, and scratch by what is left in it."""
 _RESULTS: Final = "results"
 """Folder of scratch with a document of each task, the last try's."""
-_TEMPORARY: Final = re.compile(r"[-_]?[a-z0-9_]{8}$")
-"""What `tempfile` puts at a name's end."""
+_TEMPORARY: Final = re.compile(r"-[0-9a-f-]{36}$|[-_]?[a-z0-9_]{8}$")
+"""What Spark and `tempfile` put at a name's end."""
 
 
 def state_of(settings: Settings, requests: Sequence[str] = ()) -> State:

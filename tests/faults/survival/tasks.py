@@ -83,7 +83,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                     disturbed, steps, seed=arguments.seed, lengths=first.watched.lengths, only=only
                 )
                 unequal = differences(first.state, second.state)
-                found = outcomes.of_kills(second.watched, first.runs, second.runs)
+                found = outcomes.of_kills(
+                    second.watched,
+                    first.runs,
+                    second.runs,
+                    [task for task in first.watched.lengths if only is None or task.dag_id in only],
+                )
                 if not arguments.only and not arguments.until:
                     found += [
                         fault(disturbed) for fault in (features_twice, training_twice, deploy_in_mid_run)

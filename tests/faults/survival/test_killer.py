@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.faults.survival.killer import Killer, Task
+from tests.faults.survival.killer import Killer, Task, Watched
 from tests.faults.survival.outcomes import of_kills
 from tests.faults.survival.world import RunEnded
 
@@ -50,12 +50,12 @@ def database(tmp_path: Path) -> Path:
     return file
 
 
-def _set(database: Path, state: str, try_number: int, pid: int | None) -> None:
+def _set(database: Path, state: str, try_number: int, pid: int | None, *, run_id: str = "run") -> None:
     with sqlite3.connect(database) as connection:
         connection.execute("DELETE FROM task_instance")
         connection.execute(
-            "INSERT INTO task_instance VALUES ('1', ?, 'run', ?, -1, ?, ?, ?)",
-            (*TASK, state, try_number, pid),
+            "INSERT INTO task_instance VALUES ('1', ?, ?, ?, -1, ?, ?, ?)",
+            (TASK.dag_id, run_id, TASK.task_id, state, try_number, pid),
         )
 
 
@@ -69,7 +69,7 @@ def _wait(until: Callable[[], Any]) -> None:
 @pytest.fixture
 def killer(database: Path) -> Iterator[Killer]:
     one = Killer(database, os.getpid(), seed=1, lengths={TASK: 0.5})
-    one.follow(TASK.dag_id, "run")
+    one.follow(TASK.dag_id, {"an earlier run"})
     one.start()
     yield one
     one.end()
@@ -103,6 +103,19 @@ def test_a_task_that_ended_before_its_moment_is_not_said_to_have_survived(killer
     ended = {"features": RunEnded(TASK.dag_id, "run", "success", {TASK.task_id: ("success",)}, 1.0)}
     (outcome,) = of_kills(killer.watched, ended, ended)
     assert outcome.outcome == "not hit"
+    assert psutil.pid_exists(task_pid)
+
+
+def test_a_task_that_was_never_seen_is_not_said_to_have_survived():
+    ended = {"features": RunEnded(TASK.dag_id, "run", "success", {TASK.task_id: ("success",)}, 1.0)}
+    (outcome,) = of_kills(Watched(), ended, ended, [TASK])
+    assert outcome.outcome == "not hit"
+
+
+def test_a_run_of_before_is_left_alone(killer, database, task_pid):
+    _set(database, "running", 1, task_pid, run_id="an earlier run")
+    time.sleep(1)
+    assert killer._running == {}
     assert psutil.pid_exists(task_pid)
 
 
