@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Param, TriggerRule, chain
 
 from airloop.use_cases.catalogue import all_use_cases
@@ -23,6 +24,7 @@ others by the champion, the same unit always by the same. Started by hand:
 | `infra_check` | as in the rollout | the version is unloaded |
 | `experiment` | begins it, looks for harm alone, ends it; the result is in its report | ended early |
 | `abandon` | only after a failure: unloads the version | |
+| `ended` | the experiment went to its end | |
 
 The horizon is fixed before, and the difference is computed once, at the end. Canaries wait for it. To end it
 early, trigger the rollout with the action `rollback`. Ended so, it has no result.
@@ -84,6 +86,8 @@ def build(use_case: UseCase) -> DAG:
         abandon = job_task(use_case, "abandon", "serving.abandon", asked, trigger_rule=TriggerRule.ONE_FAILED)
         chain(infra_check, experiment)
         chain([infra_check, experiment], abandon)
+        # This leaf fails with them: a run that unloaded its version in good order is still a failed run.
+        chain(experiment, EmptyOperator(task_id="ended"))
     check_first(dag)
     return dag
 

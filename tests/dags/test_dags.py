@@ -100,6 +100,7 @@ def _follows(dag, first: str, second: str) -> bool:
         ),
         ("override", ["override", "register", "tell"]),
         ("experiment", ["infra_check", "experiment", "abandon"]),
+        ("experiment", ["infra_check", "experiment", "ended"]),
         ("scoring", ["resolve_interval", "scoring_set", "score"]),
         ("monitoring", ["resolve_hours", "reference", "count", "judge", "tell"]),
         ("monitoring", ["count", "count_scores", "judge_quality", "tell_quality"]),
@@ -114,6 +115,14 @@ def test_tasks_run_in_order(dags, kind, order):
         dag = dags[f"{spec.name}_{kind}"]
         for first, second in itertools.pairwise(order):
             assert _follows(dag, first, second), f"{second} must wait for {first}"
+
+
+def test_a_failed_experiment_unloads_its_version_and_still_fails_the_run(dags):
+    for spec in all_use_cases():
+        dag = dags[f"{spec.name}_experiment"]
+        assert dag.get_task("abandon").trigger_rule == "one_failed"
+        assert {task.task_id for task in dag.leaves} == {"abandon", "ended"}
+        assert dag.get_task("ended").trigger_rule == "all_success"
 
 
 def test_a_failed_rollout_abandons_the_candidate_and_still_fails_the_run(dags):

@@ -142,6 +142,7 @@ def watching() -> list[Run | Act]:
             "experiment_failed",
             dag("experiment"),
             {"name": "missing", "version": 99, "share": 0.5, "horizon_hours": 0.002},
+            ends="failed",
         ),
         Run("skew", dag("skew"), {"start_date": _day(yesterday)}, AS_OF + timedelta(hours=1)),
         Run("scoring", dag("scoring"), {"start_date": _day(yesterday)}, AS_OF + timedelta(hours=1)),
@@ -203,6 +204,7 @@ def _subject(world: World) -> str:
 
 NOT_REACHED: Final[Mapping[str, str]] = {
     f"{USE_CASE}_rollout.nothing_beside": "an EmptyOperator, which no process runs",
+    f"{USE_CASE}_experiment.ended": "an EmptyOperator, which no process runs",
     f"{USE_CASE}_retraining.request_training": "a training is requested a week after the last one at "
     "the earliest, and these worlds are younger; the tasks of that name in the rollback and the features "
     "call the same",
