@@ -25,7 +25,8 @@ class Outcome:
 
     fault: str
     subject: str
-    outcome: Literal["survived", "lost", "not hit"]
+    outcome: Literal["survived", "stopped", "lost", "not hit"]
+    """`stopped`: the run ended, said what to do, and went on after that was done."""
     killed_after_seconds: float | None = None
     processes: int | None = None
     recovered_seconds: float | None = None
@@ -114,29 +115,24 @@ def markdown_of(outcomes: Iterable[Outcome], missing: Mapping[str, str], line: s
     """For a file."""
     rows = [COLUMNS, tuple("---" for _ in COLUMNS), *(outcome.cells for outcome in outcomes)]
     text = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    left = "\n".join(f"- `{task}`: {why}" for task, why in missing.items()) or "none"
-    return f"{text}\n\nNot reached:\n\n{left}\n\n```json\n{line}\n```\n"
+    left = "\n".join(f"- `{task}`: {why}" for task, why in missing.items())
+    parts = [text, *(["Not reached:", left] if left else []), f"```json\n{line}\n```"]
+    return "\n\n".join(parts) + "\n"
 
 
-def summary_of(
-    outcomes: Sequence[Outcome], missing: Mapping[str, str], *, equal: bool, seed: int, seconds: float
-) -> dict[str, Any]:
+def summary_of(outcomes: Sequence[Outcome], **further: object) -> dict[str, Any]:
     """The last line."""
     tested = [outcome for outcome in outcomes if outcome.outcome != "not hit"]
     recovered = [o.recovered_seconds for o in tested if o.recovered_seconds is not None]
     return {
         "faults": len(tested),
-        "survived": sum(outcome.outcome == "survived" for outcome in tested),
-        "lost": sum(outcome.outcome == "lost" for outcome in tested),
-        "not_hit": [outcome.subject for outcome in outcomes if outcome.outcome == "not hit"],
-        "not_reached": dict(missing),
+        **{kind: sum(o.outcome == kind for o in tested) for kind in ("survived", "stopped", "lost")},
+        "not_hit": [f"{o.fault}: {o.subject}" for o in outcomes if o.outcome == "not hit"],
         "seconds_to_recover": {
             "median": round(statistics.median(recovered), 1) if recovered else None,
             "max": round(max(recovered), 1) if recovered else None,
         },
-        "equal": equal,
-        "seed": seed,
-        "seconds": round(seconds),
+        **further,
     }
 
 

@@ -10,6 +10,7 @@ where they were and the same days are run again, disturbed. A training is compar
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import random
 import subprocess
@@ -29,7 +30,7 @@ from airloop.stack.airflow_api import AirflowApi, TaskInstance
 from tests.cluster.__main__ import WINDOWS, airflow_of, loop, make_cluster
 from tests.cluster.podman import Cluster, ClusterError, podman
 from tests.faults.survival.clients import Clients
-from tests.faults.survival.table import Outcome, report
+from tests.faults.survival.outcomes import Outcome, markdown_of, summary_of, table_of
 
 USE_CASE = "flight_delay"
 DAYS = {"start_date": "2013-08-05", "end_date": "2013-08-07"}
@@ -61,6 +62,8 @@ class Fault:
     heal_when_failed: bool = False
     """Only after the task failed a first time."""
     struck_at: float | None = None
+    struck_after_seconds: float = 0.0
+    """Of the task."""
     healed: bool = field(default=False)
 
 
@@ -125,23 +128,23 @@ class Run:
                     self.console.print(f"[bold]{fault.name}[/] after {task.seconds:.1f} s of {fault.task}")
                     fault.strike(self.cluster)
                     fault.struck_at = time.monotonic()
+                    fault.struck_after_seconds = round(task.seconds, 1)
                 elif fault.struck_at is not None and fault.name not in outcomes:
                     if fault.heal_when_failed and not fault.healed and task.state == "up_for_retry":
                         self._heal(fault)
                     if task.state in (*OVER, "upstream_failed") and self._is_well(fault):
                         outcomes[fault.name] = Outcome(
                             fault=fault.name,
-                            while_running=f"{dag_id}.{fault.task}",
+                            subject=f"{dag_id}.{fault.task}",
                             outcome="survived" if task.state == "success" else "stopped",
-                            seconds=round(time.monotonic() - fault.struck_at, 1),
+                            killed_after_seconds=fault.struck_after_seconds,
+                            recovered_seconds=round(time.monotonic() - fault.struck_at, 1),
                             tries=task.try_number,
                         )
             if run is not None and run.state in OVER and all(self._is_well(f) for f in faults):
                 for fault in faults:
                     if fault.struck_at is None:
-                        outcomes[fault.name] = Outcome(
-                            fault.name, f"{dag_id}.{fault.task}", "not tested", 0.0, 0
-                        )
+                        outcomes[fault.name] = Outcome(fault.name, f"{dag_id}.{fault.task}", "not hit")
                 self.console.print(f"{dag_id} {run_id}: {run.state}")
                 return (
                     run.state,
@@ -264,7 +267,7 @@ FEATURES_FAULTS = {
 
 def lost(outcomes: Sequence[Outcome], why: str) -> list[Outcome]:
     """All of a run's faults, where what they left is not right: which of them did it is not known."""
-    return [item._replace(outcome="lost", says=why) for item in outcomes]
+    return [dataclasses.replace(item, outcome="lost", why=why) for item in outcomes]
 
 
 GROUPS = ("rollout", "training", *FEATURES_FAULTS, "skew", "stream")
@@ -301,8 +304,8 @@ def features(run: Run, groups: Sequence[str]) -> tuple[list[Outcome], dict[str, 
                     f"clock of worker-data {SKEW} ahead",
                     f"{dag_id}, all of it",
                     "survived" if well else "lost",
-                    seconds,
-                    tries,
+                    recovered_seconds=seconds,
+                    tries=tries,
                 )
             ]
         else:
@@ -419,12 +422,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             subprocess.run(["umount", str(cluster.volume("s3"))], check=False, capture_output=True)
             podman("rm", "--force", "--time", "2", cluster.container("airflow-scheduler-2"), check=False)
             cluster.down(volumes=True)
-    further = {
-        "seed": flags.seed,
-        "undisturbed_seconds": undisturbed,
-        "seconds": round(time.monotonic() - started, 1),
-    }
-    return report(outcomes, console, flags.table, further)
+    summary = summary_of(
+        outcomes,
+        seed=flags.seed,
+        undisturbed_seconds=undisturbed,
+        seconds=round(time.monotonic() - started),
+    )
+    console.print(table_of(outcomes))
+    if flags.table is not None:
+        flags.table.write_text(markdown_of(outcomes, {}, json.dumps(summary)), encoding="utf-8")
+    print(json.dumps(summary))
+    return 0 if outcomes and not summary["lost"] and not summary["not_hit"] else 1
 
 
 if __name__ == "__main__":

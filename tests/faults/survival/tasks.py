@@ -129,7 +129,9 @@ def _report(
         console.print(f"unequal: {line}", soft_wrap=True, markup=False)
     for problem in [*first.watched.problems, *second.watched.problems]:
         console.print(f"the killer met {problem}", soft_wrap=True, markup=False)
-    summary = outcomes.summary_of(found, missing, equal=not unequal, seed=arguments.seed, seconds=seconds)
+    summary = outcomes.summary_of(
+        found, not_reached=missing, equal=not unequal, seed=arguments.seed, seconds=round(seconds)
+    )
     line = json.dumps(summary)
     if arguments.table:
         arguments.table.write_text(outcomes.markdown_of(found, missing, line), encoding="utf-8")
