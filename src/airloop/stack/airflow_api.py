@@ -130,6 +130,12 @@ class AirflowApi:
         found = self._json("GET", f"/dags/{dag_id}/dagRuns/{run_id}/upstreamAssetEvents")["asset_events"]
         return {item["source_run_id"] for item in found}
 
+    def log(self, dag_id: str, run_id: str, task_id: str, try_number: int) -> list[dict[str, Any]]:
+        """The lines of a task's try, as Airflow keeps them."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
+        content = self._json("GET", path, params={"full_content": True})["content"]
+        return [line for line in content if isinstance(line, dict)]
+
     def result(self, dag_id: str, run_id: str, task_id: str) -> Any:
         """What the task returned."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
