@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What `make test-cluster` needs beside the tests' own: podman with runc (as root), and an S3 server built with Go.
+# What `make test-cluster` and `make test-faults` need beside the tests' own: podman with runc (as root), and an S3 server built with Go.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 state=$root/.airloop
@@ -14,6 +14,9 @@ for program in podman runc iptables; do
 done
 [ -x /usr/lib/podman/netavark ] || missing+=(netavark)
 [ -x /usr/lib/podman/aardvark-dns ] || missing+=(aardvark-dns)
+# For `make test-faults`: a wrong clock, a small disk.
+compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || missing+=(libfaketime)
+command -v mkfs.ext4 >/dev/null || missing+=(e2fsprogs)
 if [ ${#missing[@]} -gt 0 ]; then
   echo "set-up: installing ${missing[*]} with apt-get"
   apt-get update -qq
