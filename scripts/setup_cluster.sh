@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What `make test-cluster` and `make test-faults` need beside the tests' own: podman with runc (as root), and an S3 server built with Go.
+# What `make test-cluster` and `make test-faults` need beside the tests' own: podman with runc (as root), an S3 server.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 state=$root/.airloop
