@@ -80,10 +80,13 @@ def streamed(settings: Settings, stream: str) -> dict[str, list[int]]:
 
 
 def reset(settings: Settings, wanted: Mapping[str, int | None]) -> None:
-    """Have `main` of each table be where it was, and nothing in the online store."""
+    """Have `main` of each table be where it was, no table that was not, and nothing in the online store."""
+    catalog = open_catalog(settings)
     for name, table in tables(settings).items():
         current, before = table.current_snapshot(), wanted.get(name)
-        if current is not None and before is not None and current.snapshot_id != before:
+        if name not in wanted:
+            catalog.drop_table(name)
+        elif current is not None and before is not None and current.snapshot_id != before:
             with table.manage_snapshots() as managed:
                 managed.rollback_to_snapshot(before)
     _redis(settings).flushdb()
