@@ -81,6 +81,7 @@ def features(watch: Watch, groups: Sequence[str]) -> tuple[list[Outcome], dict[s
     cluster, dag_id = watch.cluster, f"{USE_CASE}_features"
     # As an hour ends it lands the day so far, and pushes it online: in one run, and not in another.
     watch.api.pause(f"{USE_CASE}_push")
+    watch.api.unpause(dag_id)
     before = contents(cluster, "snapshots")
 
     def again(name: str, faults: Sequence[Fault]) -> tuple[dict[str, Any], Ended]:
