@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,8 +137,13 @@ def leave_nothing(cluster: Cluster) -> None:
 
 def _fill(cluster: Cluster) -> None:
     place = cluster.volume("s3")
-    free = int(subprocess.check_output(["df", "--output=avail", "--block-size=1", str(place)]).split()[-1])
-    subprocess.run(["fallocate", "--length", str(free), str(place / ".filler")], check=True)
+    free = int(subprocess.check_output(["df", "--output=avail", "--block-size=1M", str(place)]).split()[-1])
+    # The last of it byte by byte: what is free is not all to be had at once.
+    subprocess.run(["fallocate", "--length", f"{free - 64}M", str(place / ".filler")], check=True)
+    with (place / ".filler").open("ab") as filler, suppress(OSError):
+        while True:
+            filler.write(bytes(4096))
+            filler.flush()
 
 
 def _make_room(cluster: Cluster) -> None:
