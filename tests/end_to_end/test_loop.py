@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +25,7 @@ from airloop.settings import REPOSITORY, Settings, environment_of
 from airloop.stack import supervision
 from airloop.stack.airflow_api import AirflowApi
 from airloop.stack.programs import LOGIN, password
+from tests.free_ports import free_ports
 from tests.observability.collector import Collector, Received, collecting
 from tests.planted_secrets import search
 
@@ -34,7 +33,6 @@ AS_OF = datetime(2013, 11, 11, tzinfo=UTC)
 """Five weeks that are alike: after two weeks of another kind the gate would rightly reject the candidate."""
 WINDOWS = ("--train-days", "21", "--validation-days", "5", "--test-days", "7")
 LABEL = "arrived_late"
-PORTS = ("airflow_port", "mlflow_port", "gateway_port", "model_server_grpc_port", "model_server_rest_port")
 OVERVIEW_WITHIN_SECONDS = 300
 """After `make run` it takes two jobs."""
 PROBABILITY_TOLERANCE = 1e-5
@@ -91,14 +89,6 @@ class Loop(NamedTuple):
     summary: dict[str, Any]
     collector: Collector
     """Where the stack sent its spans."""
-
-
-def _free_ports() -> dict[str, int]:
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in PORTS]
-        for listener in sockets:
-            listener.bind(("127.0.0.1", 0))
-        return {name: listener.getsockname()[1] for name, listener in zip(PORTS, sockets, strict=True)}
 
 
 def _stack(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -158,7 +148,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
             job_niceness=0,
             otlp_endpoint=collector.endpoint,
             log_format="json",
-            **_free_ports(),
+            **free_ports(),
         )
         try:
             _plant(settings)

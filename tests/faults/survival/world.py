@@ -11,10 +11,9 @@ minute and longer.
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -27,14 +26,8 @@ from airloop.settings import REPOSITORY, Settings
 from airloop.stack import lifecycle, supervision
 from airloop.stack.airflow_api import AirflowApi
 from airloop.stack.programs import LOGIN, airflow_home, password
+from tests.free_ports import free_ports
 
-PORTS: Final = (
-    "airflow_port",
-    "mlflow_port",
-    "gateway_port",
-    "model_server_grpc_port",
-    "model_server_rest_port",
-)
 POLICY: Final = '''"""The policy of this world alone: nothing runs by itself, and retries come at once."""
 
 from datetime import timedelta
@@ -100,7 +93,7 @@ class World:
 
     def pause(self, dag_id: str, *, paused: bool = True) -> None:
         """Switch the DAG off, or on."""
-        self.call("PATCH", f"/dags/{dag_id}", json={"is_paused": paused})
+        (self.api.pause if paused else self.api.unpause)(dag_id)
 
     @contextmanager
     def switched_on(self, dag_ids: Sequence[str]) -> Iterator[None]:
@@ -133,8 +126,7 @@ class World:
 
     def runs(self, dag_id: str) -> dict[str, str]:
         """State of each run of the DAG, by id."""
-        found = self.call("GET", f"/dags/{dag_id}/dagRuns", params={"limit": 100})["dag_runs"]
-        return {item["dag_run_id"]: item["state"] for item in found}
+        return {run.run_id: run.state for run in self.api.newest_runs(dag_id, limit=100)}
 
     def tasks_of_dags(self) -> dict[str, list[str]]:
         """Every task of every DAG that Airflow knows."""
@@ -174,15 +166,6 @@ class World:
             states.setdefault(task.task_id, []).append(task.state)
         ended = {task_id: tuple(sorted(of_task, key=str)) for task_id, of_task in sorted(states.items())}
         return RunEnded(dag_id, run_id, run.state, ended, time.monotonic() - started)
-
-
-def free_ports() -> dict[str, Any]:
-    """A port that nobody listens on for each program."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in PORTS]
-        for listener in sockets:
-            listener.bind(("127.0.0.1", 0))
-        return {name: listener.getsockname()[1] for name, listener in zip(PORTS, sockets, strict=True)}
 
 
 def settings_of(folder: Path, repository: Path = REPOSITORY) -> Settings:
