@@ -33,6 +33,7 @@ from airloop.connections import variable_of
 from airloop.cost.attempts import Attempt, write_attempt
 from airloop.cost.meter import Meter
 from airloop.errors import EXIT_PERMANENT, AirloopError
+from airloop.outages import next_step_of, reason_of_status
 from airloop.settings import Settings, environment_of, load_settings
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import figures
@@ -59,8 +60,8 @@ class JobOperator(BaseOperator):
     `flags` maps names to values; a mapping is passed as JSON, and a flag whose value is None or empty is left
     out, so that an empty field of the trigger form means the job's own default. The job's lines appear in the
     task's log as they come. A job that ends with `EXIT_PERMANENT` fails the task without another try, with
-    what was expected, what was found and what to do next; any other failure is retried. Stopping the task
-    stops the job's whole process group.
+    what was expected, what was found and what to do next; any other failure is retried, and says its reason
+    and the next step too. Stopping the task stops the job's whole process group.
 
     The task waits in the queue of its job's dependency group unless it has one of its own: workers with that
     group's packages take it. LocalExecutor has no queues, and runs it all the same. A job that runs elsewhere
@@ -261,10 +262,7 @@ class JobOperator(BaseOperator):
         if status == USAGE_ERROR:
             raise AirflowFailException(f"{self.module} refused its flags; the log above says which and why.")
         if status != 0:
-            raise AirflowException(
-                f"{self.module} ended with exit status {status}; the reason is in the log above. It is tried "
-                "again if tries are left."
-            )
+            raise AirflowException(self._failed(context["ti"], status, document))
         if document is None:
             raise AirflowException(f"{self.module} ended well but wrote no result.")
         result: dict[str, Any] = document
@@ -280,6 +278,16 @@ class JobOperator(BaseOperator):
             context["ti"].xcom_push(key=name, value="" if value is None else value)
         listed: list[Any] = result[self.each]
         return listed
+
+    def _failed(self, instance: Any, status: int, document: dict[str, Any] | None) -> str:
+        """What on-call reads of a job that ended badly and not on purpose."""
+        reason = (document or {}).get("failure") or reason_of_status(status)
+        goes_on = (
+            "It is tried again by itself."
+            if instance.try_number <= instance.max_tries
+            else "No try is left: clear the task once that is done."
+        )
+        return f"{self.module} failed: {reason}. Next: {next_step_of(reason)}. {goes_on}"
 
     def _meter(self, instance: Any, settings: Settings) -> Meter:
         """Writes down what the job's processes use."""

@@ -11,12 +11,14 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from airloop.airflow_run import task_fields
 from airloop.errors import EXIT_PERMANENT, AirloopError
 from airloop.logs import JOB, configure_job, copied_as_json
+from airloop.outages import reason_of
 from airloop.references import Reference
 from airloop.settings import Settings, load_settings
 from airloop.traces import begin, fail, from_environment, tracing
@@ -42,7 +44,8 @@ def run_job(
 
     Returns the exit status: 0, or `EXIT_PERMANENT` after an `AirloopError`, whose document is then in the
     result file under `error`. Any other exception is left to Python (status 1, traceback): it may be
-    temporary. The result file appears whole or not at all.
+    temporary. The file then has its one line under `failure`, if the file can be written. The result file
+    appears whole or not at all.
     """
     parser.add_argument("--result", type=Path, help="file to write the resulting reference to, as JSON")
     arguments = parser.parse_args(argv)
@@ -52,7 +55,11 @@ def run_job(
     except AirloopError as error:
         outcome, status = _refused(error)
     else:
-        outcome, status = _observed(work, arguments, settings)
+        try:
+            outcome, status = _observed(work, arguments, settings)
+        except Exception as error:
+            _leave_reason(arguments, error)
+            raise
     text = json.dumps(outcome)
     if arguments.result is not None:
         write_whole(arguments.result, text)
@@ -78,6 +85,14 @@ def _observed(
         except AirloopError as error:
             fail(span, type(error).__name__)
             return _refused(error)
+
+
+def _leave_reason(arguments: argparse.Namespace, error: Exception) -> None:
+    if arguments.result is None:
+        return
+    # The disk that is full may be this one's; the traceback is told all the same.
+    with suppress(OSError):
+        write_whole(arguments.result, json.dumps({"failure": reason_of(error)}))
 
 
 def _refused(error: AirloopError) -> tuple[dict[str, Any], int]:

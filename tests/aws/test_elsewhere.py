@@ -190,7 +190,9 @@ def test_any_other_failure_may_be_retried(task_on, aws):
     (name,) = aws.folders()
     assert aws.play(name) == 1
     aws.end("sagemaker", well=False)
-    with pytest.raises(AirflowException, match="exit status 1") as caught:
+    with pytest.raises(
+        AirflowException, match=r"small_job failed: RuntimeError: no luck\. Next: ask the doctor"
+    ) as caught:
         task.resume(waiting, mode="temporary")
     assert not isinstance(caught.value, AirflowFailException)
     task.begin(try_number=2, mode="temporary")

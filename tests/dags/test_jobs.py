@@ -36,12 +36,16 @@ outcomes = {
     "list": ({"listed": [0, 1, 2], "name": "s", "none": None}, 0),
     "permanent": ({"error": {"type": "SourceError", "expected": "a file", "found": "none", "next_step": "bring it"}}, 65),
     "temporary": (None, 1),
+    "full": ({"failure": "OSError: [Errno 28] No space left on device"}, 1),
+    "killed": (None, -9),
     "silent": (None, 0),
 }
 document, status = outcomes[flags.mode or "well"]
 if document is not None:
     with open(flags.result, "w") as file:
         json.dump(document, file)
+if status < 0:
+    os.kill(os.getpid(), -status)
 sys.exit(status)
 """  # noqa: E501 - a job in one file
 
@@ -69,7 +73,8 @@ def operator(tmp_path, monkeypatch):
 
 
 RUN_ID = "manual__2026-01-01T00:00:00+00:00"
-CONTEXT = {"ti": SimpleNamespace(dag_id="d", run_id=RUN_ID, task_id="small", try_number=1, map_index=-1)}
+INSTANCE = {"dag_id": "d", "run_id": RUN_ID, "task_id": "small", "map_index": -1}
+CONTEXT = {"ti": SimpleNamespace(**INSTANCE, try_number=1, max_tries=2)}
 
 
 def test_a_job_returns_its_reference_and_gets_mappings_as_json(operator):
@@ -164,6 +169,25 @@ def test_any_other_failure_may_be_retried(operator):
     with pytest.raises(AirflowException, match="exit status 1") as caught:
         operator(mode="temporary").execute(CONTEXT)
     assert not isinstance(caught.value, AirflowFailException)
+
+
+@pytest.mark.parametrize(
+    ("mode", "reason", "next_step"),
+    [
+        ("full", "OSError: [Errno 28] No space left on device", "make room on the disk"),
+        ("killed", "ended by SIGKILL, as the system does where memory runs out", "see the worker's memory"),
+        ("temporary", "exit status 1", "ask the doctor"),
+    ],
+)
+def test_an_outage_says_its_reason_and_what_to_do(operator, mode, reason, next_step):
+    with pytest.raises(AirflowException) as caught:
+        operator(mode=mode).execute(CONTEXT)
+    said = str(caught.value)
+    assert f"{reason}. Next: {next_step}" in said
+    assert "tried again by itself" in said
+    last = {"ti": SimpleNamespace(**INSTANCE, try_number=3, max_tries=2)}
+    with pytest.raises(AirflowException, match="No try is left: clear the task"):
+        operator(mode=mode).execute(last)
 
 
 def test_a_job_without_a_result_fails_even_after_one_that_had_one(operator):
