@@ -188,6 +188,10 @@ def catalogue() -> str:
         "Every alert there is, made from `plugins/airloop_airflow/alert_kinds.py`. A page wakes somebody; a",
         "notice waits until morning. How they get there: [alerts in Slack](how-to/get-alerts-in-slack.md).",
         "",
+        "What a failed task says ends with what to do next, also where nobody foresaw the failure: a full",
+        "disk, memory that ran out, a right that is missing. For what else there is, it is to ask the",
+        "[doctor](how-to/ask-the-doctor.md).",
+        "",
         "| alert | severity | when | runbook |",
         "|---|---|---|---|",
     ]
