@@ -140,10 +140,9 @@ def _fill(cluster: Cluster) -> None:
     free = int(subprocess.check_output(["df", "--output=avail", "--block-size=1M", str(place)]).split()[-1])
     # The last of it byte by byte: what is free is not all to be had at once.
     subprocess.run(["fallocate", "--length", f"{free - 64}M", str(place / ".filler")], check=True)
-    with (place / ".filler").open("ab") as filler, suppress(OSError):
+    with suppress(OSError), (place / ".filler").open("ab", buffering=0) as filler:
         while True:
             filler.write(bytes(4096))
-            filler.flush()
 
 
 def _make_room(cluster: Cluster) -> None:
