@@ -32,6 +32,13 @@ def test_the_innermost_cause_from_java_is_told():
     assert reason_of(RuntimeError(JAVA)) == "RuntimeError: java.io.IOException: No space left on device"
 
 
+def test_an_exception_from_java_without_a_deeper_cause_is_told_itself():
+    error = RuntimeError(
+        "An error occurred while calling o88.sql.\n: S3Exception: No space left (507)\n\tat x"
+    )
+    assert reason_of(error) == "RuntimeError: S3Exception: No space left (507)"
+
+
 def test_an_exception_without_words_is_told_by_its_type():
     assert reason_of(MemoryError()) == "MemoryError"
 

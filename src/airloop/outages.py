@@ -11,11 +11,11 @@ from typing import Final
 
 LONGEST_REASON: Final = 400
 """Characters; what a library says can go on for pages."""
-CAUSE: Final = "Caused by: "
-"""Before each deeper cause in the text of an exception that came from Java."""
+_JAVA_CAUSES: Final = (": ", "Caused by: ")
+"""In the text of an exception that came from Java, before the outermost and each deeper one."""
 _NEXT_STEPS: Final = (
     (
-        ("no space left on device", "disk quota exceeded", "errno 28"),
+        ("no space left", "disk quota exceeded", "errno 28"),
         "make room on the disk (of this worker, or of the store that it names)",
     ),
     (
@@ -37,9 +37,9 @@ _ASK: Final = "ask the doctor (make doctor, or python -m airloop.doctor on the w
 
 def reason_of(error: BaseException) -> str:
     """One line: the type of `error` and its innermost cause as its library tells it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    causes = [line.removeprefix(CAUSE) for line in lines if line.startswith(CAUSE)]
-    said = causes[-1] if causes else lines[0] if lines else ""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    causes = [line.removeprefix(mark) for line in lines for mark in _JAVA_CAUSES if line.startswith(mark)]
+    said = (causes[-1] if causes else lines[0] if lines else "").strip()
     reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
     return reason if len(reason) <= LONGEST_REASON else f"{reason[: LONGEST_REASON - 1]}…"
 
