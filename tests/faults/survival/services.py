@@ -105,9 +105,7 @@ def features(watch: Watch, groups: Sequence[str]) -> tuple[list[Outcome], dict[s
         if different:
             why = f"other rows in {', '.join(different)} {why}".strip()
         outcomes = lost(ended.outcomes, why) if why else ended.outcomes
-        for outcome in outcomes:
-            watch.console.print(outcome.cells)
-        found += outcomes
+        found += told(watch, outcomes)
     return found, {name: round(task.seconds, 1) for name, task in undisturbed.tasks.items()}
 
 
@@ -180,6 +178,13 @@ def stream(watch: Watch) -> list[Outcome]:
     return ended.outcomes
 
 
+def told(watch: Watch, outcomes: list[Outcome]) -> list[Outcome]:
+    """`outcomes`, printed as they come: of a run that is given up they are all there is."""
+    for outcome in outcomes:
+        watch.console.print(outcome.cells, markup=False)
+    return outcomes
+
+
 def lost(outcomes: Sequence[Outcome], why: str) -> list[Outcome]:
     """All of a run's faults, where what they left is not right: which of them did it is not known."""
     return [dataclasses.replace(item, outcome="lost", why=why) for item in outcomes]
@@ -213,15 +218,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         with airflow_of(cluster) as api:
             watch = Watch(cluster, api, console, flags.seed)
             if "rollout" in flags.groups:
-                outcomes += rollout(watch)
+                outcomes += told(watch, rollout(watch))
             if "training" in flags.groups:
-                outcomes += training(watch)
+                outcomes += told(watch, training(watch))
             of_features = [name for name in flags.groups if name in (*FEATURES_FAULTS, "skew")]
             if of_features:
                 found, undisturbed = features(watch, of_features)
                 outcomes += found
             if "stream" in flags.groups:
-                outcomes += stream(watch)
+                outcomes += told(watch, stream(watch))
     finally:
         if not flags.keep:
             leave_nothing(cluster)
