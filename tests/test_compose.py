@@ -179,6 +179,11 @@ def test_every_part_of_the_platform_is_there() -> None:
         assert SERVICES[one] == SERVICES[other]
     for number in (1, 2):
         assert f"spark-{number}:/spark" in SERVICES[f"spark-worker-{number}"]["volumes"], "disk of its own"
+    master = SERVICES["spark-master"]
+    assert "recoveryMode=FILESYSTEM" in _environment(master)["SPARK_MASTER_OPTS"], (
+        "it forgets its applications"
+    )
+    assert "spark-master:/spark" in master["volumes"], "where it writes them down"
     one, other = ({**SERVICES[f"spark-worker-{number}"], "volumes": None} for number in (1, 2))
     assert one == other
     commands = {SERVICES[name]["command"][1] for name in AIRFLOW - ONE_SHOT}
