@@ -89,7 +89,9 @@ def run(tmp_path, monkeypatch, collector: Collector):
             flags=flags,
             outlets=list(outlets),
         )
-        instance = SimpleNamespace(dag_id="d", run_id=RUN_ID, task_id="small", try_number=2, map_index=-1)
+        instance = SimpleNamespace(
+            dag_id="d", run_id=RUN_ID, task_id="small", try_number=2, max_tries=2, map_index=-1
+        )
         context = {"ti": instance, "task": task, "triggering_asset_events": events, "outlet_events": made}
         worker = provider.get_tracer("airflow").start_as_current_span("worker.small")
         with worker, contextlib.suppress(AirflowException, AirflowFailException):
