@@ -6,11 +6,9 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, chain
 
-from airloop.use_cases.catalogue import all_use_cases
-from airloop.use_cases.spec import UseCase
 from airloop_airflow.dependencies import check_first
 from airloop_airflow.jobs import job_task
-from airloop_airflow.policy import dag_arguments, schedule
+from airloop_airflow.policy import platform_arguments, schedule
 
 DOC = """
 ### Backup
@@ -29,7 +27,7 @@ Runbook: `docs/runbooks/backup_failed.md`; restoring: `docs/how-to/back-up-and-r
 """
 
 
-def build(use_cases: tuple[UseCase, ...]) -> DAG:
+def build() -> DAG:
     """The backup DAG of the platform."""
     with DAG(
         "backup",
@@ -37,7 +35,7 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
         doc_md=DOC,
         schedule=schedule("15 2 * * *", timedelta(days=1)),
         is_paused_upon_creation=False,
-        **dag_arguments(use_cases[0], "backup"),
+        **platform_arguments("backup"),
     ) as dag:
         timeout = timedelta(hours=6)
         create = job_task(
@@ -60,4 +58,4 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
     return dag
 
 
-backup = build(all_use_cases())
+backup = build()

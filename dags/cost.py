@@ -6,12 +6,10 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, task
 
-from airloop.use_cases.catalogue import all_use_cases
-from airloop.use_cases.spec import UseCase
 from airloop_airflow import cost as spending
 from airloop_airflow.dependencies import check_first
 from airloop_airflow.jobs import job_task
-from airloop_airflow.policy import dag_arguments, schedule
+from airloop_airflow.policy import platform_arguments, schedule
 
 DOC = """
 ### Cost
@@ -30,15 +28,15 @@ Runbook: `docs/runbooks/cost_failed.md`; budgets: `docs/runbooks/budget.md`; pri
 """
 
 
-def build(use_cases: tuple[UseCase, ...]) -> DAG:
-    """The cost DAG of `use_cases`."""
+def build() -> DAG:
+    """The cost DAG of all use cases."""
     with DAG(
         "cost",
         description="What tasks used, what it costs, and which budgets are exceeded",
         doc_md=DOC,
         schedule=schedule("50 * * * *", timedelta(hours=1)),
         is_paused_upon_creation=False,
-        **dag_arguments(use_cases[0], "cost"),
+        **platform_arguments("cost"),
     ) as dag:
         record = job_task(
             None, "record", "airloop.cost.record", {"at": "{{ dag_run.run_after.isoformat() }}"}
@@ -48,4 +46,4 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
     return dag
 
 
-cost = build(all_use_cases())
+cost = build()

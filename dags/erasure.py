@@ -11,7 +11,7 @@ from airloop_airflow import assets, retraining, run_times
 from airloop_airflow.dependencies import check_first
 from airloop_airflow.erasure import forget_subject, hand_over_subject, tell_done, trainings_to_request
 from airloop_airflow.jobs import job_task
-from airloop_airflow.policy import dag_arguments
+from airloop_airflow.policy import owned_by, platform_arguments
 
 DOC = """
 ### Erasure
@@ -56,7 +56,7 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
         schedule=None,
         # A run that on-call triggers on a paused DAG would wait for ever.
         is_paused_upon_creation=False,
-        **dag_arguments(use_cases[0], "erasure"),
+        **platform_arguments("erasure"),
         params={
             "subject": Param(
                 type="string",
@@ -136,9 +136,12 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
         told = task(tell_done, task_id="tell")(prove.output, models.output, write_down.output)
         decision = task.branch(trainings_to_request, task_id="decide")(models.output)
         requests = [
-            task(retraining.request, task_id=f"retrain_{spec.name}", outlets=[assets.retrain_request(spec)])(
-                assets.retrain_request(spec), WHY
-            )
+            task(
+                retraining.request,
+                task_id=f"retrain_{spec.name}",
+                outlets=[assets.retrain_request(spec)],
+                **owned_by(spec),
+            )(assets.retrain_request(spec), WHY)
             for spec in use_cases
         ]
         forgotten = task(forget_subject, task_id="forget")(handed).as_teardown(setups=handed)

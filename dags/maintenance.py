@@ -11,7 +11,7 @@ from airloop.use_cases.spec import UseCase
 from airloop_airflow.dependencies import check_first
 from airloop_airflow.forms import optional_text
 from airloop_airflow.jobs import job_task
-from airloop_airflow.policy import dag_arguments, schedule
+from airloop_airflow.policy import platform_arguments, schedule
 
 DOC = """
 ### Maintenance
@@ -37,7 +37,7 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
         doc_md=DOC,
         schedule=schedule("30 3 * * *", timedelta(days=1)),
         is_paused_upon_creation=False,
-        **dag_arguments(use_cases[0], "maintenance"),
+        **platform_arguments("maintenance"),
         params={
             "use_case": optional_text(
                 enum=[None, *(spec.name for spec in use_cases)],

@@ -7,11 +7,9 @@ from datetime import timedelta
 from airflow.sdk import DAG
 
 from airloop.connections import PREDICTION_LOG
-from airloop.use_cases.catalogue import all_use_cases
-from airloop.use_cases.spec import UseCase
 from airloop_airflow.dependencies import check_first
 from airloop_airflow.jobs import job_task
-from airloop_airflow.policy import dag_arguments, schedule
+from airloop_airflow.policy import platform_arguments, schedule
 
 DOC = """
 ### Predictions
@@ -28,7 +26,7 @@ Runbook: `docs/runbooks/predictions_failed.md`. Reading the table: `docs/how-to/
 """
 
 
-def build(use_cases: tuple[UseCase, ...]) -> DAG:
+def build() -> DAG:
     """The DAG for the predictions of all use cases, which share a spool and a table."""
     with DAG(
         "predictions",
@@ -36,7 +34,7 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
         doc_md=DOC,
         schedule=schedule("10 * * * *", timedelta(hours=1)),
         is_paused_upon_creation=False,
-        **dag_arguments(use_cases[0], "predictions"),
+        **platform_arguments("predictions"),
     ) as dag:
         job_task(
             None,
@@ -50,4 +48,4 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
     return dag
 
 
-predictions = build(all_use_cases())
+predictions = build()

@@ -13,7 +13,7 @@ from airloop_airflow import assets
 from airloop_airflow.changed_days import announce_late_days
 from airloop_airflow.dependencies import check_first
 from airloop_airflow.jobs import JobOperator, job_task
-from airloop_airflow.policy import dag_arguments, schedule
+from airloop_airflow.policy import owned_by, platform_arguments, schedule
 
 DOC = """
 ### Streams
@@ -57,7 +57,7 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
         description="Streams into the raw tables, exactly once, hourly",
         doc_md=DOC,
         schedule=schedule("0 * * * *", timedelta(hours=1)),
-        **dag_arguments(use_cases[0], "ingest"),
+        **platform_arguments("ingest"),
         params={
             "accept_loss": Param(
                 False,
@@ -75,6 +75,7 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
                 task_id=f"{use_case.name}_late_days",
                 outlets=[asset],
                 trigger_rule="none_failed_min_one_success",
+                **owned_by(use_case),
             )(asset, [ingest.output for ingest in ingests])
     check_first(dag)
     return dag

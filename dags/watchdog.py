@@ -10,7 +10,7 @@ from airloop_airflow import watchdog as look_after
 from airloop_airflow.dependencies import check_first
 from airloop_airflow.expected_dags import HOUR, WATCHDOG_CRON
 from airloop_airflow.jobs import job_task
-from airloop_airflow.policy import dag_arguments, schedule
+from airloop_airflow.policy import owned_by, platform_arguments, schedule
 
 DOC = """
 ### Watchdog
@@ -40,7 +40,7 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
         doc_md=DOC,
         schedule=schedule(WATCHDOG_CRON, HOUR),
         is_paused_upon_creation=False,
-        **dag_arguments(use_cases[0], "watchdog"),
+        **platform_arguments("watchdog"),
     ) as dag:
         checked = task(look_after.check_runs, task_id="check_runs")()
         for spec in use_cases:
@@ -50,7 +50,9 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
                 "airloop.monitoring.late_data",
                 {"at": "{{ dag_run.run_after.isoformat() }}"},
             )
-            task(look_after.tell_late_data, task_id=f"tell_{spec.name}")(late.output, checked)
+            task(look_after.tell_late_data, task_id=f"tell_{spec.name}", **owned_by(spec))(
+                late.output, checked
+            )
     check_first(dag)
     return dag
 

@@ -81,8 +81,9 @@ class Alert(NamedTuple):
         """The use case that it is about, or the platform's DAG."""
         if self.about:
             return self.about
-        named = (spec.name for spec in all_use_cases() if self.dag_id.startswith(f"{spec.name}_"))
-        return next(named, self.dag_id)
+        # A DAG's kind is one word; one use case's name may begin with another's.
+        name = self.dag_id.rpartition("_")[0]
+        return name if name in {spec.name for spec in all_use_cases()} else self.dag_id
 
     @property
     def incident(self) -> str:
@@ -130,14 +131,13 @@ def alert_of_run(
 ) -> Alert:
     """An alert about what a task of the run of `context` found; `about` a use case, for its owner, where the
     DAG is the platform's."""
-    dag = context["dag"]
     owners = {spec.name: spec.owner for spec in all_use_cases()}
     return Alert(
         kind=kind,
         title=title,
         about=about,
-        owner=owners.get(about, dag.owner),
-        dag_id=dag.dag_id,
+        owner=owners.get(about, context["task"].owner),
+        dag_id=context["dag"].dag_id,
         run_id=context["dag_run"].run_id,
         detail=detail,
         subject=subject,
@@ -178,7 +178,7 @@ def is_going_on(kind: AlertKind, subject: str) -> bool:
 
 def alert_on_failure(context: Any) -> None:
     """Failure callback of every task."""
-    instance, dag, exception = context["ti"], context["dag"], context.get("exception")
+    instance, exception = context["ti"], context.get("exception")
     kind, detail = TASK_FAILED, str(exception or "no exception was recorded; see the task's log")
     title = subject = f"{instance.dag_id}.{instance.task_id}"
     title += " failed"
@@ -194,7 +194,7 @@ def alert_on_failure(context: Any) -> None:
         Alert(
             kind=kind,
             title=title,
-            owner=dag.owner,
+            owner=context["task"].owner,
             dag_id=instance.dag_id,
             run_id=instance.run_id,
             detail=detail,

@@ -39,6 +39,7 @@ from airloop.use_cases.spec import UseCase
 from airloop_airflow import figures
 from airloop_airflow.failures import PermanentFailure
 from airloop_airflow.lineage import lineage_of, parent_environment
+from airloop_airflow.policy import owned_by
 from airloop_airflow.reports import ReportLink
 from airloop_airflow.traces import bind_ids, job_environment
 
@@ -377,6 +378,7 @@ def job_task(
         use_case=use_case.name if use_case is not None else None,
         flags=flags,
         execution_timeout=timeout,
+        **({} if use_case is None else owned_by(use_case)),
         **kwargs,
     )
 

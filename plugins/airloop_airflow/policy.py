@@ -5,35 +5,49 @@ Belongs here: the defaults that the policy tests hold all DAGs to. Does not belo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from airflow.sdk import CronTriggerTimetable
 
 from airloop.use_cases.spec import UseCase
 from airloop_airflow.alerts import alert_on_failure
 
-
-def default_args(use_case: UseCase) -> dict[str, Any]:
-    """Arguments of every task."""
-    return {
-        "owner": use_case.owner,
-        "retries": 2,
-        "retry_delay": timedelta(seconds=30),
-        "retry_exponential_backoff": 2.0,
-        "max_retry_delay": timedelta(minutes=10),
-        "execution_timeout": timedelta(minutes=10),
-        "on_failure_callback": alert_on_failure,
-    }
+_EVERY_TASK: Final[Mapping[str, Any]] = {
+    "retries": 2,
+    "retry_delay": timedelta(seconds=30),
+    "retry_exponential_backoff": 2.0,
+    "max_retry_delay": timedelta(minutes=10),
+    "execution_timeout": timedelta(minutes=10),
+    "on_failure_callback": alert_on_failure,
+}
 
 
 def dag_arguments(use_case: UseCase, kind: str) -> dict[str, Any]:
-    """Arguments of every DAG; `kind` is a tag too, for the UI's filter."""
+    """Arguments of every DAG of `use_case`; `kind` is a tag too, for the UI's filter."""
+    return _arguments(owned_by(use_case), use_case.name, kind)
+
+
+def platform_arguments(kind: str) -> dict[str, Any]:
+    """Arguments of every DAG that is no use case's.
+
+    Its owner is whom Airflow's `[operators] default_owner` names; tasks about one use case are `owned_by` it.
+    """
+    return _arguments({}, kind)
+
+
+def owned_by(use_case: UseCase) -> dict[str, str]:
+    """Whose a task is that is about `use_case`."""
+    return {"owner": use_case.owner}
+
+
+def _arguments(owner: Mapping[str, str], *tags: str) -> dict[str, Any]:
     return {
         "catchup": False,
         "max_active_runs": 1,
-        "default_args": default_args(use_case),
-        "tags": ["airloop", use_case.name, kind],
+        "default_args": {**_EVERY_TASK, **owner},
+        "tags": ["airloop", *tags],
     }
 
 

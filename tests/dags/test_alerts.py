@@ -57,6 +57,7 @@ def test_a_failed_task_alerts_with_its_exception(slack):
     context = {
         "ti": SimpleNamespace(dag_id="some_features", run_id="manual__1", task_id="audit"),
         "dag": SimpleNamespace(dag_id="some_features", owner="ml-platform"),
+        "task": SimpleNamespace(owner="ml-platform"),
         "exception": RuntimeError("the feed is stale"),
     }
     alert_on_failure(context)
@@ -78,6 +79,7 @@ def _failed(exception: Exception, dag_id: str = "some_features", task_id: str = 
     return {
         "ti": SimpleNamespace(dag_id=dag_id, run_id="manual__1", task_id=task_id),
         "dag": SimpleNamespace(dag_id=dag_id, owner="ml-platform"),
+        "task": SimpleNamespace(owner="ml-platform"),
         "exception": exception,
     }
 

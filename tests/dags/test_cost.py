@@ -15,6 +15,7 @@ def _context(dag_id: str = "cost", hours_ago: float = 0.2):
     due = datetime.now(UTC) - timedelta(hours=hours_ago)
     return {
         "dag": SimpleNamespace(dag_id=dag_id, owner="somebody else"),
+        "task": SimpleNamespace(owner="somebody else"),
         "dag_run": SimpleNamespace(run_id="scheduled__1", run_after=due),
     }
 
@@ -64,7 +65,9 @@ def test_a_training_over_the_budget_is_told_before_it_begins(slack, monkeypatch,
 def test_what_failed_for_another_reason_is_a_failure(slack):
     instance = SimpleNamespace(dag_id="flight_delay_training", task_id="check_budget", run_id="manual__1")
     dag = SimpleNamespace(dag_id="flight_delay_training", owner="ml-platform")
-    cost.alert_on_refusal({"ti": instance, "dag": dag, "exception": "OperationalError: database is locked"})
+    cost.alert_on_refusal(
+        {"ti": instance, "dag": dag, "task": dag, "exception": "OperationalError: database is locked"}
+    )
     (message,) = slack.received
     assert "flight_delay_training.check_budget failed" in message["text"]
 

@@ -53,6 +53,7 @@ def test_an_outage_is_one_alert_however_many_dags_find_it(slack_api, later, vari
             {
                 "ti": SimpleNamespace(dag_id=dag_id, run_id="r", task_id="check_dependencies"),
                 "dag": SimpleNamespace(dag_id=dag_id, owner="ml-platform"),
+                "task": SimpleNamespace(owner="ml-platform"),
                 "exception": failure,
             }
         )

@@ -28,6 +28,7 @@ def _run(monkeypatch, tmp_path):
     context = {
         "ti": SimpleNamespace(dag_id="some_training", run_id="manual__1"),
         "dag": SimpleNamespace(owner="ml-platform"),
+        "task": SimpleNamespace(owner="ml-platform"),
     }
     monkeypatch.setattr(gate, "get_current_context", lambda: context)
 
@@ -85,6 +86,7 @@ def test_without_a_readable_verdict_the_text_is_told(slack, page, damage):
 def test_a_registered_candidate_is_told_with_why_it_was_trained(slack, monkeypatch, events, because):
     context = {
         "dag": SimpleNamespace(dag_id="some_training", owner="ml-platform"),
+        "task": SimpleNamespace(owner="ml-platform"),
         "dag_run": SimpleNamespace(run_id="manual__1"),
         "triggering_asset_events": events,
     }

@@ -53,6 +53,7 @@ def tell(monkeypatch):
     def told(due=END + timedelta(minutes=20), of="tell", **judged):
         context = {
             "dag": SimpleNamespace(dag_id="flight_delay_monitoring", owner="ml-platform"),
+            "task": SimpleNamespace(owner="ml-platform"),
             "dag_run": SimpleNamespace(run_id="scheduled__1", run_after=due),
         }
         monkeypatch.setattr(monitoring, "get_current_context", lambda: context)

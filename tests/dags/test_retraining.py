@@ -21,6 +21,7 @@ def events(monkeypatch):
     made = {"asset": SimpleNamespace(extra=None)}
     context = {
         "dag": SimpleNamespace(dag_id="flight_delay_retraining", owner="ml-platform"),
+        "task": SimpleNamespace(owner="ml-platform"),
         "dag_run": SimpleNamespace(run_id="asset__1"),
         "outlet_events": made,
     }

@@ -36,6 +36,7 @@ CONTEXT = {
         dag_id="flight_delay_rollout", run_id="r", task_id="canary_5", try_number=1, map_index=-1
     ),
     "dag": SimpleNamespace(dag_id="flight_delay_rollout", owner="ml-platform"),
+    "task": SimpleNamespace(owner="ml-platform"),
 }
 
 
@@ -128,6 +129,7 @@ def test_the_stages_are_the_specs():
 def test_going_back_by_hand_is_told_with_who_and_why(slack, monkeypatch, given_up, title):
     context = {
         "dag": SimpleNamespace(dag_id="flight_delay_rollout", owner="ml-platform"),
+        "task": SimpleNamespace(owner="ml-platform"),
         "dag_run": SimpleNamespace(run_id="manual__1", triggering_user_name="ada"),
     }
     monkeypatch.setattr(rollout, "get_current_context", lambda: context)

@@ -188,6 +188,7 @@ def kept(monkeypatch):
 
     context = {
         "dag": SimpleNamespace(dag_id="watchdog", owner="ml-platform"),
+        "task": SimpleNamespace(owner="ml-platform"),
         "dag_run": SimpleNamespace(run_id="scheduled__1"),
     }
     monkeypatch.setattr(watchdog, "get_current_context", lambda: context)

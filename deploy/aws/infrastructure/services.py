@@ -298,6 +298,7 @@ class ServicesStack(Stack):
             ),
             "AIRFLOW__LOGGING__JSON_LOGS": "True",
             "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": "True",
+            "AIRFLOW__OPERATORS__DEFAULT_OWNER": "ml-platform",
             "AIRFLOW__SECRETS__BACKEND": (
                 "airflow.providers.amazon.aws.secrets.secrets_manager.SecretsManagerBackend"
             ),

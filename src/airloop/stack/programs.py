@@ -17,6 +17,8 @@ from airloop.settings import PREFIX, Settings, environment_of
 from airloop.whole_files import write_whole
 
 LOGIN = "admin"
+PLATFORM_OWNER = "ml-platform"
+"""Whose the DAGs are that are no use case's."""
 AUTH_MANAGER = "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
 LINEAGE_POLICY = [
     # The code is in git, under the commit that each snapshot names.
@@ -140,6 +142,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "CORE__DAGS_FOLDER": str(settings.repository / "dags"),
         "CORE__PLUGINS_FOLDER": str(settings.repository / "plugins"),
         "CORE__LOAD_EXAMPLES": "False",
+        "OPERATORS__DEFAULT_OWNER": PLATFORM_OWNER,
         "CORE__EXECUTOR": "LocalExecutor",
         "CORE__PARALLELISM": "4",
         "CORE__FERNET_KEY": secret["fernet_key"],
