@@ -6,7 +6,7 @@ or the process (`__main__`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -80,10 +80,21 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether every use case can be served, and what each one lacks."""
+    """Whether what has a champion can be served, and what each use case lacks."""
 
     ready: bool
     lacking: dict[str, list[problems.Fault]]
+
+
+def is_ready(lacking: Mapping[str, Sequence[problems.Fault]]) -> bool:
+    """Whether requests may come, by what each use case lacks.
+
+    One without a champion is new, and keeps nobody from the others.
+    """
+    served = [
+        faults for faults in lacking.values() if problems.NO_CHAMPION not in {fault.type for fault in faults}
+    ]
+    return bool(served) and not any(served)
 
 
 class Serving(BaseModel):
@@ -378,7 +389,7 @@ def _add_operations(
 
     def readyz() -> JSONResponse:
         lacking = {use_case.name: predictor.lacking(use_case) for use_case in use_cases}
-        ready = not any(lacking.values())
+        ready = is_ready(lacking)
         answer = Readiness(ready=ready, lacking=lacking)
         return JSONResponse(answer.model_dump(), status_code=200 if ready else 503)
 
@@ -392,7 +403,7 @@ def _add_operations(
             readyz,
             {
                 "response_model": Readiness,
-                "summary": "Whether every use case can be served",
+                "summary": "Whether every use case that has a champion can be served, and there is one",
                 "responses": {503: {"model": Readiness, "description": "what is lacking, and what to do"}},
             },
         ),

@@ -6,7 +6,7 @@ Belongs here: the form, and the problems that have a fixed wording. Does not bel
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
@@ -81,10 +81,13 @@ def body_too_large(limit: int) -> Problem:
     return Problem(413, fault, {"Connection": "close"})
 
 
+NO_CHAMPION: Final = "NoChampion"
+
+
 def no_champion(use_case: UseCase) -> Problem:
     """503: the model server answers, but no version of the model takes traffic yet."""
     fault = Fault(
-        type="NoChampion",
+        type=NO_CHAMPION,
         expected=f"a version of model {use_case.model_name} labelled champion on the model server",
         found="none",
         next_step=f"run the DAGs {use_case.name}_training and {use_case.name}_rollout, then ask again",

@@ -15,6 +15,8 @@ import pytest
 from airloop.prediction_request import example_body, parse_request
 from airloop.settings import Settings
 from airloop.use_cases.flight_delay import USE_CASE
+from serving.gateway import problems
+from serving.gateway.app import is_ready
 from tests.serving.gateway.conftest import VERSION, Loop, gateway_app, listening, serve_champion
 from tests.serving.gateway.small_store import apply_features, fill_features, open_small_store
 from tests.serving.rollout.stack import free_port, model_server_process, process, wait_until
@@ -186,3 +188,24 @@ def test_an_online_store_that_fails_is_503_without_its_details(
         response = client.post(PATH, json=example_body(USE_CASE))
     assert (response.status_code, response.json()["error"]["type"]) == (503, "FeatureStoreDown")
     assert str(tmp_path) not in response.text
+
+
+DOWN = problems.model_server_down("no answer").fault
+NO_FEATURES = problems.no_features(USE_CASE).fault
+NO_CHAMPION = problems.no_champion(USE_CASE).fault
+
+
+@pytest.mark.parametrize(
+    ("lacking", "ready"),
+    [
+        ({"old": []}, True),
+        ({"old": [], "new": [NO_CHAMPION]}, True),
+        ({"old": [], "new": [NO_FEATURES, NO_CHAMPION]}, True),
+        ({"old": [NO_FEATURES], "other": []}, False),
+        ({"old": [DOWN], "other": [DOWN]}, False),
+        ({"new": [NO_CHAMPION]}, False),
+        ({}, False),
+    ],
+)
+def test_a_use_case_that_is_new_keeps_nobody_from_the_others(lacking, ready):
+    assert is_ready(lacking) is ready
