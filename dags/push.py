@@ -66,5 +66,5 @@ def build(use_case: UseCase) -> DAG:
 
 
 for _use_case in all_use_cases():
-    if any(_table.pushed for _table in _use_case.feature_tables):
+    if _use_case.is_pushed:
         globals()[f"{_use_case.name}_push"] = build(_use_case)

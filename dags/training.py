@@ -15,7 +15,7 @@ from airloop_airflow import assets, cost, gate, optional_steps, retraining, run_
 from airloop_airflow.dependencies import check_first
 from airloop_airflow.forms import optional_text
 from airloop_airflow.jobs import JobOperator, job_task, mapped_job_task
-from airloop_airflow.policy import dag_arguments, schedule
+from airloop_airflow.policy import dag_arguments, interval_of, schedule
 
 DOC = """
 ### Training
@@ -146,10 +146,10 @@ def _cross_validated(
 
 
 def _schedule(use_case: UseCase) -> AssetOrTimeSchedule | list[Asset]:
-    requests, weekly = [assets.retrain_request(use_case)], use_case.schedules.training
-    if weekly is None:
+    requests, cron = [assets.retrain_request(use_case)], use_case.schedules.training
+    if cron is None:
         return requests
-    return AssetOrTimeSchedule(timetable=schedule(weekly, timedelta(days=7)), assets=requests)
+    return AssetOrTimeSchedule(timetable=schedule(cron, interval_of(cron)), assets=requests)
 
 
 def build(use_case: UseCase) -> DAG:

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from croniter import croniter
 
 from airloop.use_cases.spec import UseCase
+from airloop_airflow.policy import interval_of
 
 HOUR, DAY, WEEK = timedelta(hours=1), timedelta(days=1), timedelta(days=7)
 WATCHDOG_CRON: Final = "40 * * * *"
@@ -57,10 +58,16 @@ def expected_dags(use_cases: Sequence[UseCase]) -> Iterator[ExpectedDag]:
     for spec in use_cases:
         when, name = spec.schedules, spec.name
         yield ExpectedDag(f"{name}_features", when.features, DAY, _DAILY, on_from_the_start=False)
-        yield ExpectedDag(f"{name}_push", when.push, HOUR, _HOURLY, on_from_the_start=False)
+        if spec.is_pushed:
+            yield ExpectedDag(f"{name}_push", when.push, HOUR, _HOURLY, on_from_the_start=False)
         if when.training is not None:
-            day_and_half = timedelta(hours=36)
-            yield ExpectedDag(f"{name}_training", when.training, WEEK, day_and_half, on_from_the_start=False)
+            yield ExpectedDag(
+                f"{name}_training",
+                when.training,
+                interval_of(when.training),
+                timedelta(hours=36),
+                on_from_the_start=False,
+            )
         yield ExpectedDag(f"{name}_rollout", when.rollout, DAY, None, on_from_the_start=False)
         if spec.event_table:
             yield ExpectedDag(f"{name}_scoring", when.scoring, DAY, _DAILY, on_from_the_start=False)

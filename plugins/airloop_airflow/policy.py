@@ -6,14 +6,19 @@ Belongs here: the defaults that the policy tests hold all DAGs to. Does not belo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any, Final
 
 from airflow.sdk import CronTriggerTimetable
+from croniter import croniter
 
 from airloop.use_cases.spec import UseCase
 from airloop_airflow.alerts import alert_on_failure
 
+_ANY_SUNDAY: Final = datetime(2023, 1, 1, tzinfo=UTC)
+_TICKS: Final = 60
+"""Two months of a daily cron: one that leaves out weekends, or a month, is seen as such."""
 _EVERY_TASK: Final[Mapping[str, Any]] = {
     "retries": 2,
     "retry_delay": timedelta(seconds=30),
@@ -49,6 +54,13 @@ def _arguments(owner: Mapping[str, str], *tags: str) -> dict[str, Any]:
         "default_args": {**_EVERY_TASK, **owner},
         "tags": ["airloop", *tags],
     }
+
+
+def interval_of(cron: str) -> timedelta:
+    """What a run by `cron` is about, up to its tick: the longest time from one tick to the next."""
+    clock = croniter(cron, _ANY_SUNDAY)
+    ticks = [clock.get_next(datetime) for _ in range(_TICKS)]
+    return max(later - earlier for earlier, later in pairwise(ticks))
 
 
 def schedule(cron: str, interval: timedelta) -> CronTriggerTimetable:

@@ -14,6 +14,7 @@ from airflow.sdk.configuration import conf
 from airloop.use_cases.budget_policy import Budget
 from airloop.use_cases.catalogue import all_use_cases
 from airloop_airflow.approval import APPROVED_BY, PersonApproves
+from airloop_airflow.policy import interval_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KINDS = (
@@ -452,3 +453,10 @@ def test_nothing_in_dags_or_plugins_names_a_use_case():
             for spec in all_use_cases():
                 for word in (spec.name, *spec.features, *(t.name for t in spec.clean_tables)):
                     assert not re.search(rf"\b{word}\b", text), f"{path} names {word}"
+
+
+@pytest.mark.parametrize(
+    ("cron", "days"), [("0 2 * * 1", 7), ("30 2 * * *", 1), ("5 * * * *", 1 / 24), ("0 6 * * 1-5", 3)]
+)
+def test_a_run_is_about_the_time_since_the_tick_before(cron, days):
+    assert interval_of(cron) == timedelta(days=days)

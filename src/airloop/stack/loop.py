@@ -104,7 +104,7 @@ def run_loop(
         rollout_run = _started_by(api, rollout, run_id)
         worked.append(_follow(api, rollout, rollout_run, console))
         stages += _stages(api, rollout, rollout_run)
-    if any(table.pushed for table in spec.feature_tables):
+    if spec.is_pushed:
         # From now on: before, there was nothing published that the day so far could be added to.
         api.unpause(f"{spec.name}_push")
     return LoopResult(tuple(stages), run_id, accepted, version, any(worked))

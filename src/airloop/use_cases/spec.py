@@ -375,6 +375,11 @@ class UseCase(SpecPart):
         )
 
     @property
+    def is_pushed(self) -> bool:
+        """Whether any feature reaches the online store as each hour ends."""
+        return any(table.pushed for table in self.feature_tables)
+
+    @property
     def features(self) -> tuple[str, ...]:
         """The names of all stored features, those of the feature tables."""
         return tuple(name for table in self.feature_tables for name in table.features)
