@@ -1,8 +1,8 @@
 """Feast objects from a spec's feature tables, so that a column's name and type stand once.
 
-Belongs here: the translation of one feature table into one feature view, of one on-demand view into Feast's,
-and of a list of features into a service. Does not belong here: which entities and views a use case has (its
-own file beside this one), or what an on-demand function computes.
+Belongs here: the translation of feature tables into feature views, of on-demand views into Feast's, and of
+lists of features into services. Does not belong here: what a use case's entities are (its own file beside
+this one), or what an on-demand function computes.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from feast.data_source import PushSource, RequestSource
 from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
 from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.types import FeastType, Float64, Int64, String, UnixTimestamp
+from feast.value_type import ValueType
 
 from airloop.dotted import load
+from airloop.errors import SpecError
 from airloop.prediction_request import ON_DEMAND_TIME, on_demand_fields
 from airloop.settings import Settings
 from airloop.use_cases.spec import FeatureTable, OnDemandView, UseCase
@@ -27,6 +29,38 @@ TYPES: Mapping[str, FeastType] = {
     "timestamp": UnixTimestamp,
 }
 EVENT_TIMESTAMP = "event_timestamp"
+FeastObject = Entity | FeatureView | OnDemandFeatureView | FeatureService
+
+
+def feast_objects(
+    use_case: UseCase, settings: Settings, descriptions: Mapping[str, str]
+) -> list[FeastObject]:
+    """Everything of `use_case` that the registry is to have, in the order in which it is applied.
+
+    `descriptions` says of each entity what it is; raises `SpecError` for one that it lacks.
+    """
+    if lacking := [name for name in use_case.entities if name not in descriptions]:
+        raise SpecError(
+            expected=f"{use_case.feature_definitions} to describe every entity of {use_case.name}",
+            found=f"nothing about {', '.join(lacking)}",
+            next_step="say there what each of them is",
+        )
+    entities = {
+        name: Entity(name=name, join_keys=[name], value_type=ValueType.STRING, description=descriptions[name])
+        for name in use_case.entities
+    }
+    views = {table.name: feature_view(table, entities, settings) for table in use_case.feature_tables}
+    on_demand = [on_demand_view(view, views, use_case) for view in use_case.on_demand]
+    every = [*views.values(), *on_demand]
+    services = {
+        use_case.feature_service: (*use_case.features, *use_case.on_demand_features),
+        **use_case.earlier_feature_services,
+    }
+    return [
+        *entities.values(),
+        *every,
+        *(feature_service(name, features, every, use_case.owner) for name, features in services.items()),
+    ]
 
 
 def push_source_of(table: FeatureTable) -> str:
