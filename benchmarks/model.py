@@ -44,7 +44,7 @@ from airloop.registry import SAVED_MODEL, download_artifacts
 from airloop.settings import Settings, environment_of, load_settings
 from airloop.training.bootstrap import ranges
 from airloop.training.examples import Examples, read_examples
-from airloop.training.measures import measure
+from airloop.training.measures.binary import measure
 from airloop.training.provenance import code_commit
 from airloop.training.served_model import ServedModel
 from airloop.training.statistics import SECONDS_PER_DAY
@@ -119,6 +119,7 @@ def compare(deployment: Settings, spec: UseCase, *, rebuild: bool, budget: Budge
     print(f"tensorflow: {json.dumps(fitted['tensorflow'].parameters)}")
     print(f"lightgbm: {json.dumps(fitted['lightgbm'].parameters)}")
     gains = ranges(
+        spec.label.target,
         {name: fitted[name].probabilities for name in ("tensorflow", "lightgbm")},
         test.labels,
         test.columns[spec.event_field] // SECONDS_PER_DAY,

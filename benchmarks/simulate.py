@@ -184,8 +184,9 @@ def judged(document: dict[str, Any], spec: UseCase) -> dict[str, Any]:
         return {}
     trainings = {name: document["policies"][name]["trainings"] for name in ("verdict", "weekly")}
     return {
-        "verdict_holds_quality": over["roc_auc"]["value"] >= -spec.gates.max_roc_auc_loss_to_champion
-        and over["log_loss_lower"]["value"] >= -spec.gates.max_log_loss_excess_over_champion,
+        "verdict_holds_quality": over["roc_auc"]["value"]
+        >= -spec.gates.figures["roc_auc"].max_loss_to_champion
+        and over["log_loss_lower"]["value"] >= -spec.gates.figures["log_loss"].max_loss_to_champion,
         "verdict_trainings_share": round(trainings["verdict"] / max(trainings["weekly"], 1), 3),
     }
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from airloop.training.examples import Columns, Examples
-from airloop.training.measures import log_loss
+from airloop.training.measures.binary import log_loss
 from airloop.training.statistics import elapsed_hours
 from airloop.use_cases.spec import UseCase
 

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.stats import binom, chi2, norm
 
 from airloop.references import RolloutCheck
-from airloop.row_losses import row_losses
+from airloop.row_losses import log_losses
 from airloop.use_cases.rollout_policy import Guardrails
 from serving.sequential_test import confidence_sequence
 
@@ -220,8 +220,8 @@ def _missing_features(rules: Guardrails, champion: Arm, candidate: Arm) -> Rollo
 
 def _quality(rules: Guardrails, labelled: Labelled) -> RolloutCheck:
     """A confidence sequence of the difference of log losses on the same requests, by what they are about."""
-    before = row_losses(labelled.label, labelled.champion)
-    after = row_losses(labelled.label, labelled.candidate)
+    before = log_losses(labelled.label, labelled.champion)
+    after = log_losses(labelled.label, labelled.candidate)
     losses = labelled.by_event(before)
     found = confidence_sequence(labelled.by_event(after - before))
     count = len(losses)

@@ -20,7 +20,7 @@ from scipy import stats
 
 from airloop.prediction_log import variants
 from airloop.references import ExperimentMeasure, ExperimentResult
-from airloop.row_losses import row_losses
+from airloop.row_losses import log_losses
 
 CONFIDENCE: Final = 0.95
 MISMATCH: Final = 0.001
@@ -108,7 +108,7 @@ def _arm(rows: pa.Table, arm: str) -> _Arm:
     labels = answered["label"].to_numpy().astype(np.float64)
     known = np.isfinite(labels)
     losses = np.full(len(labels), math.nan)
-    losses[known] = row_losses(labels[known], predictions[known])
+    losses[known] = log_losses(labels[known], predictions[known])
     values = pa.table(
         {
             "unit": answered["unit"].combine_chunks(),

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from airloop.references import TrainingSet
-from airloop.use_cases.gates import Behaviour, Gates
+from airloop.use_cases.gates import Behaviour, FigureGate, Gates
+from airloop.use_cases.target import Binary
 from airloop.verdict import (
     Champion,
     Measures,
@@ -28,10 +29,11 @@ from airloop.verdict import (
 GATES = Gates(
     baseline=("colour",),
     min_test_rows=1000,
-    min_test_positives=100,
-    min_roc_auc_gain_over_baseline=0.01,
-    max_roc_auc_loss_to_champion=0.002,
-    max_log_loss_excess_over_champion=0.002,
+    min_test_class_rows=100,
+    figures={
+        "roc_auc": FigureGate(min_gain_over_baseline=0.01, beyond_chance=True, max_loss_to_champion=0.002),
+        "log_loss": FigureGate(max_loss_to_champion=0.002),
+    },
     behaviours=(Behaviour(name="hotter", changes={"heat": 5.0}, effect="rises", why="heat harms"),),
 )
 TRAINING_SET = TrainingSet(
@@ -93,6 +95,7 @@ def verdict_on(**changes: Any) -> Verdict:
     """The verdict on a candidate that passes every rule, but for `changes`."""
     given: dict[str, Any] = {
         "use_case": "planted",
+        "target": Binary(),
         "gates": GATES,
         "run_id": "r1",
         "training_set": TRAINING_SET,

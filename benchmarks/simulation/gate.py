@@ -16,9 +16,9 @@ import numpy as np
 
 from airloop import baseline
 from airloop.references import TrainingSet
-from airloop.row_losses import row_losses
+from airloop.row_losses import log_losses
 from airloop.training.bootstrap import LEVEL, RESAMPLES, gain_range, resampled
-from airloop.training.measures import measure
+from airloop.training.measures.binary import measure
 from airloop.training.slices import slices_of
 from airloop.training.statistics import SECONDS_PER_DAY
 from airloop.verdict import Champion, Range, Resampling, SliceMeasures, judge
@@ -45,7 +45,7 @@ def failed_rules(year: Year, candidate: Candidate, champion: Candidate | None) -
     slices = []
     for part in slices_of(spec, test.columns):
         rows = part.rows
-        gains = row_losses(labels[rows], rates[rows]) - row_losses(labels[rows], ours[rows])
+        gains = log_losses(labels[rows], rates[rows]) - log_losses(labels[rows], ours[rows])
         slices.append(
             SliceMeasures(
                 name=part.name,
@@ -56,6 +56,7 @@ def failed_rules(year: Year, candidate: Candidate, champion: Candidate | None) -
         )
     verdict = judge(
         use_case=spec.name,
+        target=spec.label.target,
         gates=spec.gates,
         run_id=candidate.profile.run_id,
         training_set=TrainingSet(
@@ -109,7 +110,7 @@ def ranges(
     rows = weights @ np.bincount(block)
     areas = {name: _areas(weights, labels, answers, block) for name, answers in models.items()}
     losses = {
-        name: weights @ np.bincount(block, row_losses(labels, answers)) / rows
+        name: weights @ np.bincount(block, log_losses(labels, answers)) / rows
         for name, answers in models.items()
     }
     first, *others = models

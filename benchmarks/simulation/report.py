@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from airloop.intervals import Interval
 from airloop.monitoring.scores import Figures, figures, scores_of
 from airloop.training.bootstrap import gain_range
-from airloop.training.measures import measure
+from airloop.training.measures.binary import measure
 from airloop.verdict import Range
 from benchmarks.simulation.candidates import Candidates
 from benchmarks.simulation.gate import ranges

@@ -9,14 +9,22 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from airloop.references import TrainingSet
-from airloop.use_cases.gates import Gates
+from airloop.use_cases.gates import FigureGate, Gates
+from airloop.use_cases.target import Figure, Kind, Target, figure_names, has_classes
 
+_USUAL: Final[Mapping[Kind, str]] = {
+    "binary": "base rate",
+    "multiclass": "base rates",
+    "regression": "mean",
+    "quantiles": "quantiles",
+}
+"""What the baseline answers, by the label's kind."""
 Comparison = Literal[">=", ">", "<="]
 _HOLDS: Final[Mapping[str, Callable[[float, float], bool]]] = {
     ">=": operator.ge,
@@ -32,19 +40,36 @@ class Part(BaseModel):
 
 
 class Measures(Part):
-    """Measures of one model's predictions on the test rows; None where one is not defined."""
+    """Measures of one model's predictions on the test rows: those of the label's kind, the others None.
 
+    One of the kind is None where it is not defined.
+    """
+
+    kind: Kind = "binary"
     rows: int
-    positives: int
+    positives: int | None = None
+    """Rows of the rarest class; of the positive one, if there are two. None without classes."""
     roc_auc: float | None = None
     log_loss: float | None = None
     average_precision: float | None = None
     brier: float | None = None
     calibration_error: float | None = None
+    accuracy: float | None = None
+    macro_f1: float | None = None
+    root_mean_squared_error: float | None = None
+    mean_squared_error: float | None = None
+    mean_absolute_error: float | None = None
+    r_squared: float | None = None
+    absolute_bias: float | None = None
+    """How far the mean prediction is from the mean label."""
+    pinball_loss: float | None = None
+    """Mean over the levels and rows."""
+    coverage_error: float | None = None
+    """Mean over the levels of how far the share of labels at or below the quantile is from its level."""
 
     def figures(self) -> dict[str, float | None]:
-        """The measures without the counts, by name; None for those that are not finite."""
-        found = self.model_dump(exclude={"rows", "positives"})
+        """The measures of the label's kind, by name; None for those that are not finite."""
+        found = {name: getattr(self, name) for name in figure_names(self.kind)}
         return {name: value if _finite(value) else None for name, value in found.items()}
 
 
@@ -78,9 +103,9 @@ class ReliabilityBin(Part):
     rows: int
     mean_prediction: float
     observed_rate: float
-    """The share of positive rows."""
+    """The share of positive rows; the mean label, where there are no classes."""
     low: float
-    """Low end of the observed rate's Wilson interval at 95%."""
+    """Low end of its interval at 95%."""
     high: float
 
 
@@ -106,7 +131,7 @@ class SliceMeasures(Part):
     candidate: Measures
     baseline: Measures | None
     gain: Range | None = None
-    """How far the baseline's log loss minus the candidate's may be chance; None with too few days."""
+    """How far the baseline's loss minus the candidate's may be chance; None with too few days."""
 
 
 class Probe(Part):
@@ -167,7 +192,7 @@ class Verdict(Part):
     baseline: Measures | None
     champion: Champion | None
     ranges: Mapping[str, Range] = {}
-    """By `<model>.<figure>`, `roc_auc_over_<model>` or `log_loss_under_<model>`."""
+    """By `<model>.<figure>`, and `<figure>_over_<model>`, or `_under_` where less is better."""
     resampling: Resampling | None = None
     """How the ranges were found."""
     slices: tuple[SliceMeasures, ...] = ()
@@ -196,6 +221,7 @@ class Verdict(Part):
 def judge(
     *,
     use_case: str,
+    target: Target,
     gates: Gates,
     run_id: str,
     training_set: TrainingSet,
@@ -216,14 +242,14 @@ def judge(
     the document says why there was no comparison.
     """
     rules = (
-        *_enough_data(gates, candidate, training_set),
+        *_enough_data(target, gates, candidate, training_set),
         _all_measured(candidate),
-        *_against_baseline(gates, candidate, baseline, ranges),
-        *_against_champion(gates, candidate, champion, ranges),
-        _calibrated(gates, candidate),
-        *_by_slice(gates, slices),
+        *_against_baseline(target, gates, candidate, baseline, ranges),
+        *_against_champion(target, gates, candidate, champion, ranges),
+        *_calibrated(gates, candidate),
+        *_by_slice(target, gates, slices),
         *_behaves(gates, behaviours),
-        _no_leak(gates, leaks),
+        _no_leak(target, gates, leaks),
         *_affordable(gates, serving_cost),
     )
     return Verdict(
@@ -253,30 +279,32 @@ def rule_names(rules: tuple[Rule, ...]) -> tuple[str, ...]:
     return tuple(rule.name if rule.slice is None else f"{rule.name} ({rule.slice})" for rule in rules)
 
 
-def _enough_data(gates: Gates, candidate: Measures, training_set: TrainingSet) -> tuple[Rule, ...]:
-    return (
-        _compare(
-            "test_rows",
-            candidate.rows,
-            ">=",
-            gates.min_test_rows,
-            f"{candidate.rows} test rows measured, {gates.min_test_rows} needed",
-        ),
-        _compare(
-            "all_test_rows_measured",
-            candidate.rows,
-            ">=",
-            training_set.test_rows,
-            f"{candidate.rows} of the training set's {training_set.test_rows} test rows measured",
-        ),
-        _compare(
-            "test_positives",
+def _enough_data(
+    target: Target, gates: Gates, candidate: Measures, training_set: TrainingSet
+) -> Iterator[Rule]:
+    yield _compare(
+        "test_rows",
+        candidate.rows,
+        ">=",
+        gates.min_test_rows,
+        f"{candidate.rows} test rows measured, {gates.min_test_rows} needed",
+    )
+    yield _compare(
+        "all_test_rows_measured",
+        candidate.rows,
+        ">=",
+        training_set.test_rows,
+        f"{candidate.rows} of the training set's {training_set.test_rows} test rows measured",
+    )
+    if has_classes(target):
+        rarest = "positive test rows" if target.kind == "binary" else "test rows of the rarest class"
+        yield _compare(
+            "test_positives" if target.kind == "binary" else "test_class_rows",
             candidate.positives,
             ">=",
-            gates.min_test_positives,
-            f"{candidate.positives} positive test rows, {gates.min_test_positives} needed",
-        ),
-    )
+            gates.min_test_class_rows,
+            f"{candidate.positives} {rarest}, {gates.min_test_class_rows} needed",
+        )
 
 
 def _all_measured(candidate: Measures) -> Rule:
@@ -291,50 +319,50 @@ def _all_measured(candidate: Measures) -> Rule:
 
 
 def _against_baseline(
-    gates: Gates, candidate: Measures, baseline: Measures | None, ranges: Mapping[str, Range]
-) -> tuple[Rule, ...]:
-    by = " and ".join(gates.baseline)
-    gain = _difference(candidate, baseline, "roc_auc")
-    better = _difference(baseline, candidate, "log_loss")
-    gain_range, better_range = ranges.get("roc_auc_over_baseline"), ranges.get("log_loss_under_baseline")
-    return (
-        _compare(
-            "roc_auc_gain_over_baseline",
-            gain,
-            ">=",
-            gates.min_roc_auc_gain_over_baseline,
-            f"ROC AUC {_shown(candidate, 'roc_auc')}, base rate by {by} {_shown(baseline, 'roc_auc')}",
-            gain_range,
-        ),
-        _compare(
-            "roc_auc_gain_over_baseline_beyond_chance",
-            gain_range.low if gain_range else None,
-            ">",
-            0.0,
-            f"the gain is {_between(gain_range)} over resampled days",
-            gain_range,
-        ),
-        _compare(
-            "log_loss_gain_over_baseline",
-            better,
-            ">",
-            0.0,
-            f"log loss {_shown(candidate, 'log_loss')}, base rate by {by} {_shown(baseline, 'log_loss')}",
-            better_range,
-        ),
-    )
+    target: Target,
+    gates: Gates,
+    candidate: Measures,
+    baseline: Measures | None,
+    ranges: Mapping[str, Range],
+) -> Iterator[Rule]:
+    by = f"{_USUAL[target.kind]} by {' and '.join(gates.baseline)}"
+    for figure, gate in _gated(target, gates):
+        found = ranges.get(f"{figure.gain}_baseline")
+        yield _compare(
+            f"{figure.name}_gain_over_baseline",
+            _gain(figure, candidate, baseline),
+            ">=" if gate.min_gain_over_baseline else ">",
+            gate.min_gain_over_baseline,
+            f"{figure.words} {_shown(candidate, figure.name)}, {by} {_shown(baseline, figure.name)}",
+            found,
+        )
+        if gate.beyond_chance:
+            yield _compare(
+                f"{figure.name}_gain_over_baseline_beyond_chance",
+                found.low if found else None,
+                ">",
+                0.0,
+                f"the gain is {_between(found)} over resampled days",
+                found,
+            )
 
 
-def _calibrated(gates: Gates, candidate: Measures) -> Rule:
+def _gated(target: Target, gates: Gates) -> Iterator[tuple[Figure, FigureGate]]:
+    return ((figure, gates.figures[figure.name]) for figure in target.figures if figure.name in gates.figures)
+
+
+def _calibrated(gates: Gates, candidate: Measures) -> Iterator[Rule]:
     """What it says is what comes: on average over the bins, predictions are near the observed rates."""
-    return _compare(
-        "calibration_error",
-        _figure(candidate, "calibration_error"),
-        "<=",
-        gates.max_calibration_error,
-        f"predictions are {_shown(candidate, 'calibration_error')} from the observed rates, on average over "
-        "bins of equally many rows",
-    )
+    for name in ("calibration_error", "coverage_error"):
+        if name in candidate.figures():
+            yield _compare(
+                name,
+                _figure(candidate, name),
+                "<=",
+                gates.max_calibration_error,
+                f"predictions are {_shown(candidate, name)} from the observed rates, on average over "
+                + ("bins of equally many rows" if name == "calibration_error" else "the levels"),
+            )
 
 
 def _affordable(gates: Gates, cost: ServingCost | None) -> tuple[Rule, ...]:
@@ -360,23 +388,32 @@ def _affordable(gates: Gates, cost: ServingCost | None) -> tuple[Rule, ...]:
     )
 
 
-def _by_slice(gates: Gates, slices: tuple[SliceMeasures, ...]) -> tuple[Rule, ...]:
-    """In no slice with enough rows of both classes may the candidate be worse than a base rate."""
-    least = gates.min_slice_positives
+def _by_slice(target: Target, gates: Gates, slices: tuple[SliceMeasures, ...]) -> tuple[Rule, ...]:
+    """In no slice with enough rows, of each class if there are any, may it be worse than the baseline."""
+    loss = target.loss
     return tuple(
         _compare(
-            "slice_log_loss_excess_over_baseline",
-            _difference(part.candidate, part.baseline, "log_loss"),
+            f"slice_{loss.name}_excess_over_baseline",
+            _difference(part.candidate, part.baseline, loss.name),
             "<=",
-            gates.max_slice_log_loss_excess_over_baseline,
-            f"{part.name}: log loss {_shown(part.candidate, 'log_loss')}, base rate "
-            f"{_shown(part.baseline, 'log_loss')} on {part.candidate.rows} rows{_chance(part.gain)}",
+            gates.max_slice_loss_excess_over_baseline,
+            f"{part.name}: {loss.words} {_shown(part.candidate, loss.name)}, {_USUAL[target.kind]} "
+            f"{_shown(part.baseline, loss.name)} on {part.candidate.rows} rows{_chance(part.gain)}",
             part.gain,
             slice=part.name,
         )
         for part in slices
-        if min(part.candidate.positives, part.candidate.rows - part.candidate.positives) >= least
+        if fewest_rows(target, part.candidate) >= gates.min_slice_rows
     )
+
+
+def fewest_rows(target: Target, measured: Measures) -> int:
+    """Rows of the rarer class; of the rarest, where there are several, and all where there are none."""
+    if measured.positives is None:
+        return measured.rows
+    if target.kind == "binary":
+        return min(measured.positives, measured.rows - measured.positives)
+    return measured.positives
 
 
 def _behaves(gates: Gates, probes: tuple[Probe, ...]) -> tuple[Rule, ...]:
@@ -401,20 +438,27 @@ def _behaves(gates: Gates, probes: tuple[Probe, ...]) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-def _no_leak(gates: Gates, probes: tuple[Probe, ...]) -> Rule:
+def _no_leak(target: Target, gates: Gates, probes: tuple[Probe, ...]) -> Rule:
     """No single input tells the label too well."""
     most = max(probes, key=lambda probe: probe.value or 0.0, default=None)
+    name, words = (
+        ("roc_auc", "has ROC AUC") if has_classes(target) else ("explained", "explains of the variance")
+    )
     return _compare(
-        "single_input_roc_auc",
+        f"single_input_{name}",
         most.value if most else None,
         "<=",
-        gates.max_single_input_roc_auc,
-        f"{most.name} alone has ROC AUC {most.value or 0:.3f}, the most of all" if most else "not probed",
+        gates.max_single_input,
+        f"{most.name} alone {words} {most.value or 0:.3f}, the most of all" if most else "not probed",
     )
 
 
 def _against_champion(
-    gates: Gates, candidate: Measures, champion: Champion | None, ranges: Mapping[str, Range]
+    target: Target,
+    gates: Gates,
+    candidate: Measures,
+    champion: Champion | None,
+    ranges: Mapping[str, Range],
 ) -> tuple[Rule, ...]:
     if champion is None:
         return (
@@ -440,36 +484,37 @@ def _against_champion(
                 f"{champion.problem or 'no reason was given'}",
             ),
         )
+    gated = tuple(_gated(target, gates))
     return (
         _compare(
             "champion_on_same_rows",
             float(theirs.rows == candidate.rows and theirs.positives == candidate.positives),
             ">=",
             1.0,
-            f"champion measured on {theirs.rows} rows ({theirs.positives} positive), candidate on "
-            f"{candidate.rows} ({candidate.positives} positive)",
+            f"champion measured on {_rows(theirs)}, candidate on {_rows(candidate)}",
         ),
-        _compare(
-            "roc_auc_loss_to_champion",
-            _difference(theirs, candidate, "roc_auc"),
-            "<=",
-            gates.max_roc_auc_loss_to_champion,
-            f"ROC AUC {_shown(candidate, 'roc_auc')}, champion version {champion.version} "
-            f"{_shown(theirs, 'roc_auc')}{_chance(ranges.get('roc_auc_over_champion'))}",
-            ranges.get("roc_auc_over_champion"),
+        *(
+            _compare(
+                f"{figure.lack}_{'to' if figure.higher_is_better else 'over'}_champion",
+                _gain(figure, theirs, candidate),
+                "<=",
+                gate.max_loss_to_champion,
+                f"{figure.words} {_shown(candidate, figure.name)}, champion version {champion.version} "
+                f"{_shown(theirs, figure.name)}{_chance(ranges.get(f'{figure.gain}_champion'))}",
+                ranges.get(f"{figure.gain}_champion"),
+            )
+            for figure, gate in gated
         ),
-        _compare(
-            "log_loss_excess_over_champion",
-            _difference(candidate, theirs, "log_loss"),
-            "<=",
-            gates.max_log_loss_excess_over_champion,
-            f"log loss {_shown(candidate, 'log_loss')}, champion version {champion.version} "
-            f"{_shown(theirs, 'log_loss')}{_chance(ranges.get('log_loss_under_champion'))}",
-            ranges.get("log_loss_under_champion"),
+        *(
+            _not_certainly_worse(figure.name, champion, ranges.get(f"{figure.gain}_champion"))
+            for figure, _ in gated
         ),
-        _not_certainly_worse("roc_auc", champion, ranges.get("roc_auc_over_champion")),
-        _not_certainly_worse("log_loss", champion, ranges.get("log_loss_under_champion")),
     )
+
+
+def _rows(measured: Measures) -> str:
+    of_them = "" if measured.positives is None else f" ({measured.positives} positive)"
+    return f"{measured.rows} rows{of_them}"
 
 
 def _not_certainly_worse(figure: str, champion: Champion, gain: Range | None) -> Rule:
@@ -525,13 +570,19 @@ def _chance(range: Range | None) -> str:
     )
 
 
+def _gain(figure: Figure, one: Measures | None, other: Measures | None) -> float | None:
+    """By how much `one` is better than `other`."""
+    first, second = (one, other) if figure.higher_is_better else (other, one)
+    return _difference(first, second, figure.name)
+
+
 def _difference(one: Measures | None, other: Measures | None, figure: str) -> float | None:
     first, second = _figure(one, figure), _figure(other, figure)
     return None if first is None or second is None else first - second
 
 
 def _figure(measures: Measures | None, figure: str) -> float | None:
-    return None if measures is None else measures.figures()[figure]
+    return None if measures is None else measures.figures().get(figure)
 
 
 def _shown(measures: Measures | None, figure: str) -> str:

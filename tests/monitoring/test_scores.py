@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from airloop.monitoring.scores import Figures, figures, nothing, scores_of
-from airloop.row_losses import row_losses
-from airloop.training.measures import measure
+from airloop.row_losses import log_losses
+from airloop.training.measures.binary import measure
 
 ROWS = 20_000
 
@@ -24,7 +24,7 @@ def test_figures_of_sums_are_those_of_the_answers() -> None:
     assert found.log_loss == pytest.approx(exact.log_loss, abs=1e-12)
     assert found.brier == pytest.approx(exact.brier, abs=1e-12)
     rate = labels.mean()
-    gains = row_losses(labels, np.full(ROWS, rate)) - row_losses(labels, probabilities)
+    gains = log_losses(labels, np.full(ROWS, rate)) - log_losses(labels, probabilities)
     assert found.gain == pytest.approx(gains.mean(), abs=1e-9)
     assert found.gain_deviation == pytest.approx(gains.std(), abs=1e-9)
     assert found.roc_auc == pytest.approx(exact.roc_auc, abs=0.001)

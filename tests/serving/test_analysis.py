@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from airloop.references import RolloutCheck
-from airloop.row_losses import row_losses
+from airloop.row_losses import log_losses
 from airloop.use_cases.flight_delay import USE_CASE
 from airloop.use_cases.rollout_policy import Guardrails
 from serving.analysis import Arm, Labelled, checks_of, stability_index
@@ -134,7 +134,7 @@ def test_the_sequence_may_be_looked_at_at_any_time() -> None:
     wrong = 0
     for _ in range(400):
         pair = labelled(random, 3000, noise=0.05)
-        differences = row_losses(pair.label, pair.candidate) - row_losses(pair.label, pair.champion)
+        differences = log_losses(pair.label, pair.candidate) - log_losses(pair.label, pair.champion)
         looks = (confidence_sequence(differences[:count]) for count in range(RULES.min_labels, 3001, 20))
         wrong += any(look.low > 0 or look.high < 0 for look in looks)
     # A binomial share of 0.05 of 400 is below 34 in all but one case of a thousand.
@@ -144,7 +144,7 @@ def test_the_sequence_may_be_looked_at_at_any_time() -> None:
     fixed = 0
     for _ in range(100):
         pair = labelled(random, 3000, noise=0.05)
-        differences = row_losses(pair.label, pair.candidate) - row_losses(pair.label, pair.champion)
+        differences = log_losses(pair.label, pair.candidate) - log_losses(pair.label, pair.champion)
         for count in range(RULES.min_labels, 3001, 20):
             part = differences[:count]
             if abs(part.mean()) > 1.96 * part.std(ddof=1) / count**0.5:

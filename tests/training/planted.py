@@ -15,7 +15,7 @@ import pyarrow as pa
 from airloop.lakehouse.catalog import open_catalog
 from airloop.references import TableSnapshot, TrainingSet
 from airloop.settings import Settings
-from airloop.use_cases.gates import Gates
+from airloop.use_cases.gates import FigureGate, Gates
 from airloop.use_cases.rollout_policy import Rollout
 from airloop.use_cases.spec import (
     Elapsed,
@@ -105,10 +105,13 @@ def planted_use_case() -> UseCase:
         gates=Gates(
             baseline=("colour", "due_local_hour"),
             min_test_rows=500,
-            min_test_positives=50,
-            min_roc_auc_gain_over_baseline=0.01,
-            max_roc_auc_loss_to_champion=0.002,
-            max_log_loss_excess_over_champion=0.002,
+            min_test_class_rows=50,
+            figures={
+                "roc_auc": FigureGate(
+                    min_gain_over_baseline=0.01, beyond_chance=True, max_loss_to_champion=0.002
+                ),
+                "log_loss": FigureGate(max_loss_to_champion=0.002),
+            },
         ),
         rollout=Rollout(replayed_requests=32, max_absolute_difference=1e-5, load_timeout_seconds=60),
     )

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
-from airloop.row_losses import row_losses
-from airloop.training.bootstrap import LEVEL, gain_range, ranges, resampled, scored
-from airloop.training.measures import measure
+from airloop.row_losses import log_losses
+from airloop.training.bootstrap import LEVEL, gain_range, ranges, resampled
+from airloop.training.measures.binary import measure, scored
+from airloop.use_cases.target import Binary
 
 
 def rows(count: int, seed: int, strength: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -42,8 +43,8 @@ def test_the_range_of_a_mean_gain_is_that_of_the_resampled_losses() -> None:
     labels, found = rows(2000, 9)
     blurred = np.clip(found + np.random.default_rng(1).normal(0, 0.15, 2000), 0.01, 0.99)
     days = np.arange(2000) // 100
-    gains = row_losses(labels, blurred) - row_losses(labels, found)
-    both = ranges({"ours": found, "theirs": blurred}, labels, days, 0)["log_loss_under_theirs"]
+    gains = log_losses(labels, blurred) - log_losses(labels, found)
+    both = ranges(Binary(), {"ours": found, "theirs": blurred}, labels, days, 0)["log_loss_under_theirs"]
     assert gain_range(gains, days, 0).model_dump() == pytest.approx(both.model_dump())
     assert gain_range(gains, days % 4, 0) is None
 
@@ -62,7 +63,7 @@ def test_a_range_holds_the_truth_about_as_often_as_it_says() -> None:
     held = 0
     for seed in range(100):
         few_labels, few = rows(400, seed + 1)
-        found_range = ranges({"m": few}, few_labels, np.arange(400) // 10, seed)["m.roc_auc"]
+        found_range = ranges(Binary(), {"m": few}, few_labels, np.arange(400) // 10, seed)["m.roc_auc"]
         held += found_range.low <= truth <= found_range.high
     # 95 are to be expected; fewer than 86 would come about once in 3,000 times.
     assert 86 <= held <= 100
@@ -76,24 +77,24 @@ def test_rows_that_share_a_days_luck_make_the_range_wider() -> None:
     random = np.random.default_rng(2)
     luck = np.repeat(random.random(days) < 0.3, 40)
     labels = np.where(luck, 1 - labels, labels)
-    by_day = ranges({"m": found}, labels, np.repeat(np.arange(days), 40), 0)["m.roc_auc"]
-    by_row = ranges({"m": found}, labels, np.arange(days * 40), 0)["m.roc_auc"]
+    by_day = ranges(Binary(), {"m": found}, labels, np.repeat(np.arange(days), 40), 0)["m.roc_auc"]
+    by_row = ranges(Binary(), {"m": found}, labels, np.arange(days * 40), 0)["m.roc_auc"]
     assert by_day.high - by_day.low > 1.5 * (by_row.high - by_row.low)
 
 
 def test_models_are_compared_on_the_same_draws() -> None:
     labels, found = rows(2000, 9)
     blurred = np.clip(found + np.random.default_rng(1).normal(0, 0.15, 2000), 0.01, 0.99)
-    figures = ranges({"candidate": found, "champion": blurred}, labels, np.arange(2000) // 100, 0)
+    figures = ranges(Binary(), {"candidate": found, "champion": blurred}, labels, np.arange(2000) // 100, 0)
     better = figures["roc_auc_over_champion"]
     assert better.low > 0
     assert better.share_not_above_zero == 0
     # Each alone is less sure than their difference.
     assert better.high - better.low < figures["candidate.roc_auc"].high - figures["candidate.roc_auc"].low
-    same = ranges({"candidate": found, "champion": found}, labels, np.arange(2000) // 100, 0)
+    same = ranges(Binary(), {"candidate": found, "champion": found}, labels, np.arange(2000) // 100, 0)
     equal = same["log_loss_under_champion"]
     assert (equal.low, equal.high, equal.share_not_above_zero) == (0, 0, 1)
-    again = ranges({"candidate": found, "champion": blurred}, labels, np.arange(2000) // 100, 0)
+    again = ranges(Binary(), {"candidate": found, "champion": blurred}, labels, np.arange(2000) // 100, 0)
     assert again == figures
 
 
@@ -107,4 +108,4 @@ def test_what_cannot_be_resampled_has_no_range(broken: str) -> None:
         blocks = np.arange(100) // 25
     else:
         found = np.where(np.arange(100) == 3, np.nan, found)
-    assert ranges({"m": found}, labels, blocks, 0) == {}
+    assert ranges(Binary(), {"m": found}, labels, blocks, 0) == {}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from airloop.training.calibration import IDENTITY, calibrate
-from airloop.training.measures import calibration_error, log_loss, measure
+from airloop.training.measures.binary import calibration_error, log_loss, measure
 
 ROWS = 20000
 

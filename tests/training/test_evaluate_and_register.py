@@ -32,6 +32,7 @@ from airloop.training import evaluate as evaluation
 from airloop.training.evaluate import evaluate
 from airloop.training.examples import read_examples
 from airloop.training.register import register
+from airloop.use_cases.gates import FigureGate
 from airloop.use_cases.spec import ModelInput, UseCase
 from airloop.verdict import Verdict
 from tests.training.conftest import Trained
@@ -100,7 +101,7 @@ def test_a_champion_whose_alias_was_taken_away_is_still_the_one_to_beat(
 def test_a_candidate_that_is_worse_than_its_gates_is_rejected_and_not_registered(
     trained: Trained, evaluated: Evaluated
 ) -> None:
-    strict = with_gates(trained.spec, min_roc_auc_gain_over_baseline=0.9)
+    strict = with_gates(trained.spec, figures={"roc_auc": FigureGate(min_gain_over_baseline=0.9)})
     rejected = evaluate(trained.settings, strict, trained.training_set, trained.candidate)
     assert not rejected.accepted
     assert [reason.split(":")[0] for reason in report(trained).reasons] == ["roc_auc_gain_over_baseline"]

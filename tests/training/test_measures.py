@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
 
-from airloop.training.measures import CALIBRATION_BINS, calibration_error, measure, reliability
+from airloop.training.measures.binary import CALIBRATION_BINS, calibration_error, measure, reliability
 
 RANDOM = np.random.default_rng(3)
 P = RANDOM.beta(2, 6, 30_000)

@@ -8,7 +8,7 @@ import numpy as np
 
 from airloop.registry import SAVED_MODEL, download_artifacts, open_registry
 from airloop.training.examples import read_examples
-from airloop.training.measures import measure
+from airloop.training.measures.binary import measure
 from airloop.training.served_model import ServedModel
 from airloop.training.train import train
 from airloop.use_cases.spec import UseCase

@@ -21,6 +21,7 @@ from airloop.training.evaluate import evaluate
 from airloop.training.override import OverrideError, override
 from airloop.training.publication import read_verdict
 from airloop.training.register import register
+from airloop.use_cases.gates import FigureGate
 from airloop.use_cases.spec import UseCase
 from airloop.verdict import Verdict
 from tests.training.conftest import Trained
@@ -31,7 +32,11 @@ BY, REASON = "Ada Lovelace", "the baseline had a lucky week, see the incident of
 
 def strict(spec: UseCase) -> UseCase:
     return spec.model_copy(
-        update={"gates": spec.gates.model_copy(update={"min_roc_auc_gain_over_baseline": 0.9})}
+        update={
+            "gates": spec.gates.model_copy(
+                update={"figures": {"roc_auc": FigureGate(min_gain_over_baseline=0.9)}}
+            )
+        }
     )
 
 

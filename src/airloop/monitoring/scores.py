@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from airloop.row_losses import row_losses
+from airloop.row_losses import log_losses
 
 CELLS: Final = 100
 """Of equal width: ROC AUC is then within a few thousandths of that of the answers themselves."""
@@ -81,7 +81,7 @@ def cells_of(probabilities: np.ndarray) -> np.ndarray:
 def scores_of(probabilities: np.ndarray, labels: np.ndarray) -> Scores:
     """The sums over answers, [rows], whose `labels`, [rows], are 0, 1, or NaN where none is known."""
     cells, known = cells_of(probabilities), ~np.isnan(labels)
-    loss = row_losses(labels, probabilities)
+    loss = log_losses(labels, probabilities)
 
     def over(values: np.ndarray) -> np.ndarray:
         found: np.ndarray = np.bincount(cells[known], weights=values[known], minlength=CELLS)

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from airloop.training.measures import log_loss
+from airloop.training.measures.binary import log_loss
 
 _SLOPES: Final = np.round(np.arange(0.4, 1.6001, 0.02), 2)
 _LEAST_ROWS: Final = 200

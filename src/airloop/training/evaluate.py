@@ -55,6 +55,7 @@ def evaluate(settings: Settings, spec: UseCase, training_set: TrainingSet, candi
     Raises `RegistryError` when the run is not complete or was trained on another training set, and
     `HistoryError` when the training set is not what its reference says.
     """
+    target = spec.label.target
     runs = TrainingRuns(settings, spec)
     run = runs.complete_run(candidate.run_id)
     if run.data.tags.get(TRAINING_SET) != training_set.tag:
@@ -80,19 +81,20 @@ def evaluate(settings: Settings, spec: UseCase, training_set: TrainingSet, candi
         days = _days(spec, test)
         verdict = judge(
             use_case=spec.name,
+            target=target,
             gates=spec.gates,
             run_id=candidate.run_id,
             training_set=training_set,
-            candidate=measure(test.labels, found["candidate"]),
-            baseline=None if rates is None else measure(test.labels, rates),
+            candidate=measure(target, test.labels, found["candidate"]),
+            baseline=None if rates is None else measure(target, test.labels, rates),
             champion=champion,
-            ranges=ranges(found, test.labels, days, spec.training.seed),
+            ranges=ranges(target, found, test.labels, days, spec.training.seed),
             resampling=Resampling(blocks=len(np.unique(days)), resamples=RESAMPLES),
             slices=tuple(
                 _on_slice(spec, part, test.labels, found["candidate"], rates, days)
                 for part in slices_of(spec, test.columns)
             ),
-            reliability=reliability(test.labels, found["candidate"]),
+            reliability=reliability(target, test.labels, found["candidate"]),
             serving_cost=serving_cost(model, folder / SAVED_MODEL, test.columns),
             behaviours=tuple(probes.behaviours(spec, model, test)),
             leaks=tuple(probes.single_inputs(spec, test)),
@@ -129,14 +131,15 @@ def _on_slice(
     rates: np.ndarray | None,
     days: np.ndarray,
 ) -> SliceMeasures:
-    rows = part.rows
+    rows, target = part.rows, spec.label.target
+    candidate = measure(target, labels[rows], ours[rows])
     if rates is None:
-        return SliceMeasures(name=part.name, candidate=measure(labels[rows], ours[rows]), baseline=None)
-    gains = row_losses(labels[rows], rates[rows]) - row_losses(labels[rows], ours[rows])
+        return SliceMeasures(name=part.name, candidate=candidate, baseline=None)
+    gains = row_losses(target, labels[rows], rates[rows]) - row_losses(target, labels[rows], ours[rows])
     return SliceMeasures(
         name=part.name,
-        candidate=measure(labels[rows], ours[rows]),
-        baseline=measure(labels[rows], rates[rows]),
+        candidate=candidate,
+        baseline=measure(target, labels[rows], rates[rows]),
         gain=gain_range(gains, days[rows], spec.training.seed),
     )
 
@@ -197,7 +200,7 @@ def _champion(
         found = model.predict(rows.columns)
     except RegistryError as error:
         return Champion(version=version, measures=None, problem=str(error)), None
-    return Champion(version=version, measures=measure(rows.labels, found)), found
+    return Champion(version=version, measures=measure(spec.label.target, rows.labels, found)), found
 
 
 def main(argv: Sequence[str] | None = None) -> int:

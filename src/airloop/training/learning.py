@@ -25,7 +25,7 @@ from airloop.training.calibration import Calibration, calibrate
 from airloop.training.checkpoints import Checkpoints
 from airloop.training.devices import Devices
 from airloop.training.encoding import encode
-from airloop.training.measures import log_loss
+from airloop.training.measures.binary import log_loss
 from airloop.training.network import Network, require_parameters
 from airloop.training.staging import Staged, stage
 from airloop.use_cases.spec import UseCase

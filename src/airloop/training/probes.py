@@ -83,7 +83,7 @@ def single_inputs(use_case: UseCase, rows: Examples) -> Iterator[Probe]:
             areas = [_area(late, known[half:])]
             positives = int(late[known[half:]].sum())
             # A few rows are told apart by anything.
-            if min(positives, int(known[half:].sum()) - positives) >= use_case.gates.min_slice_positives:
+            if min(positives, int(known[half:].sum()) - positives) >= use_case.gates.min_slice_rows:
                 areas.append(_area(late[known[half:]], values[half:][known[half:]]))
         yield Probe(name=item.name, value=max(areas), detail=f"ROC AUC {max(areas):.3f} alone")
     # The model is given these too: an instant of the outcome's tells nothing before another is taken off.
@@ -91,7 +91,7 @@ def single_inputs(use_case: UseCase, rows: Examples) -> Iterator[Probe]:
         hours = elapsed_hours(rows.columns[span.since], rows.columns[span.until])[half:]
         known = np.isfinite(hours)
         positives = int(late[known].sum())
-        if min(positives, int(known.sum()) - positives) >= use_case.gates.min_slice_positives:
+        if min(positives, int(known.sum()) - positives) >= use_case.gates.min_slice_rows:
             area = _area(late[known], hours[known])
             yield Probe(name=span.name, value=area, detail=f"ROC AUC {area:.3f} alone")
 

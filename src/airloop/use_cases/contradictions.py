@@ -84,6 +84,15 @@ def contradictions(spec: UseCase) -> Iterable[str]:
         spec.label.name,
     ):
         yield f"label.outcome: {outcome.name!r} is an input or a feature too: it would tell the label"
+    if outcome and spec.label.target.kind != "binary":
+        yield f"label.outcome: only a label that is 1 or 0 cuts one in two, this is {spec.label.target.kind}"
+    known = {figure.name for figure in spec.label.target.figures}
+    for name in spec.gates.figures:
+        if name not in known:
+            yield (
+                f"gates.figures: {name!r} is no figure of a {spec.label.target.kind} label, which has "
+                + ", ".join(sorted(known))
+            )
     if spec.event_field not in fields or fields[spec.event_field].type != "datetime":
         yield f"event_field: {spec.event_field!r} is not a datetime request field"
     for item in spec.inputs:

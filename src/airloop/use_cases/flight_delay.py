@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from airloop.sources.nycflights_contract import FEEDS
 from airloop.use_cases.flight_delay_expectations import CLEAN_TABLES
-from airloop.use_cases.gates import Behaviour, Gates, Slicing
+from airloop.use_cases.gates import Behaviour, FigureGate, Gates, Slicing
 from airloop.use_cases.rollout_policy import Rollout
 from airloop.use_cases.spec import (
     Elapsed,
@@ -367,10 +367,13 @@ USE_CASE = define(
     gates=Gates(
         baseline=("carrier", "scheduled_departure_local_hour"),
         min_test_rows=1000,
-        min_test_positives=100,
-        min_roc_auc_gain_over_baseline=0.01,
-        max_roc_auc_loss_to_champion=0.002,
-        max_log_loss_excess_over_champion=0.002,
+        min_test_class_rows=100,
+        figures={
+            "roc_auc": FigureGate(
+                min_gain_over_baseline=0.01, beyond_chance=True, max_loss_to_champion=0.002
+            ),
+            "log_loss": FigureGate(max_loss_to_champion=0.002),
+        },
         slices=(
             Slicing(name="carrier", input="carrier"),
             Slicing(name="origin", input="origin"),
@@ -380,7 +383,7 @@ USE_CASE = define(
         ),
         max_model_mebibytes=50,
         # A storm that the weeks before had none of may cost this much in a slice before it is a reason.
-        max_slice_log_loss_excess_over_baseline=0.02,
+        max_slice_loss_excess_over_baseline=0.02,
         behaviours=(
             Behaviour(
                 name="later_in_the_day",

@@ -37,27 +37,40 @@ class Behaviour(SpecPart):
     why: str = Field(min_length=1)
 
 
+class FigureGate(SpecPart):
+    """What one figure of the candidate must be beside the same of others, on the same rows."""
+
+    min_gain_over_baseline: float = Field(0.0, ge=0)
+    """By how much it is to be better; at 0, by anything."""
+    beyond_chance: bool = False
+    """Whether that gain must be there on nearly every resample of the days."""
+    max_loss_to_champion: float = Field(0.0, ge=0)
+    """By how much it may be worse."""
+
+
 class Gates(SpecPart):
     """What a candidate must show before it is registered. Every rule fails closed."""
 
     baseline: tuple[Identifier, ...] = Field(min_length=1)
-    """Columns of the base-rate baseline: model inputs, or `<local_time input>_hour`."""
+    """Columns of the baseline, which answers what was usual by them: model inputs, or
+    `<local_time input>_hour`."""
     min_test_rows: int = Field(ge=1)
-    min_test_positives: int = Field(ge=1)
-    min_roc_auc_gain_over_baseline: float = Field(ge=0)
-    max_roc_auc_loss_to_champion: float = Field(ge=0)
-    max_log_loss_excess_over_champion: float = Field(ge=0)
+    min_test_class_rows: int = Field(1, ge=1)
+    """Fewest test rows of a class, where the label has classes: of the positive one, if there are two."""
+    figures: dict[Identifier, FigureGate] = Field(min_length=1)
+    """By the name of a figure of the label's kind (`airloop.use_cases.target`)."""
     slices: tuple[Slicing, ...] = ()
-    min_slice_positives: int = Field(100, ge=1)
-    """Slices with fewer positive or negative test rows are measured, but not judged."""
-    max_slice_log_loss_excess_over_baseline: float = Field(0.0, ge=0)
-    """No slice may be served worse than by a base rate."""
+    min_slice_rows: int = Field(100, ge=1)
+    """Slices with fewer test rows of a class (or at all, without classes) are measured, but not judged."""
+    max_slice_loss_excess_over_baseline: float = Field(0.0, ge=0)
+    """By how much a slice may be served worse than by the baseline: in the loss of the label's kind."""
     behaviours: tuple[Behaviour, ...] = ()
-    max_single_input_roc_auc: float = Field(0.9, gt=0.5, le=1)
-    """An input that alone tells the label better than this knows it: it leaks."""
+    max_single_input: float = Field(0.9, gt=0.5, le=1)
+    """An input that alone tells the label better than this knows it: it leaks. ROC AUC where the label has
+    classes (of the one that it tells best), else the share of its variance."""
     max_calibration_error: float = Field(0.1, gt=0, le=1)
-    """How far predictions may be from the observed rates (`airloop.training.measures.calibration_error`). The
-    weather of a few weeks alone moves a base rate by a few hundredths."""
+    """How far probabilities may be from the observed rates (`airloop.training.measures`). The weather of a
+    few weeks alone moves a base rate by a few hundredths."""
     max_model_mebibytes: float = Field(500.0, gt=0)
     """Size of the exported model: each replica of the server holds it in memory, twice during a rollout."""
     max_single_row_p99_milliseconds: float = Field(250.0, gt=0)

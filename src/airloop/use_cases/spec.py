@@ -20,6 +20,7 @@ from airloop.use_cases.monitoring_policy import Monitoring
 from airloop.use_cases.part import Cron, DottedPath, Identifier, SpecPart
 from airloop.use_cases.retraining_policy import Retraining
 from airloop.use_cases.rollout_policy import Rollout
+from airloop.use_cases.target import Binary, Target
 from airloop.use_cases.training_policy import TrainingPolicy
 
 LOCAL_SUFFIX = "_local"
@@ -239,6 +240,7 @@ class Label(SpecPart):
 
     name: Identifier
     description: str
+    target: Target = Binary()
     matures_after: timedelta
     """How long after the prediction time nearly all labels are known."""
     outcome: Outcome | None = None
