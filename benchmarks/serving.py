@@ -37,6 +37,7 @@ import numpy as np
 from airloop.dotted import load
 from airloop.settings import Settings, load_settings
 from airloop.training import statistics
+from airloop.training.calibration import IDENTITY
 from airloop.training.network import Network
 from airloop.training.served_model import SIGNATURE, export
 from airloop.use_cases.catalogue import use_case
@@ -57,7 +58,7 @@ def save_model(spec: UseCase, folder: Path) -> dict[str, list[Any]]:
     bins = int(spec.training.parameters["quantile_bins"])
     facts = statistics.compute(spec, rows, bins=bins)
     network: Network = load(spec.training.model_builder)(spec, facts, spec.training.parameters)
-    export(network.served(slope=1.0, offset=0.0), spec, folder)
+    export(network.served(IDENTITY), spec, folder)
     row = rows.at(np.array([0])).columns
     return {item.name: row[item.name].tolist() for item in spec.inputs}
 

@@ -164,7 +164,7 @@ def measure(
 
     def ours(name: str) -> fitting.Fitting:
         return fitting.Fitting(
-            network().head, encoded, parameters, policy.seed, devices, Checkpoints(folder / name)
+            network(), encoded, parameters, policy.seed, devices, Checkpoints(folder / name)
         )
 
     through, from_memory, never = ours("through"), ours("memory"), threading.Event()

@@ -31,7 +31,8 @@ from airloop.training import fitting, learning, probes
 from airloop.training.checkpoints import Checkpoints
 from airloop.training.devices import open_devices
 from airloop.training.examples import Columns
-from airloop.training.served_model import OUTPUT, input_signature
+from airloop.training.network import OUTPUT
+from airloop.training.served_model import input_signature
 from airloop.training.statistics import SECONDS_PER_DAY
 from airloop.use_cases.spec import UseCase
 from airloop.verdict import Probe
@@ -149,7 +150,7 @@ class _Network:
 
     def __init__(self, spec: UseCase, learnt: learning.Learnt) -> None:
         calibration = learnt.calibration
-        served = learnt.network.served(slope=calibration.slope, offset=calibration.offset)
+        served = learnt.network.served(calibration)
         self._signature = input_signature(spec)
         self._serve = tf.function(
             lambda inputs: served(inputs, training=False)[OUTPUT], input_signature=[self._signature]

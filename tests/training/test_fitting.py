@@ -14,6 +14,7 @@ from airloop.training.checkpoints import Checkpoints
 from airloop.training.devices import Devices, open_devices
 from airloop.training.encoding import Encoded, encode
 from airloop.training.network import Network
+from airloop.use_cases.target import LOG_LOSS
 from benchmarks.training import synthetic_rows
 from tests.training.planted import planted_use_case
 
@@ -34,7 +35,7 @@ def losses(folder: Path, devices: Devices) -> list[tuple[float, float]]:
     network, rows = network_and_rows(folder / "rows")
     found: list[tuple[float, float]] = []
     fitting.fit(
-        *(network, rows, rows, PARAMETERS, SPEC.training.seed),
+        *(network, LOG_LOSS, rows, rows, PARAMETERS, SPEC.training.seed),
         lambda _, epoch: found.append((epoch["train_log_loss"], epoch["val_log_loss"])),
         devices=devices,
         checkpoints=Checkpoints(folder / "checkpoints"),
@@ -58,7 +59,7 @@ def test_only_small_steps_are_compiled(
     network, rows = network_and_rows(tmp_path / "rows")
     monkeypatch.setattr(Encoded, "__len__", lambda _: 100_000)
     made = fitting.Fitting(
-        *(network.head, rows, {**PARAMETERS, "batch_size": batch}, 1),
+        *(network, rows, {**PARAMETERS, "batch_size": batch}, 1),
         *(replace(open_devices({}), compiled=True), Checkpoints(tmp_path / "checkpoints")),
     )
     assert made.compiled is expected

@@ -29,7 +29,6 @@ from airloop.signed_models import download_verified
 from airloop.training.devices import Devices
 from airloop.training.model_metadata import cost_of, schema_of, write_environment_lock, write_model_file
 from airloop.training.register import register
-from airloop.training.served_model import OUTPUT
 from tests.training.conftest import COMMIT, Trained
 
 
@@ -53,7 +52,7 @@ def test_the_schema_is_the_serving_signature(trained: Trained, folder: Path) -> 
     found = {name: spec.dtype for name, spec in served.structured_input_signature[1].items()}
     said = {spec.name: tf.as_dtype(spec.type) for spec in signature.inputs}
     assert said == found
-    assert [(spec.name, spec.shape) for spec in signature.outputs] == [(OUTPUT, (-1,))]
+    assert [(spec.name, spec.shape) for spec in signature.outputs] == [("probability", (-1,))]
 
 
 def test_the_example_is_a_recorded_request_that_the_model_answers_as_recorded(
@@ -70,7 +69,7 @@ def test_the_example_is_a_recorded_request_that_the_model_answers_as_recorded(
     model = mlflow.tensorflow.load_model(str(folder))
     types = {spec.name: tf.as_dtype(spec.type) for spec in schema_of(trained.spec).inputs}
     batch = {name: tf.constant(values.tolist(), types[name]) for name, values in example.items()}
-    answer = model.signatures["serving_default"](**batch)[OUTPUT].numpy()
+    answer = model.signatures["serving_default"](**batch)["probability"].numpy()
     assert answer == pytest.approx(recorded["probability"][:1], abs=1e-6)
 
 

@@ -102,6 +102,6 @@ def test_outcome_rates_are_shares_above_each_threshold_and_never_certain() -> No
     facts = compute(planted_use_case(), rows, bins=4)
     assert facts.outcome_rates == pytest.approx(((ROWS + 1) / (ROWS + 2), 0.25), abs=2 / ROWS)
     assert facts.outcome_rates[0] < 1
-    assert len(facts.prior_logits) == 3
-    assert facts.prior_logits[0] == facts.prior_logit
+    assert len(facts.every_prior) == 3
+    assert facts.every_prior[0] == facts.priors[0]
     assert compute(planted_use_case(), staged(columns(), LABELS), bins=4).outcome_rates == ()

@@ -24,7 +24,7 @@ class Encoded:
     tensors: Mapping[str, np.ndarray]
     """By the encoder's output name, mapped arrays [rows, ...]."""
     labels: np.ndarray
-    """Mapped int8 vector of 0 and 1."""
+    """Mapped vector of 0 and 1, numbers of classes, or numbers."""
     outcomes: np.ndarray | None = None
     """Mapped float32 vector of what the label cuts in two, if it is learned beside it."""
     thresholds: tuple[float, ...] = ()

@@ -19,7 +19,8 @@ from airloop.errors import HistoryError
 from airloop.lakehouse.catalog import load_table, open_catalog, read_snapshot, scan_snapshot
 from airloop.references import TrainingSet
 from airloop.settings import Settings
-from airloop.use_cases.spec import ModelInput, UseCase
+from airloop.use_cases.spec import Label, ModelInput, UseCase
+from airloop.use_cases.target import Kind
 
 Split = Literal["train", "validation", "test"]
 Columns = Mapping[str, np.ndarray]
@@ -36,7 +37,7 @@ class Examples:
 
     columns: Columns
     labels: np.ndarray
-    """int8 vector of 0 and 1."""
+    """Vector as `LABEL_DTYPES` has it: 0 and 1, numbers of classes, or numbers."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,7 +50,7 @@ def read_examples(settings: Settings, use_case: UseCase, training_set: TrainingS
     rows times the spec's inputs. The order is the same however the table's files lie.
 
     Raises `HistoryError` when the table, the snapshot or a column is gone, when the number of rows is not
-    the reference's, or when a label is null or neither 0 nor 1.
+    the reference's, or when a label is null or none of what its kind has.
     """
     names = [item.name for item in use_case.inputs]
     label = use_case.label.name
@@ -70,7 +71,7 @@ def read_examples(settings: Settings, use_case: UseCase, training_set: TrainingS
     rows = rows.sort_by([(name, "ascending") for name in (PREDICTION_TIME, label, *names)])
     return Examples(
         columns={item.name: vector(rows[item.name], item) for item in use_case.inputs},
-        labels=label_vector(rows[label], label, split),
+        labels=label_vector(rows[label], use_case.label, split),
     )
 
 
@@ -109,17 +110,38 @@ def vector(column: pa.Array | pa.ChunkedArray, item: ModelInput) -> np.ndarray:
     return vector
 
 
-def label_vector(column: pa.Array | pa.ChunkedArray, name: str, split: Split) -> np.ndarray:
-    """The labels, int8; raises `HistoryError` when one is null or neither 0 nor 1."""
-    others = pc.unique(column).to_pylist()
-    if not set(others) <= {0, 1}:
-        raise HistoryError(
-            expected=f"every {name} in the {split} split to be 0 or 1",
-            found=", ".join(repr(value) for value in others[:5]),
-            next_step=NEXT,
-        )
-    labels: np.ndarray = column.to_numpy().astype(np.int8)
-    return labels
+LABEL_DTYPES: Final[Mapping[Kind, type[np.generic]]] = {
+    "binary": np.int8,
+    "multiclass": np.int16,
+    "regression": np.float32,
+    "quantiles": np.float32,
+}
+
+
+def label_vector(column: pa.Array | pa.ChunkedArray, label: Label, split: Split) -> np.ndarray:
+    """The labels as `LABEL_DTYPES` has them: 0 and 1, numbers of classes, or numbers.
+
+    Raises `HistoryError` when one is null, or none of what the label's kind has.
+    """
+    target = label.target
+    if target.kind == "binary" or target.kind == "multiclass":
+        classes: tuple[object, ...] = (0, 1) if target.kind == "binary" else target.classes
+        others = pc.unique(column).to_pylist()
+        if not set(others) <= set(classes):
+            raise HistoryError(
+                expected=f"every {label.name} in the {split} split to be {_either(classes)}",
+                found=", ".join(repr(value) for value in others[:5]),
+                next_step=NEXT,
+            )
+        if target.kind == "multiclass":
+            column = pc.index_in(column, pa.array(target.classes))
+        found: np.ndarray = column.to_numpy().astype(LABEL_DTYPES[target.kind])
+        return found
+    return outcome_vector(column, label.name, split)
+
+
+def _either(classes: tuple[object, ...]) -> str:
+    return f"{', '.join(map(str, classes[:-1]))} or {classes[-1]}"
 
 
 def outcome_vector(column: pa.Array, name: str, split: Split) -> np.ndarray:

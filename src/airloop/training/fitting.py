@@ -28,7 +28,8 @@ from airloop.training.devices import Devices
 from airloop.training.dropout import masks_at
 from airloop.training.encoding import Encoded
 from airloop.training.feeding import in_order, training_batches
-from airloop.training.network import Network, pooled, require_parameters
+from airloop.training.network import Network, require_parameters
+from airloop.use_cases.target import Figure
 
 log = logging.getLogger(__name__)
 
@@ -68,21 +69,17 @@ def make_deterministic(seed: int, threads: int) -> None:
         return
 
 
-def member_logits(network: Network, encoded: Encoded) -> np.ndarray:
-    """The label's logit of every row by each of the head's members, in order, float32 [rows, members]."""
-    parts = [np.zeros((0, network.head.output_shape[1]), np.float32)]
-    parts += [network.label_logits(inputs).numpy() for inputs, _ in in_order(encoded, VALIDATION_BATCH)]
+def member_outputs(network: Network, encoded: Encoded) -> np.ndarray:
+    """What each of the head's members says about the label of every row, in order, float32
+    [rows, members, outputs]."""
+    parts = [np.zeros((0, network.head.output_shape[1], network.label.outputs), np.float32)]
+    parts += [network.label_outputs(inputs).numpy() for inputs, _ in in_order(encoded, VALIDATION_BATCH)]
     return np.concatenate(parts)
-
-
-def logits(members: np.ndarray) -> np.ndarray:
-    """What the members [rows, members] say together: a logit for every row, float32 [rows]."""
-    together: np.ndarray = keras.ops.convert_to_numpy(pooled(keras.ops.convert_to_tensor(members)))
-    return together[:, 0]
 
 
 def fit(
     network: Network,
+    loss_figure: Figure,
     train: Encoded,
     validation: Encoded,
     parameters: Mapping[str, int | float],
@@ -95,9 +92,9 @@ def fit(
 ) -> int:
     """Fit the head on encoded rows; the weights of the epoch with the best validation loss stay.
 
-    What is minimised is the label's mean cross-entropy plus `outcome_weight` times the mean one of the
-    outcome's thresholds (Caruana, "Multitask learning", 1997: what is known of training examples alone can
-    be learned beside the label); what is told and validated is the label's alone.
+    What is minimised is the label's mean loss (`airloop.training.heads`) plus `outcome_weight` times the mean
+    cross-entropy of the outcome's thresholds (Caruana, "Multitask learning", 1997: what is known of training
+    examples alone can be learned beside the label); what is told and validated is the label's alone.
 
     The learning rate rises over the first tenth of an epoch's steps and falls to zero along a cosine;
     `weight_average` is the momentum of an average of the weights, which is what is validated and kept
@@ -110,24 +107,24 @@ def fit(
     """
     needed = PARAMETERS | {"outcome_weight"} if train.thresholds else PARAMETERS
     require_parameters(parameters, needed, "fitting")
-    fitting = Fitting(network.head, train, parameters, seed, devices, checkpoints)
+    fitting = Fitting(network, train, parameters, seed, devices, checkpoints)
     fitting.restore()
     progress = fitting.progress
     for epoch, losses in enumerate(progress.history):
-        on_epoch(epoch, _named(losses))
+        on_epoch(epoch, _named(loss_figure, losses))
     patience, epochs = int(parameters["patience_epochs"]), int(parameters["max_epochs"])
     while progress.epoch < epochs and progress.epoch - 1 - progress.best_epoch < max(patience, 1):
         train_loss = fitting.run_epoch(stop or threading.Event())
         fitting.save()
         with fitting.averaged():
             # The first worker's counts: another processor may round differently, and all must stop at once.
-            mine = _log_loss(logits(member_logits(network, validation)), validation.labels)
+            mine = network.label.mean_loss(member_outputs(network, validation), validation.labels)
             loss = float(devices.from_leader(np.array(mine)))
             progress.history.append((train_loss, loss))
             if progress.best_epoch == progress.epoch - 1:
                 progress.best_weights = [np.array(value) for value in network.head.get_weights()]
         progress.step, progress.seen_loss = 0, 0.0
-        on_epoch(progress.epoch - 1, _named(progress.history[-1]))
+        on_epoch(progress.epoch - 1, _named(loss_figure, progress.history[-1]))
         fitting.save()
     if progress.best_epoch < 0:
         # Or every next try would go on from here, and end here.
@@ -148,7 +145,7 @@ class Fitting:
 
     def __init__(
         self,
-        head: keras.Model,
+        network: Network,
         train: Encoded,
         parameters: Mapping[str, int | float],
         seed: int,
@@ -156,7 +153,8 @@ class Fitting:
         checkpoints: Checkpoints,
     ) -> None:
         self.progress = Progress()
-        self._head, self._train, self._seed = head, train, seed
+        self._head, self._label = network.head, network.label
+        self._train, self._seed = train, seed
         self._devices, self._checkpoints = devices, checkpoints
         replicas = devices.replicas
         if len(train) < replicas:
@@ -172,7 +170,7 @@ class Fitting:
         self._averages = float(parameters["weight_average"]) > 0
         with devices.strategy.scope():
             self._optimiser = optimiser(parameters, self._steps * self._epochs, self._steps)
-            self._optimiser.build(head.trainable_variables)
+            self._optimiser.build(self._head.trainable_variables)
         self.compiled = devices.compiled and devices.share_of(self._batch) <= XLA_MOST_ROWS
         self._step = tf.function(self._one_step, jit_compile=True) if self.compiled else self._one_step
         self._run = tf.function(self._run_steps, reduce_retracing=True)
@@ -228,13 +226,7 @@ class Fitting:
         masks = masks_at(self._seed, self._optimiser.iterations.value, first_row)
         with masks, tf.GradientTape() as tape:
             found = tf.cast(self._head(inputs, training=True), tf.float32)
-            # Each member for itself: trained on their mean, they would become one.
-            truth = tf.broadcast_to(targets[:, None, :], tf.shape(found))
-            losses = tf.nn.sigmoid_cross_entropy_with_logits(truth, found)
-            by_target = tf.reduce_sum(losses, axis=[0, 1]) / (self._batch * found.shape[1])
-            loss = total = by_target[0]
-            if self._outcome_weight:
-                total = loss + self._outcome_weight * tf.reduce_mean(by_target[1:])
+            loss, total = self._label.losses(targets, found, self._batch, self._outcome_weight)
         gradients = [
             tf.convert_to_tensor(item) for item in tape.gradient(total, [v.value for v in variables])
         ]
@@ -344,11 +336,6 @@ def optimiser(
     )
 
 
-def _named(losses: tuple[float, float]) -> dict[str, float]:
-    return dict(zip(("train_log_loss", "val_log_loss"), losses, strict=True))
-
-
-def _log_loss(found: np.ndarray, labels: np.ndarray) -> float:
-    """Mean binary cross-entropy of logits."""
-    z, y = found.astype(np.float64), labels.astype(np.float64)
-    return float(np.mean(np.maximum(z, 0) - z * y + np.log1p(np.exp(-np.abs(z)))))
+def _named(loss: Figure, losses: tuple[float, float]) -> dict[str, float]:
+    names = (f"train_{loss.name}", f"val_{loss.name}")
+    return dict(zip(names, losses, strict=True))

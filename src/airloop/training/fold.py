@@ -105,8 +105,9 @@ def _measure(job: learning.Job, number: int, scratch: Path) -> FoldMeasured:
         )
     learnt = learning.learn(job, splits, scratch, on_epoch)
     encoded = encode(learnt.network, held_out, scratch / "encoded_measured")
-    found = fitting.logits(fitting.member_logits(learnt.network, encoded))
-    measures = measure(job.spec.label.target, np.array(held_out.labels), learnt.calibration.apply(found))
+    members = fitting.member_outputs(learnt.network, encoded)
+    answers = learnt.network.label.answers(members, learnt.calibration)
+    measures = measure(job.spec.label.target, np.array(held_out.labels), answers)
     figures = measures.figures()
     return FoldMeasured(
         fold=number,

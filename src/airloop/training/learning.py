@@ -15,17 +15,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import keras
+import numpy as np
 
 from airloop.dotted import load
 from airloop.errors import SpecError
 from airloop.references import TrainingSet, Tuned
+from airloop.row_losses import row_losses
 from airloop.settings import Settings
 from airloop.training import fitting, statistics
-from airloop.training.calibration import Calibration, calibrate
+from airloop.training.calibration import Calibration
 from airloop.training.checkpoints import Checkpoints
 from airloop.training.devices import Devices
 from airloop.training.encoding import encode
-from airloop.training.measures.binary import log_loss
 from airloop.training.network import Network, require_parameters
 from airloop.training.staging import Staged, stage
 from airloop.use_cases.spec import UseCase
@@ -60,9 +61,10 @@ class Learnt(NamedTuple):
     network: Network
     best_epoch: int
     calibration: Calibration
-    validation_log_loss: float
-    """Of the calibrated network."""
-    base_rate: float
+    validation_loss: float
+    """Of the calibrated network; see `row_losses`."""
+    label_mean: float
+    """Of the train split."""
 
 
 def with_parameters(spec: UseCase, tuned: Tuned | None) -> UseCase:
@@ -103,6 +105,7 @@ def learn(job: Job, splits: Splits, scratch: Path, on_epoch: fitting.OnEpoch) ->
     job.go_on()
     best = fitting.fit(
         network,
+        job.spec.label.target.loss,
         encoded_train,
         encoded_validation,
         policy.parameters,
@@ -118,11 +121,11 @@ def learn(job: Job, splits: Splits, scratch: Path, on_epoch: fitting.OnEpoch) ->
         weights = network.head.get_weights()
         network = load(policy.model_builder)(job.spec, facts, policy.parameters)
         network.head.set_weights(weights)
-    members = fitting.member_logits(network, encoded_validation)
-    found = fitting.logits(members)
-    calibration = calibrate(found, members, splits.validation.labels, facts.prior_logit)
-    loss = log_loss(splits.validation.labels, calibration.apply(found))
-    return Learnt(network, best, calibration, loss, facts.base_rate)
+    members, labels = fitting.member_outputs(network, encoded_validation), splits.validation.labels
+    calibration = network.label.calibrate(members, labels)
+    answers = network.label.answers(members, calibration)
+    loss = float(np.mean(row_losses(job.spec.label.target, labels, answers)))
+    return Learnt(network, best, calibration, loss, facts.label_mean)
 
 
 def checkpoint_folder(

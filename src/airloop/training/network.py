@@ -9,12 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import keras
 import tensorflow as tf
 
 from airloop.errors import SpecError
+from airloop.training.calibration import Calibration
+from airloop.training.heads import Head
+
+OUTPUT: Final = "answer"
+"""Of a network; the exported signature has the kind's own name."""
 
 
 @dataclass(frozen=True)
@@ -24,33 +29,27 @@ class Network:
     encoder: keras.Model
     """A dict of raw inputs by name, each [batch], to a dict of compact tensors [batch, ...]; no weights."""
     head: keras.Model
-    """That dict to logits [batch, members, targets]; all the weights. Members are judged one by one in
-    training, and asked together (`pooled`). The first target is the label, the others are whether the
-    outcome is above each of the spec's thresholds, if it has any; they are for training alone."""
+    """That dict to numbers [batch, members, outputs]; all the weights. The first are about the label, the
+    others logits of whether the outcome is above each of the spec's thresholds, if it has any; they are for
+    training alone."""
 
-    def served(self, *, slope: float, offset: float) -> keras.Model:
-        """Raw inputs to `probability`, [batch]: the sigmoid of `slope` times the logit plus `offset`."""
-        logit = pooled(keras.ops.cast(self.head(self.encoder.output), "float32")[:, :, 0])
-        probability = keras.ops.sigmoid(logit * slope + offset)
-        return keras.Model(self.encoder.input, {"probability": keras.ops.reshape(probability, (-1,))})
+    label: Head
+    """What the head's numbers mean."""
+
+    def served(self, calibration: Calibration) -> keras.Model:
+        """Raw inputs to the answer, under `OUTPUT`: [batch], or [batch, numbers of an answer]."""
+        found = keras.ops.cast(self.head(self.encoder.output), "float32")[:, :, : self.label.outputs]
+        answer = self.label.answer(self.label.pooled(found), calibration)
+        return keras.Model(self.encoder.input, {OUTPUT: answer})
 
     @cached_property
-    def label_logits(self) -> Any:
-        """The head's inputs to its members' logits of the label, float32 [batch, members]; traced once."""
+    def label_outputs(self) -> Any:
+        """The head's inputs to its members' numbers about the label, float32 [batch, members, outputs];
+        traced once."""
         return tf.function(
-            lambda inputs: tf.cast(self.head(inputs, training=False)[:, :, 0], tf.float32),
+            lambda inputs: tf.cast(self.head(inputs, training=False)[:, :, : self.label.outputs], tf.float32),
             reduce_retracing=True,
         )
-
-
-def pooled(logits: Any) -> Any:
-    """Members' logits [batch, members] to that of their mean probability, [batch, 1]."""
-    if logits.shape[-1] == 1:
-        return logits
-    # By way of logarithms: a mean of probabilities would lose those close to 0 and 1.
-    positive = keras.ops.logsumexp(keras.ops.log_sigmoid(logits), axis=-1, keepdims=True)
-    negative = keras.ops.logsumexp(keras.ops.log_sigmoid(-logits), axis=-1, keepdims=True)
-    return positive - negative
 
 
 def require_parameters(parameters: Mapping[str, int | float], needed: frozenset[str], what: str) -> None:

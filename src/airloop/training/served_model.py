@@ -18,10 +18,10 @@ import tensorflow as tf
 
 from airloop.errors import RegistryError
 from airloop.training.examples import Columns
+from airloop.training.network import OUTPUT
 from airloop.use_cases.spec import UseCase
 
 SIGNATURE: Final = "serving_default"
-OUTPUT: Final = "probability"
 BATCH: Final = 8192
 _DTYPES: Final = {
     "string": tf.string,
@@ -37,12 +37,16 @@ def input_signature(use_case: UseCase) -> dict[str, tf.TensorSpec]:
 
 
 def export(model: keras.Model, use_case: UseCase, folder: Path) -> None:
-    """Write `model` (raw inputs to `probability`) as a SavedModel with the signature `serving_default`."""
+    """Write `model` (raw inputs to answers) as a SavedModel with the signature `serving_default`.
+
+    The signature calls an answer as the label's kind does (`airloop.use_cases.target`).
+    """
+    output = use_case.label.target.output
     archive = keras.export.ExportArchive()
     archive.track(model)
     archive.add_endpoint(
         SIGNATURE,
-        lambda inputs: {OUTPUT: model(inputs, training=False)[OUTPUT]},
+        lambda inputs: {output: model(inputs, training=False)[OUTPUT]},
         input_signature=[input_signature(use_case)],
     )
     archive.write_out(str(folder), verbose=False)
@@ -63,6 +67,7 @@ class ServedModel:
                 next_step="train the model again; its artifact is damaged",
             ) from None
         self.inputs: Mapping[str, tf.TensorSpec] = self._serve.structured_input_signature[1]
+        self.output: str = next(iter(self._serve.structured_outputs))
 
     def differences(self, use_case: UseCase) -> tuple[str, ...]:
         """How the signature departs from what the present spec can give it; empty when rows of the
@@ -77,31 +82,32 @@ class ServedModel:
             for name, spec in self.inputs.items()
             if name in given and spec.dtype != given[name].dtype
         ]
-        if OUTPUT not in self._serve.structured_outputs:
-            problems.append(f"no output {OUTPUT!r}")
+        if (output := use_case.label.target.output) not in self._serve.structured_outputs:
+            problems.append(f"no output {output!r}")
         return tuple(problems)
 
     def predict(self, columns: Columns) -> np.ndarray:
-        """The probability of every row, float32 [rows]; `columns` may hold more than the model's inputs."""
+        """The answer to every row, float32 [rows], or [rows, numbers of an answer]; `columns` may hold more
+        than the model's inputs."""
         rows = len(next(iter(columns.values())))
-        parts = [np.zeros(0, np.float32)]
+        parts = [np.zeros((0, *self._serve.structured_outputs[self.output].shape[1:]), np.float32)]
         for start in range(0, rows, BATCH):
             batch = {
                 name: tf.constant(columns[name][start : start + BATCH], spec.dtype)
                 for name, spec in self.inputs.items()
             }
-            parts.append(self._serve(**batch)[OUTPUT].numpy())
+            parts.append(self._serve(**batch)[self.output].numpy())
         return np.concatenate(parts)
 
 
 def recorded_requests(model: ServedModel, columns: Columns) -> str:
     """`columns` and what the served model answers to them, as JSON; NaN as null.
 
-    `{"inputs": {name: [...]}, "probability": [...]}`
+    `{"inputs": {name: [...]}, <output>: [...]}`
     """
     document = {
         "inputs": {name: [_plain(value) for value in values.tolist()] for name, values in columns.items()},
-        "probability": [float(value) for value in model.predict(columns)],
+        model.output: model.predict(columns).astype(float).tolist(),
     }
     return json.dumps(document, allow_nan=False)
 

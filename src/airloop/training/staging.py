@@ -23,6 +23,7 @@ from airloop.errors import HistoryError
 from airloop.references import TrainingSet
 from airloop.settings import Settings
 from airloop.training.examples import (
+    LABEL_DTYPES,
     NEXT,
     PREDICTION_TIME,
     Examples,
@@ -55,7 +56,7 @@ class Staged:
     words: Mapping[str, np.ndarray]
     """By string input, its different words, sorted."""
     labels: np.ndarray
-    """Mapped int8 vector of 0 and 1."""
+    """Mapped vector as `LABEL_DTYPES` has it: 0 and 1, numbers of classes, or numbers."""
     times: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     """Mapped int64 vector: each row's prediction time, in microseconds since the epoch."""
     outcomes: np.ndarray | None = field(kw_only=True)
@@ -111,7 +112,10 @@ def stage(
         return np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=(rows,))
 
     columns = {item.name: mapped(item.name, _DTYPES[item.type]) for item in use_case.inputs}
-    times, labels = mapped(f"_{PREDICTION_TIME}", np.int64), mapped("_label", np.int8)
+    times, labels = (
+        mapped(f"_{PREDICTION_TIME}", np.int64),
+        mapped("_label", LABEL_DTYPES[use_case.label.target.kind]),
+    )
     codes: dict[str, dict[str, int]] = {item.name: {} for item in use_case.inputs if item.type == "string"}
     free = np.array(starts.starts)
     outcomes = mapped("_outcome", np.float32) if outcome else None
@@ -119,7 +123,7 @@ def stage(
     for batch in scan_split(settings, training_set, names, split):
         micros = _micros(batch[PREDICTION_TIME])
         places, free = _places(np.searchsorted(starts.days, micros // MICROS_PER_DAY), free)
-        times[places], labels[places] = micros, label_vector(batch[label], label, split)
+        times[places], labels[places] = micros, label_vector(batch[label], use_case.label, split)
         if outcome and outcomes is not None:
             outcomes[places] = outcome_vector(batch[outcome.name], outcome.name, split)
         for item in use_case.inputs:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from airloop.errors import HistoryError
 from airloop.training.staging import Staged
 from airloop.use_cases.spec import UseCase
+from airloop.use_cases.target import Target
 
 SECONDS_PER_HOUR: Final = 3600
 SECONDS_PER_DAY: Final = 86400
@@ -46,7 +47,11 @@ class Statistics:
     """Statistics of the train split."""
 
     rows: int
-    base_rate: float
+    label_mean: float
+    """Of a label that is 1 or 0 its base rate."""
+    priors: tuple[float, ...]
+    """What a network's numbers about the label begin at: logits of the base rates, or in `label_scale` from
+    `label_centre`."""
     vocabularies: Mapping[str, tuple[str, ...]]
     """By string input: its words, frequent ones first, rare ones left out."""
     numbers: Mapping[str, Number]
@@ -54,15 +59,15 @@ class Statistics:
     outcome_rates: tuple[float, ...] = ()
     """The share of rows whose outcome is above each of the spec's thresholds, never quite 0 or 1."""
 
-    @property
-    def prior_logit(self) -> float:
-        """The logit of the base rate."""
-        return _logit(self.base_rate)
+    label_centre: float = 0.0
+    """The mean of a label that is a number."""
+    label_scale: float = 1.0
+    """Its standard deviation."""
 
     @property
-    def prior_logits(self) -> tuple[float, ...]:
-        """The logits of the base rate and of the outcome rates: one for each target of a network."""
-        return (self.prior_logit, *(_logit(rate) for rate in self.outcome_rates))
+    def every_prior(self) -> tuple[float, ...]:
+        """What a network's numbers begin at: those about the label, and logits of the outcome rates."""
+        return (*self.priors, *(_logit(rate) for rate in self.outcome_rates))
 
 
 def compute(use_case: UseCase, staged: Staged, *, bins: int) -> Statistics:
@@ -70,16 +75,10 @@ def compute(use_case: UseCase, staged: Staged, *, bins: int) -> Statistics:
 
     Words are counted over all rows; ranges and quantiles are those of at most `QUANTILE_ROWS` rows, evenly
     spaced in time, which bounds the memory (the standard error of a median is then 0.05% of the rows).
-    Raises `HistoryError` when there are no rows, or only one class.
+    Raises `HistoryError` when there are no rows, a class has none, or all labels are one number.
     """
     rows = len(staged)
-    base_rate = float(staged.labels.mean()) if rows else float("nan")
-    if not 0.0 < base_rate < 1.0:
-        raise HistoryError(
-            expected="rows of both classes in the train split",
-            found=f"{rows} rows, of which {int(staged.labels.sum())} positive",
-            next_step="build a training set over a longer window",
-        )
+    label = _label(use_case.label.target, staged.labels)
     sample = staged.spread(QUANTILE_ROWS)
     columns = {item.name: staged.columns[item.name] for item in use_case.inputs if item.type != "string"}
     quantities = {item.name: columns[item.name][sample] for item in use_case.inputs if item.type == "double"}
@@ -87,13 +86,50 @@ def compute(use_case: UseCase, staged: Staged, *, bins: int) -> Statistics:
         quantities[span.name] = elapsed_hours(columns[span.since][sample], columns[span.until][sample])
     return Statistics(
         rows=rows,
-        base_rate=base_rate,
+        label_mean=label.mean,
+        priors=label.priors,
+        label_centre=label.centre,
+        label_scale=label.scale,
         vocabularies={
             name: _vocabulary(words, np.bincount(staged.columns[name], minlength=len(words)))
             for name, words in staged.words.items()
         },
         numbers={name: _number(values, bins) for name, values in quantities.items()},
         outcome_rates=_outcome_rates(use_case, staged),
+    )
+
+
+class _Label(NamedTuple):
+    mean: float
+    priors: tuple[float, ...]
+    centre: float = 0.0
+    scale: float = 1.0
+
+
+def _label(target: Target, labels: np.ndarray) -> _Label:
+    """Raises `HistoryError` where there is nothing to tell apart."""
+    rows, mean = len(labels), float(labels.mean()) if len(labels) else float("nan")
+    if target.kind == "binary":
+        if 0.0 < mean < 1.0:
+            return _Label(mean, (_logit(mean),))
+        expected, found = "rows of both classes", f"{rows} rows, of which {int(labels.sum())} positive"
+    elif target.kind == "multiclass":
+        counts = np.bincount(labels, minlength=len(target.classes))
+        if counts.all():
+            return _Label(mean, tuple(float(found) for found in np.log(counts / rows)))
+        absent = [name for name, count in zip(target.classes, counts, strict=True) if not count]
+        expected, found = "rows of every class", f"none of {', '.join(absent)} among {rows}"
+    else:
+        scale = float(labels.astype(np.float64).std()) if rows else 0.0
+        if scale > 0:
+            levels = target.levels if target.kind == "quantiles" else ()
+            standard = (np.quantile(labels, levels) - mean) / scale if levels else [0.0]
+            return _Label(mean, tuple(float(found) for found in standard), mean, scale)
+        expected, found = "labels that differ", f"{rows} rows with one value"
+    raise HistoryError(
+        expected=f"{expected} in the train split",
+        found=found,
+        next_step="build a training set over a longer window",
     )
 
 

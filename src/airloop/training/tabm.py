@@ -27,6 +27,7 @@ import numpy as np
 from keras import layers, ops
 
 from airloop.training.dropout import PlacedDropout
+from airloop.training.heads import head_of
 from airloop.training.network import Network, require_parameters
 from airloop.training.statistics import SECONDS_PER_DAY, SECONDS_PER_HOUR, Number, Statistics
 from airloop.use_cases.spec import ModelInput, UseCase
@@ -43,6 +44,7 @@ PARAMETERS: Final = frozenset(
         "member_feature_share",
     }
 )
+_NO_NUMBER: Final = Number(low=0.0, high=1.0, mean=0.0, deviation=1.0, edges=(0.0, 1.0))
 _DTYPES: Final = {"string": "string", "double": "float32", "instant": "int64", "local_time": "int64"}
 
 
@@ -58,9 +60,13 @@ def build(use_case: UseCase, statistics: Statistics, parameters: Mapping[str, in
     for _ in _of(use_case, "local_time"):
         sizes += [24, 7]
     head = _head(
-        sizes, list(statistics.numbers.values()), encoder.output["times"].shape[1], statistics, parameters
+        sizes or [1],
+        list(statistics.numbers.values()) or [_NO_NUMBER],
+        encoder.output["times"].shape[1],
+        statistics,
+        parameters,
     )
-    return Network(encoder=encoder, head=head)
+    return Network(encoder=encoder, head=head, label=head_of(use_case.label.target, statistics))
 
 
 def _of(use_case: UseCase, type_: str) -> list[ModelInput]:
@@ -94,16 +100,18 @@ def _encoder(use_case: UseCase, statistics: Statistics) -> keras.Model:
         hours = ops.cast(until - since, "float32") / SECONDS_PER_HOUR
         known = ops.logical_and(ops.not_equal(since, 0), ops.not_equal(until, 0))
         quantities[span.name] = ops.where(known, hours, float("nan"))
-    values = ops.stack([quantities[name] for name in statistics.numbers], axis=1)
+    # A use case without numbers has one that is always missing, one without categories one of one word.
+    nothing = ops.zeros_like(next(iter(inputs.values())), dtype="float32")
+    values = ops.stack([quantities[name] for name in statistics.numbers] or [nothing / nothing], axis=1)
     missing = ops.logical_not(ops.isfinite(values))
-    table = statistics.numbers.values()
+    table = list(statistics.numbers.values()) or [_NO_NUMBER]
     low, high, mean, deviation = (
         np.array([getattr(number, field) for number in table], np.float32)
         for field in ("low", "high", "mean", "deviation")
     )
     standardised = (ops.minimum(ops.maximum(values, low), high) - mean) / deviation
     encoded = {
-        "categories": ops.stack([ops.cast(ids, "int32") for ids in categories], axis=1),
+        "categories": ops.stack([ops.cast(ids, "int32") for ids in categories or [nothing]], axis=1),
         "numbers": ops.where(missing, 0.0, standardised),
         "missing": ops.cast(missing, "float32"),
         "times": ops.stack(times, axis=1) if times else ops.zeros_like(standardised[:, :1]),
@@ -147,7 +155,7 @@ def _head(
     for _ in range(int(parameters["hidden_layers"])):
         x = layers.Dense(width, activation="relu", kernel_initializer="he_normal")(x)
         x = PlacedDropout(dropout, seed=next(seeds))(x)
-    logit = MemberLogits(statistics.prior_logits, dtype="float32", name="logit")(x)
+    logit = MemberLogits(statistics.every_prior, dtype="float32", name="logit")(x)
     inputs = {"categories": categories, "numbers": values, "missing": missing, "times": times}
     return keras.Model(inputs, logit, name="head")
 
@@ -216,17 +224,17 @@ class MemberLogits(layers.Layer):  # type: ignore[misc]
     In float32, whatever the products before are computed in: three digits would make ties of logits.
     """
 
-    def __init__(self, prior_logits: Sequence[float], **arguments: Any) -> None:
+    def __init__(self, priors: Sequence[float], **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.prior_logits = tuple(prior_logits)
+        self.priors = tuple(priors)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """No slope at first, and the priors as offsets."""
         _, members, width = input_shape
-        targets = len(self.prior_logits)
+        targets = len(self.priors)
 
         def priors(shape: tuple[int, ...], dtype: str) -> keras.KerasTensor:
-            return ops.broadcast_to(ops.convert_to_tensor(self.prior_logits, dtype), shape)
+            return ops.broadcast_to(ops.convert_to_tensor(self.priors, dtype), shape)
 
         self.kernel = self.add_weight(shape=(members, width, targets), initializer="zeros")
         self.bias = self.add_weight(shape=(members, targets), initializer=priors)

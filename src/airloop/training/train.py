@@ -138,18 +138,19 @@ def _train_into(folder: Path, scratch: Path, job: learning.Job, runs: TrainingRu
     splits = learning.stage_splits(job, scratch)
     learnt = learning.learn(job, splits, scratch, on_epoch)
     calibration = learnt.calibration
+    target = job.spec.label.target
     runs.log_metrics(
         run_id,
         {
             "best_epoch": learnt.best_epoch,
             "calibration_slope": calibration.slope,
             "calibration_offset": calibration.offset,
-            "calibrated_val_log_loss": learnt.validation_log_loss,
-            "train_base_rate": learnt.base_rate,
+            f"calibrated_val_{target.loss.name}": learnt.validation_loss,
+            "train_base_rate" if target.kind == "binary" else "train_label_mean": learnt.label_mean,
         },
     )
     saved_model = folder / SAVED_MODEL
-    served = learnt.network.served(slope=calibration.slope, offset=calibration.offset)
+    served = learnt.network.served(calibration)
     export(served, job.spec, saved_model)
     test = stage(job.settings, job.spec, job.training_set, "test", scratch / "test")
     sample = test.at(test.spread(job.spec.rollout.replayed_requests)).columns

@@ -103,7 +103,7 @@ def run_trial(
         checkpoints.remove()
     job = learning.Job(settings, tried, training_set, devices, checkpoints, stop or threading.Event())
     try:
-        told = study.tell(trial, _log_loss(job, trial, may_prune=slot != tuning.OWN_SLOT))
+        told = study.tell(trial, _loss(job, trial, may_prune=slot != tuning.OWN_SLOT))
     except optuna.TrialPruned:
         told = study.tell(trial, state=TrialState.PRUNED)
     except BaseException:
@@ -113,14 +113,14 @@ def run_trial(
     return _outcome(study, slot, told)
 
 
-def _log_loss(job: learning.Job, trial: optuna.Trial, *, may_prune: bool) -> float:
-    """Train, reporting each epoch to `trial`; returns the validation log loss of what would be
+def _loss(job: learning.Job, trial: optuna.Trial, *, may_prune: bool) -> float:
+    """Train, reporting each epoch to `trial`; returns the validation loss of what would be
     served: the best epoch's network, calibrated."""
     reported: list[float] = []
 
     def on_epoch(epoch: int, losses: Mapping[str, float]) -> None:
         log.info("epoch %d: %s", epoch, ", ".join(f"{name} {value:.5f}" for name, value in losses.items()))
-        loss = losses["val_log_loss"]
+        loss = losses[f"val_{job.spec.label.target.loss.name}"]
         reported.append(loss if math.isfinite(loss) else math.inf)
         trial.report(reported[-1], epoch)
         if math.isinf(reported[-1]) or (may_prune and trial.should_prune()):
@@ -128,7 +128,7 @@ def _log_loss(job: learning.Job, trial: optuna.Trial, *, may_prune: bool) -> flo
 
     with work_folder(job.settings, "train") as scratch:
         learnt = learning.learn(job, learning.stage_splits(job, scratch), scratch, on_epoch)
-    return learnt.validation_log_loss
+    return learnt.validation_loss
 
 
 def _outcome(study: optuna.Study, slot: int, trial: FrozenTrial) -> TrialDone:

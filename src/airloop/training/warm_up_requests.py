@@ -15,7 +15,7 @@ import tensorflow as tf
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from airloop.training.examples import Columns
-from airloop.training.served_model import OUTPUT, SIGNATURE, input_signature
+from airloop.training.served_model import SIGNATURE, input_signature
 from airloop.use_cases.spec import UseCase
 
 FILE: Final = Path("assets.extra", "tf_serving_warmup_requests")
@@ -36,7 +36,7 @@ def write_warm_up_requests(saved_model: Path, use_case: UseCase, columns: Column
             request = log.predict_log.request
             request.model_spec.name = use_case.model_name
             request.model_spec.signature_name = SIGNATURE
-            request.output_filter.append(OUTPUT)
+            request.output_filter.append(use_case.label.target.output)
             for name, spec in input_signature(use_case).items():
                 values = tf.constant(columns[name][part], spec.dtype)
                 request.inputs[name].CopyFrom(tf.make_tensor_proto(values.numpy(), spec.dtype))

@@ -54,6 +54,11 @@ class Binary(SpecPart):
     kind: Literal["binary"] = "binary"
 
     @property
+    def output(self) -> str:
+        """What the model's signature calls an answer."""
+        return "probability"
+
+    @property
     def figures(self) -> tuple[Figure, ...]:
         """All figures, the one that ranks candidates first."""
         return (
@@ -89,6 +94,11 @@ class Multiclass(SpecPart):
         return self
 
     @property
+    def output(self) -> str:
+        """See `Binary`."""
+        return "probabilities"
+
+    @property
     def figures(self) -> tuple[Figure, ...]:
         """See `Binary`."""
         return (
@@ -117,6 +127,11 @@ class Regression(SpecPart):
     """Such as minutes."""
     estimates: Literal["mean", "median"] = "mean"
     """Which number: the mean is what squared errors are least about, the median absolute ones."""
+
+    @property
+    def output(self) -> str:
+        """See `Binary`."""
+        return "prediction"
 
     @property
     def figures(self) -> tuple[Figure, ...]:
@@ -156,6 +171,11 @@ class Quantiles(SpecPart):
         return self
 
     @property
+    def output(self) -> str:
+        """See `Binary`."""
+        return "quantiles"
+
+    @property
     def figures(self) -> tuple[Figure, ...]:
         """See `Binary`."""
         return (
@@ -175,6 +195,11 @@ class Quantiles(SpecPart):
 
 
 Target = Annotated[Binary | Multiclass | Regression | Quantiles, Field(discriminator="kind")]
+
+
+def is_wide(target: Target) -> bool:
+    """Whether an answer is a vector, also where it has one number."""
+    return target.kind in ("multiclass", "quantiles")
 
 
 def has_classes(target: Target) -> bool:
