@@ -284,7 +284,7 @@ def run(settings: Settings, module: str, *flags: str) -> dict[str, Any]:
 def base_rate(spec: UseCase, train: Examples, test: Examples) -> Fitted:
     """The verdict's own baseline."""
     began = time.monotonic()
-    rates = baseline.fit(spec.gates.baseline, train.columns, train.labels)
+    rates = baseline.fit(spec.label.target, spec.gates.baseline, train.columns, train.labels)
     return Fitted(rates.predict(test.columns), time.monotonic() - began)
 
 

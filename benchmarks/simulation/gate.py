@@ -34,7 +34,9 @@ def failed_rules(year: Year, candidate: Candidate, champion: Candidate | None) -
     """The rules that `candidate` fails, with their reasons; none: it is accepted."""
     spec, splits = year.spec, year.splits(candidate.as_of)
     train, test = year.examples(splits["train"]), year.examples(splits["test"])
-    rates = baseline.fit(spec.gates.baseline, train.columns, train.labels).predict(test.columns)
+    rates = baseline.fit(spec.label.target, spec.gates.baseline, train.columns, train.labels).predict(
+        test.columns
+    )
     ours, labels = candidate.of(splits["test"]), test.labels
     found = {"candidate": ours, "baseline": rates}
     theirs = None

@@ -13,6 +13,7 @@ from airloop.training.examples import Examples
 from airloop.training.probes import PROBED_ROWS, behaviours, single_inputs
 from airloop.use_cases.gates import Behaviour
 from airloop.use_cases.spec import UseCase, define
+from airloop.use_cases.target import Multiclass, Regression, Target
 from tests.training.planted import planted_use_case
 
 ROWS = 8000
@@ -149,3 +150,38 @@ def test_two_behaviours_of_one_name_are_refused() -> None:
                 "gates": spec.gates.model_copy(update={"behaviours": (one, one)}),
             }
         )
+
+
+def of_kind(target: Target) -> UseCase:
+    spec = planted_use_case()
+    return spec.model_copy(update={"label": spec.label.model_copy(update={"target": target})})
+
+
+MINUTES = (LABELS * 30 + RANDOM.normal(size=ROWS) * 5).astype(np.float32)
+CLASSES = (LABELS + (RANDOM.random(ROWS) < 0.4)).astype(np.int16)
+LEAKS_OF_NUMBERS = {
+    "noise": MINUTES**3,
+    "colour": np.where(MINUTES > 20, "red", "blue").astype(object),
+    "seen_at": np.where(MINUTES > 20, 1_360_000_000, 0).astype(np.int64),
+}
+
+
+@pytest.mark.parametrize("name", LEAKS_OF_NUMBERS)
+def test_an_input_that_knows_the_number_explains_its_variance(name: str) -> None:
+    asked = Examples(rows(**{name: LEAKS_OF_NUMBERS[name]}).columns, MINUTES)
+    found = {probe.name: probe.value for probe in single_inputs(of_kind(Regression(unit="min")), asked)}
+    assert found[name] is not None
+    assert found[name] > 0.8
+    assert found["heat"] is not None
+    assert 0 <= found["heat"] < 0.02
+
+
+def test_an_input_that_knows_one_class_of_several_stands_out() -> None:
+    asked = Examples(rows(noise=(CLASSES == 2).astype(np.float32)).columns, CLASSES)
+    found = {
+        probe.name: probe.value
+        for probe in single_inputs(of_kind(Multiclass(classes=("none", "one", "both"))), asked)
+    }
+    assert found["noise"] == 1
+    assert found["heat"] is not None
+    assert found["heat"] < 0.55

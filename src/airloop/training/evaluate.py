@@ -72,7 +72,8 @@ def evaluate(settings: Settings, spec: UseCase, training_set: TrainingSet, candi
         train = _train_rows(settings, spec, training_set)
         rates = None
         if train is not None:
-            rates = baseline.fit(spec.gates.baseline, train.columns, train.labels).predict(test.columns)
+            usual = baseline.fit(target, spec.gates.baseline, train.columns, train.labels)
+            rates = usual.predict(test.columns)
         if rates is not None:
             found["baseline"] = rates
         champion, theirs = _champion(settings, spec, test, scratch / "champion")
