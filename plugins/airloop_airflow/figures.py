@@ -169,9 +169,8 @@ def _retraining(document: Document, flags: Document) -> Iterator[Figure]:
 def _evaluated(document: Document, flags: Document) -> Iterator[Figure]:
     verdict = "accepted" if document["accepted"] else "rejected"
     yield Figure("airloop_candidates_total", 1, {"verdict": verdict}, "counter")
-    yield Figure("airloop_candidate_roc_auc", document["test_roc_auc"])
-    yield Figure("airloop_candidate_baseline_roc_auc", document["baseline_roc_auc"])
-    yield Figure("airloop_candidate_log_loss", document["test_log_loss"])
+    for name, value in document["figures"].items():
+        yield Figure(f"airloop_candidate_{name.removeprefix('test_')}", value)
 
 
 def _stage(document: Document, flags: Document) -> Iterator[Figure]:

@@ -66,9 +66,7 @@ def tell_registered(registered: Mapping[str, Any], evaluated: Mapping[str, Any])
 
 
 def _figures(evaluated: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{name} {value}" for name, value in evaluated.items() if name.startswith(("test", "base"))
-    )
+    return ", ".join(f"{name} {value}" for name, value in (evaluated.get("figures") or {}).items())
 
 
 def _message(evaluated: Mapping[str, Any], run: str) -> tuple[dict[str, Any], ...]:

@@ -110,8 +110,8 @@ class Explanations:
         contributions.sort(key=lambda item: -abs(item.contribution))
         return Explained(
             version=version,
-            probability=float(1 / (1 + np.exp(-found.log_odds()[0]))),
-            base_log_odds=found.base,
+            probability=float(1 / (1 + np.exp(-found.total()[0]))),
+            base_log_odds=float(found.base[0]),
             contributions=contributions,
         )
 
@@ -130,7 +130,10 @@ class Explanations:
             raise problems.no_explainer(use_case, version, str(error)) from None
         inputs = self._server.inputs(use_case.model_name, version)
         made = Explainer(
-            _Asked(self._server, use_case, version, inputs), background, seed=use_case.training.seed
+            use_case.label.target,
+            _Asked(self._server, use_case, version, inputs),
+            background,
+            seed=use_case.training.seed,
         )
         self._explainers[use_case.name] = (version, made)
         return made

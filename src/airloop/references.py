@@ -233,8 +233,8 @@ class TrialDone(Reference):
     slot: int
     state: Literal["complete", "pruned", "skipped"]
     """`skipped` when the study's time was over before it began."""
-    log_loss: float | None
-    """Of the best epoch on the validation split; where it was pruned, of the last one."""
+    loss: float | None
+    """That of the best epoch on the validation split; where it was pruned, of the last one."""
     parameters: dict[str, int | float]
     """Those that were tried."""
     summary: str
@@ -249,9 +249,9 @@ class Tuned(Reference):
     """All of the model's parameters."""
     improved: bool
     """Whether they are not the spec's own."""
-    log_loss: float
+    loss: float
     """The best trial's, on the validation split."""
-    own_log_loss: float | None
+    own_loss: float | None
     """That of the spec's own parameters; None when their trial did not finish."""
     complete: int
     pruned: int
@@ -283,11 +283,11 @@ class FoldMeasured(Reference):
     stopping_rows: int
     """Later rows, still before `start`, that said when to stop, and calibrated."""
     rows: int
-    positives: int
+    positives: int | None
+    """Of a label with classes: rows of the rarest."""
     best_epoch: int
-    roc_auc: float | None
-    log_loss: float | None
-    calibration_error: float | None
+    figures: dict[str, float | None]
+    """By name; None where one is not defined."""
     summary: str
     """For the grid."""
 
@@ -307,10 +307,8 @@ class CrossValidated(Reference):
     """MLflow run with each fold's measures."""
     document_uri: str
     folds: int
-    roc_auc: Spread | None
-    """None when a fold's is not defined."""
-    log_loss: Spread | None
-    calibration_error: Spread | None
+    figures: dict[str, Spread | None]
+    """By name; None when a fold's is not defined."""
 
 
 class Followed(Reference):
@@ -336,9 +334,9 @@ class Evaluated(Reference):
     verdict_uri: str
     page_uri: str = ""
     """The verdict as a page, in the reports folder."""
-    test_roc_auc: float | None
-    test_log_loss: float | None
-    baseline_roc_auc: float | None
+    figures: dict[str, float | None]
+    """As they are called in MLflow: the candidate's that ranks it and its loss, and the baseline's that ranks
+    it."""
     failed: tuple[str, ...] = ()
     """Why it is rejected: each failed rule's name and detail."""
 

@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict
 
 from airloop.references import TrainingSet
 from airloop.use_cases.gates import FigureGate, Gates
-from airloop.use_cases.target import Figure, Kind, Target, figure_names, has_classes
+from airloop.use_cases.target import Binary, Figure, Kind, Target, figure_names, has_classes
 
-_USUAL: Final[Mapping[Kind, str]] = {
+USUAL: Final[Mapping[Kind, str]] = {
     "binary": "base rate",
     "multiclass": "base rates",
     "regression": "mean",
@@ -184,6 +184,7 @@ class Verdict(Part):
     """The machine-readable document on which registration depends."""
 
     use_case: str
+    target: Target = Binary()
     run_id: str
     training_set: TrainingSet
     accepted: bool
@@ -254,6 +255,7 @@ def judge(
     )
     return Verdict(
         use_case=use_case,
+        target=target,
         run_id=run_id,
         training_set=training_set,
         accepted=all(rule.passed for rule in rules),
@@ -325,7 +327,7 @@ def _against_baseline(
     baseline: Measures | None,
     ranges: Mapping[str, Range],
 ) -> Iterator[Rule]:
-    by = f"{_USUAL[target.kind]} by {' and '.join(gates.baseline)}"
+    by = f"{USUAL[target.kind]} by {' and '.join(gates.baseline)}"
     for figure, gate in _gated(target, gates):
         found = ranges.get(f"{figure.gain}_baseline")
         yield _compare(
@@ -397,7 +399,7 @@ def _by_slice(target: Target, gates: Gates, slices: tuple[SliceMeasures, ...]) -
             _difference(part.candidate, part.baseline, loss.name),
             "<=",
             gates.max_slice_loss_excess_over_baseline,
-            f"{part.name}: {loss.words} {_shown(part.candidate, loss.name)}, {_USUAL[target.kind]} "
+            f"{part.name}: {loss.words} {_shown(part.candidate, loss.name)}, {USUAL[target.kind]} "
             f"{_shown(part.baseline, loss.name)} on {part.candidate.rows} rows{_chance(part.gain)}",
             part.gain,
             slice=part.name,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
+from airloop.use_cases.target import Target
 from airloop.verdict import Measures, Rule, Verdict
 
 MOST_BLOCKS: Final = 50
@@ -19,7 +20,6 @@ LONGEST_FIELD: Final = 2000
 MOST_RULES: Final = 12
 """Failed rules that are shown one by one: more are read on the page."""
 _LONGEST_DETAIL: Final = 600
-_FIGURES: Final = {"roc_auc": "ROC AUC", "log_loss": "log loss", "calibration_error": "calibration error"}
 
 Block = dict[str, Any]
 
@@ -72,19 +72,22 @@ def _subject(verdict: Verdict) -> str:
 
 def _figures(verdict: Verdict) -> Iterable[str]:
     """One field a model, the candidate first."""
-    yield _model("Candidate", verdict.candidate)
-    yield _model("Baseline", verdict.baseline)
+    target = verdict.target
+    yield _model(target, "Candidate", verdict.candidate)
+    yield _model(target, "Baseline", verdict.baseline)
     if verdict.champion is not None:
-        yield _model(f"Champion (version {verdict.champion.version})", verdict.champion.measures)
+        yield _model(target, f"Champion (version {verdict.champion.version})", verdict.champion.measures)
     else:
         yield "*Champion*\nnone yet"
 
 
-def _model(name: str, measures: Measures | None) -> str:
+def _model(target: Target, name: str, measures: Measures | None) -> str:
+    """What ranks models, the loss, and whether it can be relied on where that is measured."""
+    wanted = dict.fromkeys((target.figures[0], target.loss, *target.figures[-1:]))
     figures = measures.figures() if measures else {}
     shown = (
-        f"{title} {'not measured' if (value := figures.get(figure)) is None else f'{value:.4f}'}"
-        for figure, title in _FIGURES.items()
+        f"{figure.words} {'not measured' if (value := figures.get(figure.name)) is None else f'{value:.4f}'}"
+        for figure in wanted
     )
     return "\n".join((f"*{name}*", *shown))
 

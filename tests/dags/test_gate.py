@@ -14,7 +14,7 @@ REJECTED = {
     "run_id": "r1",
     "accepted": False,
     "verdict_uri": "mlflow-artifacts:/1/v",
-    "test_roc_auc": 0.71,
+    "figures": {"test_roc_auc": 0.71},
     "failed": ["roc_auc: 0.71 is too low", "log_loss: high"],
 }
 

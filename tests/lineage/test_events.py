@@ -64,9 +64,7 @@ EVALUATED = Evaluated(
     run_id="r1",
     accepted=True,
     verdict_uri="mlflow-artifacts:/1/r1/artifacts/verdict.json",
-    test_roc_auc=0.7,
-    test_log_loss=0.4,
-    baseline_roc_auc=0.6,
+    figures={"test_roc_auc": 0.7, "test_log_loss": 0.4, "baseline_roc_auc": 0.6},
 )
 ROLLED_BACK = RolledBack(
     use_case="flight_delay",

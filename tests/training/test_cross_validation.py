@@ -137,10 +137,11 @@ def test_each_fold_is_measured_on_the_days_after_what_it_knew(validated: Validat
         assert measured.stopping_rows == sum(stopping <= time < known for time in times)
         until = min(datetime.fromisoformat(measured.end).replace(tzinfo=UTC), last + timedelta(seconds=1))
         assert measured.rows == sum(start <= time < until for time in times)
-        assert measured.roc_auc is not None
-        assert measured.roc_auc > 0.6
-        assert measured.calibration_error is not None
-        assert 0 < measured.calibration_error < 0.2
+        area, error = (measured.figures[name] for name in ("roc_auc", "calibration_error"))
+        assert area is not None
+        assert area > 0.6
+        assert error is not None
+        assert 0 < error < 0.2
 
 
 def test_a_fold_is_the_same_again_and_leaves_nothing(validated: Validated) -> None:
@@ -157,10 +158,11 @@ def test_mean_and_spread_are_logged_once(validated: Validated, tmp_path: Path) -
     experiment = client.get_experiment_by_name("planted")
     assert len(client.search_runs([experiment.experiment_id])) == 1
     run = client.get_run(found.run_id)
-    values = [fold.roc_auc for fold in validated.measured]
-    assert found.roc_auc is not None
-    assert found.roc_auc.mean == pytest.approx(np.mean(values))
-    assert found.roc_auc.deviation == pytest.approx(np.std(values, ddof=1))
+    values = [fold.figures["roc_auc"] for fold in validated.measured]
+    spread = found.figures["roc_auc"]
+    assert spread is not None
+    assert spread.mean == pytest.approx(np.mean(values))
+    assert spread.deviation == pytest.approx(np.std(values, ddof=1))
     assert run.data.metrics["folds_roc_auc_mean"] == pytest.approx(np.mean(values))
     assert run.data.tags["airloop.report_kind"] == "cross_validation"
     assert "airloop.training_set" not in run.data.tags
@@ -177,10 +179,12 @@ def test_a_missing_fold_and_one_without_a_measure_are_told(validated: Validated)
     arguments = (validated.settings, validated.spec, validated.training_set)
     with pytest.raises(SpecError, match=r"found \[0, 2\]"):
         collect(*arguments, [validated.measured[0], validated.measured[2]], COMMIT)
-    undefined = validated.measured[1].model_copy(update={"roc_auc": None})
+    undefined = validated.measured[1].model_copy(
+        update={"figures": {**validated.measured[1].figures, "roc_auc": None}}
+    )
     found = collect(*arguments, [validated.measured[0], undefined, validated.measured[2]], "2" * 40)
-    assert found.roc_auc is None
-    assert found.log_loss is not None
+    assert found.figures["roc_auc"] is None
+    assert found.figures["log_loss"] is not None
 
 
 def test_tuned_parameters_reach_the_folds(validated: Validated) -> None:
@@ -189,8 +193,8 @@ def test_tuned_parameters_reach_the_folds(validated: Validated) -> None:
         study="s",
         parameters={**own, "learning_rate": 1e-6},
         improved=True,
-        log_loss=0.5,
-        own_log_loss=0.6,
+        loss=0.5,
+        own_loss=0.6,
         complete=2,
         pruned=0,
         unfinished=0,
@@ -201,9 +205,10 @@ def test_tuned_parameters_reach_the_folds(validated: Validated) -> None:
     assert list_folds(*arguments, given).tuned == given
     found = measure_fold(*arguments, 0, COMMIT, tuned=given)
     # It learns nothing at that rate.
-    assert found.log_loss is not None
-    assert validated.measured[0].log_loss is not None
-    assert found.log_loss > validated.measured[0].log_loss
+    loss, learnt = found.figures["log_loss"], validated.measured[0].figures["log_loss"]
+    assert loss is not None
+    assert learnt is not None
+    assert loss > learnt
 
 
 def test_what_is_no_fold_is_refused(validated: Validated) -> None:

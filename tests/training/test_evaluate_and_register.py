@@ -71,7 +71,7 @@ def test_the_first_candidate_is_accepted_and_its_verdict_is_in_mlflow_and_the_re
     path = client.download_artifacts(evaluated.run_id, "verdict.json", str(tmp_path))
     assert Verdict.model_validate_json(Path(path).read_text()) == report(trained)
     metrics = client.get_run(evaluated.run_id).data.metrics
-    assert metrics["test_roc_auc"] == evaluated.test_roc_auc
+    assert metrics["test_roc_auc"] == evaluated.figures["test_roc_auc"]
     assert metrics["test_log_loss"] < metrics["baseline_log_loss"]
     assert metrics["test_rows"] == metrics["baseline_rows"] == 2000
     assert report(trained).training_set == trained.training_set

@@ -14,6 +14,7 @@ from airloop.training.examples import Columns, read_examples, take
 from airloop.training.explain import Explainer, background_document, read_background, sample
 from airloop.training.importance import LEAST_SLICE_ROWS, importance_of
 from airloop.use_cases.gates import Slicing
+from airloop.use_cases.target import Binary, Multiclass, Regression
 from tests.training.conftest import Trained
 
 RANDOM = np.random.default_rng(5)
@@ -60,7 +61,7 @@ BACKGROUND, ASKED = take(COLUMNS, np.arange(40)), take(COLUMNS, np.arange(40, RO
 
 def test_a_sum_is_taken_apart_exactly() -> None:
     model = Known()
-    explained = Explainer(model, BACKGROUND, seed=1).explain(ASKED)
+    explained = Explainer(Binary(), model, BACKGROUND, seed=1).explain(ASKED)
     usual, here = model.terms(BACKGROUND), model.terms(ASKED)
     assert explained.base == pytest.approx(-1 + sum(term.mean() for term in usual.values()))
     for name, values in explained.contributions.items():
@@ -69,7 +70,7 @@ def test_a_sum_is_taken_apart_exactly() -> None:
 
 def test_what_two_inputs_do_together_is_shared_between_them() -> None:
     model = Together()
-    explained = Explainer(model, BACKGROUND, seed=1).explain(ASKED)
+    explained = Explainer(Binary(), model, BACKGROUND, seed=1).explain(ASKED)
     red, late = (
         (columns["colour"] == "red", columns["due"] > 1_360_000_300) for columns in (BACKGROUND, ASKED)
     )
@@ -84,7 +85,7 @@ def test_what_two_inputs_do_together_is_shared_between_them() -> None:
 
 
 def test_a_rows_explanation_does_not_depend_on_the_rows_beside_it() -> None:
-    explainer = Explainer(Known(), BACKGROUND, seed=1)
+    explainer = Explainer(Binary(), Known(), BACKGROUND, seed=1)
     together = explainer.explain(ASKED)
     alone = explainer.explain(take(ASKED, np.array([7])))
     for name, values in together.contributions.items():
@@ -95,7 +96,7 @@ def test_the_callers_random_numbers_are_left_alone() -> None:
     np.random.seed(11)
     expected = np.random.random()
     np.random.seed(11)
-    Explainer(Known(), BACKGROUND, seed=1).explain(take(ASKED, np.array([0])))
+    Explainer(Binary(), Known(), BACKGROUND, seed=1).explain(take(ASKED, np.array([0])))
     assert np.random.random() == expected
 
 
@@ -103,11 +104,11 @@ def test_a_served_model_is_explained_to_its_last_digits(trained: Trained, tmp_pa
     model = load_model(trained.settings, trained.spec, trained.candidate.run_id, tmp_path)
     test = read_examples(trained.settings, trained.spec, trained.training_set, "test")
     text = background_document(take(test.columns, sample(test.columns, 30, 1)))
-    explainer = Explainer(model, read_background(text), seed=1)
+    explainer = Explainer(Binary(), model, read_background(text), seed=1)
     asked = take(test.columns, sample(test.columns, 40, 2))
     explained = explainer.explain(asked)
     p = model.predict(asked).astype(np.float64)
-    np.testing.assert_allclose(explained.log_odds(), np.log(p / (1 - p)), atol=1e-5)
+    np.testing.assert_allclose(explained.total(), np.log(p / (1 - p)), atol=1e-5)
     red = asked["colour"] == "red"
     assert explained.contributions["colour"][red].min() > explained.contributions["colour"][~red].max()
 
@@ -151,3 +152,33 @@ def test_a_background_survives_being_written() -> None:
     for name, values in BACKGROUND.items():
         assert again[name].dtype == values.dtype
         np.testing.assert_array_equal(again[name], values)
+
+
+class Counting:
+    """A number, or three classes, of which heat alone decides."""
+
+    inputs: Mapping[str, object] = dict.fromkeys(("colour", "heat"))
+
+    def __init__(self, *, classes: bool) -> None:
+        self.classes = classes
+
+    def predict(self, columns: Columns) -> np.ndarray:
+        heat = np.nan_to_num(columns["heat"].astype(np.float64))
+        if not self.classes:
+            return 20 + 5 * heat
+        scores = np.exp(np.stack([heat, -heat, 0 * heat], axis=1))
+        return scores / scores.sum(axis=1, keepdims=True)
+
+
+def test_a_number_is_taken_apart_in_its_unit() -> None:
+    explained = Explainer(Regression(unit="min"), Counting(classes=False), BACKGROUND, seed=1).explain(ASKED)
+    np.testing.assert_allclose(explained.total(), Counting(classes=False).predict(ASKED), atol=1e-6)
+    assert np.abs(explained.contributions["colour"]).max() < 1e-9
+
+
+def test_of_several_classes_the_one_that_is_given_is_explained() -> None:
+    model = Counting(classes=True)
+    explained = Explainer(Multiclass(classes=("a", "b", "c")), model, BACKGROUND, seed=1).explain(ASKED)
+    most = model.predict(ASKED).max(axis=1)
+    np.testing.assert_allclose(explained.total(), np.log(most / (1 - most)), atol=1e-6)
+    assert len(set(explained.base.round(6))) > 1

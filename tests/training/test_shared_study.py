@@ -82,4 +82,4 @@ def test_processes_share_a_study_and_no_slot_is_lost_or_done_twice(settings: Set
     (own,) = (trial for trial in trials if trial.user_attrs["slot"] == tuning.OWN_SLOT)
     assert own.params.items() <= SPEC.training.parameters.items()
     outcome = close_study(settings, SPEC, name)
-    assert outcome.log_loss == min(trial.value for trial in trials if trial.value is not None)
+    assert outcome.loss == min(trial.value for trial in trials if trial.value is not None)

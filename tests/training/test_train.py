@@ -35,9 +35,10 @@ def with_parameters(spec: UseCase, **parameters: float) -> UseCase:
 
 
 def test_a_planted_signal_is_learnt(trained: Trained) -> None:
-    assert trained.evaluated.test_roc_auc is not None
-    assert trained.evaluated.baseline_roc_auc is not None
-    assert trained.evaluated.test_roc_auc > 0.70 > trained.evaluated.baseline_roc_auc + 0.05
+    figures = trained.evaluated.figures
+    assert figures["test_roc_auc"] is not None
+    assert figures["baseline_roc_auc"] is not None
+    assert figures["test_roc_auc"] > 0.70 > figures["baseline_roc_auc"] + 0.05
 
 
 def test_the_run_leads_back_to_its_data_code_and_parameters(trained: Trained) -> None:
@@ -142,4 +143,6 @@ def test_half_precision_in_training_is_single_precision_in_serving(trained: Trai
     assert found.dtype == np.float32
     assert len(np.unique(found)) > 0.9 * len(found)
     evaluated = evaluate(settings, trained.spec, reference, candidate)
-    assert evaluated.test_roc_auc == pytest.approx(trained.evaluated.test_roc_auc, abs=0.02)
+    assert evaluated.figures["test_roc_auc"] == pytest.approx(
+        trained.evaluated.figures["test_roc_auc"], abs=0.02
+    )

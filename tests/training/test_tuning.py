@@ -102,13 +102,11 @@ def test_the_first_trial_has_the_specs_own_parameters_and_the_best_is_never_wors
     own = trials[0]
     assert own.state == "complete"
     assert own.parameters.items() <= deployment.spec.training.parameters.items()
-    finished = [
-        trial.log_loss for trial in trials if trial.state == "complete" and trial.log_loss is not None
-    ]
-    assert outcome.log_loss == min(finished)
-    assert outcome.own_log_loss == own.log_loss is not None
-    assert outcome.log_loss <= outcome.own_log_loss
-    assert outcome.improved == (outcome.log_loss < outcome.own_log_loss)
+    finished = [trial.loss for trial in trials if trial.state == "complete" and trial.loss is not None]
+    assert outcome.loss == min(finished)
+    assert outcome.own_loss == own.loss is not None
+    assert outcome.loss <= outcome.own_loss
+    assert outcome.improved == (outcome.loss < outcome.own_loss)
     assert outcome.parameters.keys() == deployment.spec.training.parameters.keys()
 
 
@@ -162,7 +160,7 @@ def test_the_study_is_logged_with_its_plots_and_page(tuned: Finished) -> None:
     assert page.count("data:image/png;base64,") == 3
     assert 'src="http' not in page
     assert "<script" not in page
-    assert f"{outcome.log_loss:.5f}" in page
+    assert f"{outcome.loss:.5f}" in page
 
 
 def test_closing_again_writes_over_the_same_run(tuned: Finished) -> None:
@@ -206,7 +204,7 @@ def test_nobody_knows_that_a_trial_is_better_while_the_specs_own_is_not_measured
     deployment = Deployment(tmp_path, tuned_use_case())
     deployment.pretend(1, 0.1, width=8)
     outcome = deployment.close()
-    assert (outcome.improved, outcome.own_log_loss) == (False, None)
+    assert (outcome.improved, outcome.own_loss) == (False, None)
     assert outcome.parameters == deployment.spec.training.parameters
 
 
@@ -221,8 +219,8 @@ def test_a_hopeless_trial_is_pruned(tmp_path: Path) -> None:
         deployment.pretend(slot, 0.3)
     outcome = deployment.trial(2)
     assert outcome.state == "pruned"
-    assert outcome.log_loss is not None
-    assert outcome.log_loss > 0.3
+    assert outcome.loss is not None
+    assert outcome.loss > 0.3
     (trial,) = [one for one in deployment.stored().trials if one.state == TrialState.PRUNED]
     # The warm-up's epoch is 0; the first epoch after it is the earliest.
     assert trial.last_step == 1
@@ -238,7 +236,7 @@ def test_parameters_that_diverge_are_pruned_and_not_an_error(tmp_path: Path) -> 
     changed = spec.training.model_copy(update={"tuning": policy, "parameters": parameters})
     deployment = Deployment(tmp_path, spec.model_copy(update={"training": changed}))
     outcome = deployment.trial(0)
-    assert (outcome.state, outcome.log_loss) == ("pruned", None)
+    assert (outcome.state, outcome.loss) == ("pruned", None)
     with pytest.raises(TuningError, match=r"a complete trial .* found 1 pruned"):
         deployment.close()
     deployment.pretend(1, 0.5, learning_rate=2e29)
@@ -250,7 +248,7 @@ def test_after_its_time_slots_are_skipped_until_it_is_opened_again(tmp_path: Pat
     assert deployment.study.slots == (0, 1)
     late = NOON + timedelta(minutes=10)
     skipped = deployment.trial(1, now=late)
-    assert (skipped.state, skipped.log_loss) == ("skipped", None)
+    assert (skipped.state, skipped.loss) == ("skipped", None)
     assert deployment.stored().trials == []
     assert deployment.open(opened=late) == deployment.open(opened=late).model_copy(
         update={"slots": (0, 1, 2, 3)}

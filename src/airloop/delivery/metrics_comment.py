@@ -18,24 +18,11 @@ from typing import Final
 from pydantic import ValidationError
 
 from airloop.errors import EXIT_PERMANENT, AirloopError, RegistryError
+from airloop.use_cases.target import Figure
 from airloop.verdict import Measures, Verdict
 
 MARKER: Final = "<!-- airloop: model metrics -->"
 """First line of the comment, by which it is found again and replaced."""
-_HIGHER_IS_BETTER: Final = {
-    "roc_auc": True,
-    "average_precision": True,
-    "log_loss": False,
-    "brier": False,
-    "calibration_error": False,
-}
-_TITLES: Final = {
-    "roc_auc": "ROC AUC",
-    "log_loss": "log loss",
-    "average_precision": "average precision",
-    "brier": "Brier score",
-    "calibration_error": "calibration error",
-}
 _MOST_SLICES: Final = 10
 _LONGEST_DETAIL: Final = 300
 
@@ -71,12 +58,12 @@ def _outcome(verdict: Verdict) -> str:
 def _figures(change: Verdict, main: Verdict | None, comparable: bool) -> Iterable[str]:
     yield "| on the test window | main | this change | | baseline |"
     yield "|---|---:|---:|---|---:|"
-    for figure, title in _TITLES.items():
-        ours = change.candidate.figures()[figure]
-        theirs = main.candidate.figures()[figure] if main is not None else None
-        base = change.baseline.figures()[figure] if change.baseline is not None else None
+    for figure in change.target.figures:
+        ours = _figure(change.candidate, figure)
+        theirs = _figure(main.candidate, figure) if main is not None else None
+        base = _figure(change.baseline, figure)
         moved = _moved(figure, theirs, ours) if comparable else ""
-        yield f"| {title} | {_number(theirs)} | {_number(ours)} | {moved} | {_number(base)} |"
+        yield f"| {figure.words} | {_number(theirs)} | {_number(ours)} | {moved} | {_number(base)} |"
     if change.serving_cost is not None:
         before = main.serving_cost if main is not None else None
         for name, title in (
@@ -88,13 +75,13 @@ def _figures(change: Verdict, main: Verdict | None, comparable: bool) -> Iterabl
             yield f"| {title} | {_number(theirs, 1)} | {_number(ours, 1)} | | |"
 
 
-def _moved(figure: str, theirs: float | None, ours: float | None) -> str:
+def _moved(figure: Figure, theirs: float | None, ours: float | None) -> str:
     if theirs is None or ours is None:
         return ""
     difference = ours - theirs
     if round(difference, 4) == 0:
         return "as before"
-    better = (difference > 0) == _HIGHER_IS_BETTER[figure]
+    better = (difference > 0) == figure.higher_is_better
     return f"{difference:+.4f} ({'better' if better else 'worse'})"
 
 
@@ -129,20 +116,21 @@ def _failed(verdict: Verdict) -> Iterable[str]:
 
 
 def _slices(change: Verdict, main: Verdict) -> Iterable[str]:
-    """The slices whose log loss moved most, either way."""
+    """The slices whose loss moved most, either way."""
+    loss = change.target.loss
     before = {part.name: part.candidate for part in main.slices}
     moved = [
         (part.name, was, now, now - was)
         for part in change.slices
-        if (was := _log_loss(before.get(part.name))) is not None
-        and (now := _log_loss(part.candidate)) is not None
+        if (was := _figure(before.get(part.name), loss)) is not None
+        and (now := _figure(part.candidate, loss)) is not None
         and round(now - was, 4) != 0
     ]
     moved.sort(key=lambda row: -abs(row[3]))
     if not moved:
         return
     yield ""
-    yield f"<details><summary>Log loss by slice: {len(moved)} moved</summary>"
+    yield f"<details><summary>{loss.words.capitalize()} by slice: {len(moved)} moved</summary>"
     yield ""
     yield "| slice | main | this change | |"
     yield "|---|---:|---:|---|"
@@ -153,8 +141,8 @@ def _slices(change: Verdict, main: Verdict) -> Iterable[str]:
     yield "</details>"
 
 
-def _log_loss(measures: Measures | None) -> float | None:
-    return None if measures is None else measures.figures()["log_loss"]
+def _figure(measures: Measures | None, figure: Figure) -> float | None:
+    return None if measures is None else measures.figures().get(figure.name)
 
 
 def _number(value: float | None, digits: int = 4) -> str:

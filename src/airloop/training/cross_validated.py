@@ -36,7 +36,6 @@ from airloop.work_folders import work_folder
 log = logging.getLogger(__name__)
 
 DOCUMENT: Final = "cross_validation.json"
-MEASURES: Final = ("roc_auc", "log_loss", "calibration_error")
 _FOLDS: Final = TypeAdapter(tuple[FoldMeasured, ...])
 
 
@@ -64,9 +63,17 @@ def collect(
     spec = learning.with_parameters(spec, tuned)
     params = {**params_of_run(spec, training_set, tuned), CODE_COMMIT: commit}
     digest = hashlib.sha256(json.dumps([training_set.snapshot_id, sorted(params.items())]).encode())
-    spreads = {name: _spread([getattr(fold, name) for fold in ordered]) for name in MEASURES}
-    metrics = {f"fold_{name}": [getattr(fold, name) for fold in ordered] for name in MEASURES}
-    known = {name: values for name, values in metrics.items() if None not in values}
+    by_figure = {
+        figure.name: [fold.figures.get(figure.name) for fold in ordered]
+        for figure in spec.label.target.figures
+    }
+    spreads = {name: _spread(values) for name, values in by_figure.items()}
+    metrics = {f"fold_{name}": values for name, values in by_figure.items()}
+    known = {
+        name: [value for value in values if value is not None]
+        for name, values in metrics.items()
+        if None not in values
+    }
     for name, spread in spreads.items():
         if spread is not None:
             known |= {f"folds_{name}_mean": [spread.mean], f"folds_{name}_deviation": [spread.deviation]}
@@ -90,7 +97,7 @@ def collect(
     for name, spread in spreads.items():
         log.info("%s: %s", name, f"{spread.mean:.4f} ± {spread.deviation:.4f}" if spread else "not defined")
     return CrossValidated(
-        run_id=run_id, document_uri=runs.artifact_uri(run_id, DOCUMENT), folds=len(ordered), **spreads
+        run_id=run_id, document_uri=runs.artifact_uri(run_id, DOCUMENT), folds=len(ordered), figures=spreads
     )
 
 

@@ -1,4 +1,4 @@
-"""Why a model says what it says: what each input adds to the log-odds of one prediction, or takes from it.
+"""Why a model says what it says: what each input adds to one prediction, or takes from it.
 
 Belongs here: contributions to single predictions, by the same code for a model card and for one request.
 Does not belong here: what they are on average (`airloop.training.importance`), or showing them.
@@ -23,6 +23,7 @@ import shap
 
 from airloop.errors import RegistryError
 from airloop.registry import EXPLANATION_BACKGROUND
+from airloop.use_cases.target import Target, has_classes
 
 if TYPE_CHECKING:
     # The gateway explains too, and has no tables to read rows from.
@@ -43,28 +44,38 @@ class Model(Protocol):
         """The model's inputs by name."""
 
     def predict(self, columns: Columns) -> np.ndarray:
-        """Probabilities, [rows]."""
+        """Answers, [rows], or [rows, numbers of an answer]."""
 
 
 class Explained(NamedTuple):
-    """Contributions in log-odds: in each row they add up to the prediction's log-odds less `base`."""
+    """Contributions on the scale of the label's kind (`explained_as`): in each row they add up to the
+    prediction less `base`."""
 
-    base: float
-    """The mean log-odds of the background rows."""
+    base: np.ndarray
+    """The mean of the background rows, float64 [rows]: one value, but for the class that each row is given
+    where there are several."""
     contributions: Mapping[str, np.ndarray]
-    """By input, float64 [rows]; above 0 it made the outcome more likely."""
+    """By input, float64 [rows]; above 0 it made the outcome more likely, or the number greater."""
 
-    def log_odds(self) -> np.ndarray:
+    def total(self) -> np.ndarray:
         """What base and contributions add up to, [rows]."""
         total: np.ndarray = self.base + np.sum(list(self.contributions.values()), axis=0)
         return total
+
+
+def explained_as(target: Target) -> str:
+    """What contributions are counted in."""
+    if target.kind == "multiclass":
+        return "log-odds of the class given"
+    return "log-odds" if target.kind == "binary" else target.unit
 
 
 class Explainer:
     """Explains single predictions of one model against background rows.
 
     Log-odds, not probabilities: effects add up there as the model adds them up, and the same push counts the
-    same near 0 and near 1. A row's explanation depends on the row, the background and the seed, not on the
+    same near 0 and near 1. Of several classes it is that which the row is given; of quantiles their mean. A
+    row's explanation depends on the row, the background and the seed, not on the
     rows beside it. Threads may share an explainer; they wait for one another. The first explanation of a
     process takes seconds longer: shap compiles its loops.
     """
@@ -73,13 +84,19 @@ class Explainer:
     _random: Final = threading.Lock()
 
     def __init__(
-        self, model: Model, background: Columns, *, seed: int, permutations: int = PERMUTATIONS
+        self,
+        target: Target,
+        model: Model,
+        background: Columns,
+        *,
+        seed: int,
+        permutations: int = PERMUTATIONS,
     ) -> None:
         """`background` has the rows, some tens, that stand for what is usual: base and missing inputs.
 
         Each explained row asks the model about 2 * inputs * permutations * background rows, in batches.
         """
-        self._model = model
+        self._target, self._model = target, model
         self._names = tuple(model.inputs)
         self._background = {name: background[name] for name in self._names}
         self._seed = seed
@@ -91,29 +108,33 @@ class Explainer:
         rows = len(next(iter(asked.values())))
         words, background, codes = self._encode(asked)
 
-        def log_odds(matrix: np.ndarray) -> np.ndarray:
-            # Codes lead back to values of the input's own type: strings, NaN, and instants to the second.
-            places = matrix.astype(np.int64)
-            return _log_odds(
-                self._model.predict({name: words[name][places[:, i]] for i, name in enumerate(self._names)})
-            )
-
+        usual, own = self._model.predict(self._background), self._model.predict(asked)
+        given = own.argmax(axis=1) if self._target.kind == "multiclass" else np.zeros(rows, np.int64)
         masker = shap.maskers.Independent(background, max_samples=len(background))
         evaluations = self._permutations * (2 * len(self._names) + 1)
-        values = np.zeros((rows, len(self._names)))
+        values, base = np.zeros((rows, len(self._names))), np.zeros(rows)
+
+        def explainer_of(number: int) -> Any:
+            def answers(matrix: np.ndarray) -> np.ndarray:
+                # Codes lead back to values of the input's own type: strings, NaN, instants to the second.
+                places = matrix.astype(np.int64)
+                columns = {name: words[name][places[:, i]] for i, name in enumerate(self._names)}
+                return _on_scale(self._target, self._model.predict(columns), number)
+
+            return shap.PermutationExplainer(answers, masker, seed=self._seed)
+
         with self._random:
             state = np.random.get_state()
             try:
-                explainer = shap.PermutationExplainer(log_odds, masker, seed=self._seed)
-                for row in range(rows):
+                explainers = {number: explainer_of(number) for number in np.unique(given).tolist()}
+                for row, number in enumerate(given.tolist()):
+                    base[row] = _on_scale(self._target, usual, number).mean()
                     # Other orders for other rows, so that their mean gains from more than one.
                     np.random.seed(self._seed_of(asked, row))
-                    values[row] = explainer(codes[row : row + 1], max_evals=evaluations, silent=True).values[
-                        0
-                    ]
+                    found = explainers[number](codes[row : row + 1], max_evals=evaluations, silent=True)
+                    values[row] = found.values[0]
             finally:
                 np.random.set_state(state)
-        base = float(_log_odds(self._model.predict(self._background)).mean())
         return Explained(base, {name: values[:, i] for i, name in enumerate(self._names)})
 
     def _encode(self, asked: Columns) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
@@ -174,10 +195,14 @@ def _vector(values: list[Any]) -> np.ndarray:
     return np.array([math.nan if value is None else float(value) for value in values], np.float32)
 
 
-def _log_odds(probabilities: np.ndarray) -> np.ndarray:
-    p = np.clip(probabilities.astype(np.float64), _SMALLEST, 1 - _SMALLEST)
-    found: np.ndarray = np.log(p) - np.log1p(-p)
-    return found
+def _on_scale(target: Target, answers: np.ndarray, number: int) -> np.ndarray:
+    """Answers as they are explained, float64 [rows]; of several classes that of class `number`."""
+    found: np.ndarray = answers.astype(np.float64)
+    if has_classes(target):
+        found = found[:, number] if found.ndim > 1 else found
+        p = np.clip(found, _SMALLEST, 1 - _SMALLEST)
+        found = np.log(p) - np.log1p(-p)
+    return found if found.ndim == 1 else found.mean(axis=1)
 
 
 def _plain(value: Any) -> str | int | float | None:

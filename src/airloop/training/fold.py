@@ -108,7 +108,8 @@ def _measure(job: learning.Job, number: int, scratch: Path) -> FoldMeasured:
     members = fitting.member_outputs(learnt.network, encoded)
     answers = learnt.network.label.answers(members, learnt.calibration)
     measures = measure(job.spec.label.target, np.array(held_out.labels), answers)
-    figures = measures.figures()
+    figures, ranks = measures.figures(), job.spec.label.target.figures[0]
+    value = figures[ranks.name]
     return FoldMeasured(
         fold=number,
         start=start,
@@ -118,10 +119,8 @@ def _measure(job: learning.Job, number: int, scratch: Path) -> FoldMeasured:
         rows=measures.rows,
         positives=measures.positives,
         best_epoch=learnt.best_epoch,
-        roc_auc=figures["roc_auc"],
-        log_loss=figures["log_loss"],
-        calibration_error=figures["calibration_error"],
-        summary="one class only" if figures["roc_auc"] is None else f"ROC AUC {figures['roc_auc']:.4f}",
+        figures=figures,
+        summary="not defined" if value is None else f"{ranks.words} {value:.4f}",
     )
 
 

@@ -37,13 +37,13 @@ class SliceImportance(Part):
 
 
 class Importance(Part):
-    """Mean size of each input's contribution in log-odds, |SHAP|, over explained test rows."""
+    """Mean size of each input's contribution, |SHAP|, over explained test rows (see `explained_as`)."""
 
     rows: int
     background_rows: int
     permutations: int
     base: float
-    """Log-odds that contributions are counted from."""
+    """What contributions are counted from, on average."""
     importance: Mapping[str, float]
     """By input, the greatest first."""
     slices: tuple[SliceImportance, ...]
@@ -71,15 +71,16 @@ def importance_of(
     split = min(background_rows, len(mixed) // 2)
     background = {name: take(test.columns, np.sort(mixed[:split]))[name] for name in model.inputs}
     asked = take(test.columns, np.sort(mixed[split:]))
-    explained = Explainer(model, background, seed=spec.training.seed, permutations=permutations).explain(
-        asked
+    explainer = Explainer(
+        spec.label.target, model, background, seed=spec.training.seed, permutations=permutations
     )
+    explained = explainer.explain(asked)
     sizes = {name: np.abs(values) for name, values in explained.contributions.items()}
     return Importance(
         rows=len(mixed) - split,
         background_rows=split,
         permutations=permutations,
-        base=explained.base,
+        base=float(explained.base.mean()),
         importance=_means(sizes),
         slices=tuple(
             SliceImportance(

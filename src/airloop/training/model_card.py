@@ -18,6 +18,7 @@ from airloop.errors import HistoryError
 from airloop.references import TrainingSet
 from airloop.settings import Settings
 from airloop.training.examples import PREDICTION_TIME, Split, scan_split
+from airloop.training.explain import explained_as
 from airloop.training.importance import Importance
 from airloop.training.page_parts import render
 from airloop.training.plots import importance_plot, slice_importance_plot
@@ -42,12 +43,17 @@ class Window(Part):
     """The first prediction time in it, ISO 8601."""
     last: str
     rows: int
-    positives: int
+    positives: int | None = None
+    """Of a label that is 1 or 0."""
+    label_mean: float | None = None
+    """Of a label that is a number."""
 
     @property
-    def base_rate(self) -> float:
-        """The share of positive rows."""
-        return self.positives / self.rows
+    def usual(self) -> str:
+        """The share of positive rows, or the mean label; nothing of a label with several classes."""
+        if self.positives is not None:
+            return f"{self.positives / self.rows:.1%}"
+        return "" if self.label_mean is None else f"{self.label_mean:.4g}"
 
 
 class CardFacts(Part):
@@ -65,25 +71,28 @@ class WeakSlice(NamedTuple):
 
     part: SliceMeasures
     gain: float
-    """Log loss saved, against the base rate."""
+    """Loss saved, against the baseline."""
 
 
 def windows(settings: Settings, spec: UseCase, training_set: TrainingSet) -> Iterator[Window]:
     """The splits as the pinned snapshot has them; one that cannot be read or is empty is left out."""
+    kind = spec.label.target.kind
+    named = kind == "multiclass"
     for split in _SPLITS:
-        rows = positives = 0
+        rows, total = 0, 0.0
         ends = []
         try:
             for batch in scan_split(settings, training_set, (PREDICTION_TIME, spec.label.name), split):
                 if batch.num_rows:
                     rows += batch.num_rows
-                    positives += int(pc.sum(batch[spec.label.name]).as_py() or 0)
+                    total += 0.0 if named else float(pc.sum(batch[spec.label.name]).as_py() or 0)
                     ends += list(pc.min_max(batch[PREDICTION_TIME]).as_py().values())
         except HistoryError:
             continue
         if rows:
             first, last = (end.isoformat(timespec="minutes") for end in (min(ends), max(ends)))
-            yield Window(split=split, first=first, last=last, rows=rows, positives=positives)
+            known = {"positives": round(total)} if kind == "binary" else {"label_mean": total / rows}
+            yield Window(split=split, first=first, last=last, rows=rows, **({} if named else known))
 
 
 def lineage_tags(tags: Mapping[str, str]) -> dict[str, str]:
@@ -97,18 +106,19 @@ def lineage_tags(tags: Mapping[str, str]) -> dict[str, str]:
 
 def card_of(spec: UseCase, verdict: Verdict, facts: CardFacts) -> str:
     """The card as HTML."""
-    found = facts.importance
+    found, scale = facts.importance, explained_as(spec.label.target)
     return render(
         _PAGE,
         spec=spec,
         verdict=verdict,
         facts=facts,
         duration=_duration,
+        scale=scale,
         weakest=weakest_slices(verdict),
         not_judged=_not_judged(verdict),
         behaviours=_behaviours(spec, verdict),
-        leak=next((rule for rule in verdict.rules if rule.name == "single_input_roc_auc"), None),
-        importance_svg=Markup(importance_plot(found.importance)) if found else "",  # noqa: S704 - a picture of our own, whose texts its maker escapes
+        leak=next((rule for rule in verdict.rules if rule.name.startswith("single_input_")), None),
+        importance_svg=Markup(importance_plot(found.importance, scale)) if found else "",  # noqa: S704 - a picture of our own, whose texts its maker escapes
         slices_svg=Markup(slice_importance_plot(found.importance, found.slices))  # noqa: S704 - a picture of our own, whose texts its maker escapes
         if found and found.slices
         else "",
@@ -116,13 +126,14 @@ def card_of(spec: UseCase, verdict: Verdict, facts: CardFacts) -> str:
 
 
 def weakest_slices(verdict: Verdict) -> list[WeakSlice]:
-    """The `WEAKEST` judged slices in which the candidate gains least over the base rate, the worst first."""
+    """The `WEAKEST` judged slices in which the candidate gains least over the baseline, the worst first."""
+    loss = verdict.target.loss.name
     judged = {rule.slice for rule in verdict.rules if rule.slice is not None}
     found = []
     for part in verdict.slices:
         if part.name not in judged or part.baseline is None:
             continue
-        theirs, ours = (m.figures()["log_loss"] for m in (part.baseline, part.candidate))
+        theirs, ours = (m.figures()[loss] for m in (part.baseline, part.candidate))
         if theirs is not None and ours is not None:
             found.append(WeakSlice(part, theirs - ours))
     return sorted(found, key=lambda weak: weak.gain)[:WEAKEST]
@@ -198,35 +209,42 @@ Learned beside it, and not served: on which side of
 {% endif %}
 {% if weakest %}
 <h3>Where it is weakest</h3>
-<p>The slices of the test rows in which it gains least over a base rate, of those with enough rows to
+<p>The slices of the test rows in which it gains least over the baseline, of those with enough rows to
 judge:</p>
+{% set loss = verdict.target.loss %}
+{% set ranks = verdict.target.figures[0] %}
 <table>
-<tr><th>slice</th><th class="number">rows</th><th class="number">log loss</th>
-<th class="number">base rate's</th><th class="number">saved</th><th class="number">ROC AUC</th></tr>
+<tr><th>slice</th><th class="number">rows</th><th class="number">{{ titled(verdict.target, loss) }}</th>
+<th class="number">{{ usual(verdict.target) }}'s</th><th class="number">saved</th>
+{% if ranks.name != loss.name %}<th class="number">{{ titled(verdict.target, ranks) }}</th>{% endif %}</tr>
 {% for weak in weakest %}
 <tr><td class="name">{{ weak.part.name }}</td>
 <td class="number">{{ "{:,}".format(weak.part.candidate.rows) }}</td>
-<td class="number">{{ shown(weak.part.candidate, "log_loss") }}</td>
-<td class="number quiet">{{ shown(weak.part.baseline, "log_loss") }}</td>
+<td class="number">{{ shown(weak.part.candidate, loss.name) }}</td>
+<td class="number quiet">{{ shown(weak.part.baseline, loss.name) }}</td>
 <td class="number {{ 'failed' if weak.gain <= 0 }}">{{ "%+.4f"|format(weak.gain) }}</td>
-<td class="number">{{ shown(weak.part.candidate, "roc_auc") }}</td></tr>
+{% if ranks.name != loss.name %}
+<td class="number">{{ shown(weak.part.candidate, ranks.name) }}</td>{% endif %}</tr>
 {% endfor %}
 </table>
 {% endif %}
 {% if not_judged %}
-<p>Nothing is known of how good it is for these, which had too few rows of one class:
+<p>Nothing is known of how good it is for these, which had too few rows
+{{- " of one class" if verdict.candidate.positives is not none }}:
 {{ not_judged|join(", ") }}.</p>
 {% endif %}
 
 <h2>What it learnt from</h2>
 <table>
 <tr><th>split</th><th>first prediction</th><th>last prediction</th><th class="number">rows</th>
-<th class="number">positive</th><th class="number">base rate</th></tr>
+{% set kind = verdict.target.kind %}
+{% if kind == "binary" %}<th class="number">positive</th><th class="number">base rate</th>
+{% elif kind != "multiclass" %}<th class="number">mean, {{ verdict.target.unit }}</th>{% endif %}</tr>
 {% for window in facts.windows %}
 <tr><td>{{ window.split }}</td><td>{{ window.first }}</td><td>{{ window.last }}</td>
 <td class="number">{{ "{:,}".format(window.rows) }}</td>
-<td class="number">{{ "{:,}".format(window.positives) }}</td>
-<td class="number">{{ "%.1f"|format(100 * window.base_rate) }}%</td></tr>
+{% if window.positives is not none %}<td class="number">{{ "{:,}".format(window.positives) }}</td>{% endif %}
+{% if window.usual %}<td class="number">{{ window.usual }}</td>{% endif %}</tr>
 {% else %}
 <tr><td colspan="6">The training set could not be read when the card was made.</td></tr>
 {% endfor %}
@@ -238,11 +256,11 @@ features by the feature service <code>{{ spec.feature_service }}</code>; {{ spec
 <h2>What it pays attention to</h2>
 {% if facts.importance %}
 {{ importance_svg }}
-<p class="quiet">SHAP: the mean size of each input's contribution to the log-odds of
+<p class="quiet">SHAP: the mean size of each input's contribution to the {{ scale }} of
 {{ facts.importance.rows }} test rows, against {{ facts.importance.background_rows }} others as what is usual
-(permutations of the inputs, each way: {{ facts.importance.permutations }}; the usual log-odds are
-{{ "%.3f"|format(facts.importance.base) }}). A contribution of 0.7 doubles the odds. Importance is no cause:
-inputs that go together share it.</p>
+(permutations of the inputs, each way: {{ facts.importance.permutations }}; the usual {{ scale }}:
+{{ "%.3f"|format(facts.importance.base) }}). {% if scale == "log-odds" %}A contribution of 0.7 doubles
+the odds. {% endif %}Importance is no cause: inputs that go together share it.</p>
 {% if slices_svg %}
 <h3>By slice</h3>
 {{ slices_svg }}
@@ -255,7 +273,8 @@ inputs that go together share it.</p>
 <h2>How it behaves</h2>
 {% if behaviours %}
 <table>
-<tr><th></th><th>behaviour</th><th>when this is changed</th><th>the probability</th><th>found</th></tr>
+<tr><th></th><th>behaviour</th><th>when this is changed</th><th>the
+{{ "probability" if verdict.target.kind == "binary" else "answer" }}</th><th>found</th></tr>
 {% for name, changes, effect, rule in behaviours %}
 <tr><td class="{{ 'passed' if rule.passed else 'failed' }}">{{ "passed" if rule.passed else "FAILED" }}</td>
 <td class="name">{{ name }}</td><td>{{ changes }}</td><td>{{ effect }}</td><td>{{ rule.detail }}</td></tr>

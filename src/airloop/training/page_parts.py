@@ -11,16 +11,9 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
 from airloop.training.plots import reliability_plot
-from airloop.verdict import Measures, Verdict
+from airloop.use_cases.target import Figure, Target
+from airloop.verdict import USUAL, Measures, Verdict
 
-FIGURES: Final = {
-    "roc_auc": "ROC AUC",
-    "log_loss": "log loss",
-    "average_precision": "average precision",
-    "brier": "Brier score",
-    "calibration_error": "calibration error",
-}
-_DIFFERENCES: Final = {"roc_auc_over_{}": "ROC AUC gained", "log_loss_under_{}": "log loss saved"}
 _PARTS: Final = """
 {% macro head(title) %}
 <!doctype html>
@@ -66,17 +59,18 @@ code{overflow-wrap:anywhere}
 
 {% macro figures(verdict) %}
 <table>
-<tr><th>model</th>{% for title in figures_of.values() %}<th class="number">{{ title }}</th>{% endfor %}</tr>
+<tr><th>model</th>{% for figure in verdict.target.figures %}
+<th class="number">{{ titled(verdict.target, figure) }}</th>{% endfor %}</tr>
 {% for name, measures in models(verdict) %}
-<tr><td>{{ name }}</td>{% for figure in figures_of %}
-{% set range = verdict.ranges.get(name.split(" ")[0] ~ "." ~ figure) %}
-<td class="number">{{ shown(measures, figure) }}{% if range %}<br>
+<tr><td>{{ name }}</td>{% for figure in verdict.target.figures %}
+{% set range = verdict.ranges.get(name.split(" ")[0] ~ "." ~ figure.name) %}
+<td class="number">{{ shown(measures, figure.name) }}{% if range %}<br>
 <span class="quiet">{{ "%.4f to %.4f"|format(range.low, range.high) }}</span>{% endif %}</td>
 {% endfor %}</tr>
 {% endfor %}
 </table>
 <p class="quiet">Ranges: the middle 95% over resampled days.
-Baseline: the base rate of groups of training rows (see the rules).</p>
+Baseline: the {{ usual(verdict.target) }} of groups of training rows (see the rules).</p>
 {% endmacro %}
 
 {% macro differences(verdict) %}
@@ -96,7 +90,8 @@ Test: {{ verdict.resampling.method }}, {{ "{:,}".format(verdict.resampling.resam
 {{ verdict.resampling.blocks }} days, all models on the same rows and the same draws. The share without a gain
 reads like a one-sided p value: below 2.5% the gain is hardly chance.
 {% else %}
-How far differences may be chance is not known: too few days, one class, or a prediction that is no number.
+How far differences may be chance is not known: too few days, labels that are all the same, or a prediction
+that is no number.
 {% endif %}</p>
 {% endmacro %}
 
@@ -117,14 +112,19 @@ How far differences may be chance is not known: too few days, one class, or a pr
 {% endmacro %}
 
 {% macro slices(verdict) %}
+{% set looked_at = headline(verdict.target) %}
 <table>
-<tr><th>slice</th><th class="number">rows</th><th class="number">positive</th><th class="number">ROC AUC</th>
-<th class="number">base rate's</th><th class="number">log loss</th><th class="number">base rate's</th></tr>
+<tr><th>slice</th><th class="number">rows</th>
+{% if verdict.candidate.positives is not none %}
+<th class="number">{{ rarest(verdict.target) }}</th>{% endif %}
+{% for figure in looked_at %}<th class="number">{{ titled(verdict.target, figure) }}</th>
+<th class="number">{{ usual(verdict.target) }}'s</th>{% endfor %}</tr>
 {% for part in verdict.slices %}
 <tr><td class="name">{{ part.name }}</td><td class="number">{{ "{:,}".format(part.candidate.rows) }}</td>
-<td class="number">{{ "{:,}".format(part.candidate.positives) }}</td>
-{% for figure in ("roc_auc", "log_loss") %}<td class="number">{{ shown(part.candidate, figure) }}</td>
-<td class="number quiet">{{ shown(part.baseline, figure) }}</td>{% endfor %}</tr>
+{% if verdict.candidate.positives is not none %}
+<td class="number">{{ "{:,}".format(part.candidate.positives) }}</td>{% endif %}
+{% for figure in looked_at %}<td class="number">{{ shown(part.candidate, figure.name) }}</td>
+<td class="number quiet">{{ shown(part.baseline, figure.name) }}</td>{% endfor %}</tr>
 {% endfor %}
 </table>
 {% endmacro %}
@@ -132,9 +132,15 @@ How far differences may be chance is not known: too few days, one class, or a pr
 {% macro calibration(verdict) %}
 {% if verdict.reliability %}
 {{ reliability_svg(verdict) }}
+{% if "calibration_error" in verdict.candidate.figures() %}
 <p class="quiet">Expected calibration error {{ shown(verdict.candidate, "calibration_error") }}: the mean
 distance of observed rate and mean prediction over {{ verdict.reliability|length }} bins of equally many rows
-(Naeini et al. 2015; equal bins as in Nixon et al. 2019). Intervals are Wilson's, of each bin by itself.</p>
+(Naeini et al. 2015; equal bins as in Nixon et al. 2019). Intervals are Wilson's, of each bin by itself.
+{% if verdict.target.kind == "multiclass" %}Of the class chosen in each row.{% endif %}</p>
+{% else %}
+<p class="quiet">Mean label over mean prediction, in {{ verdict.reliability|length }} bins of equally many
+rows, with the 95% interval of each bin's mean by itself.</p>
+{% endif %}
 <details><summary>The bins</summary>
 <table>
 <tr><th class="number">rows</th><th class="number">mean prediction</th><th class="number">observed rate</th>
@@ -146,6 +152,9 @@ distance of observed rate and mean prediction over {{ verdict.reliability|length
 <td class="number">{{ "%.4f to %.4f"|format(part.low, part.high) }}</td></tr>
 {% endfor %}
 </table></details>
+{% elif "coverage_error" in verdict.candidate.figures() %}
+<p class="quiet">Coverage error {{ shown(verdict.candidate, "coverage_error") }}: how far the share of labels
+at or below each quantile is from its level, on average.</p>
 {% else %}
 <p>Not measured: a prediction is no number, or there are no test rows.</p>
 {% endif %}
@@ -177,7 +186,10 @@ def render(page: str, **context: Any) -> str:
         loader=DictLoader({"parts": _PARTS}), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.globals.update(
-        figures_of=FIGURES,
+        headline=headline,
+        titled=titled,
+        usual=lambda target: USUAL[target.kind],
+        rarest=rarest,
         models=models,
         comparisons=_comparisons,
         outcome=outcome,
@@ -208,7 +220,7 @@ def models(verdict: Verdict) -> list[tuple[str, Measures | None]]:
 
 def shown(measures: Measures | None, figure: str) -> str:
     """One figure with four digits."""
-    value = None if measures is None else measures.figures()[figure]
+    value = None if measures is None else measures.figures().get(figure)
     return "n/a" if value is None else f"{value:.4f}"
 
 
@@ -217,14 +229,30 @@ def number(value: float | None) -> str:
     return "n/a" if value is None else f"{value:,.0f}" if value == round(value) else f"{value:.4f}"
 
 
+def headline(target: Target) -> tuple[Figure, ...]:
+    """The figure that ranks models and the loss, each once."""
+    return tuple(dict.fromkeys((target.figures[0], target.loss)))
+
+
+def titled(target: Target, figure: Figure) -> str:
+    """A figure's name, with the label's unit where it has that."""
+    unit = getattr(target, "unit", "")
+    return f"{figure.words} ({unit})" if figure.in_unit and unit else figure.words
+
+
+def rarest(target: Target) -> str:
+    """What `Measures.positives` counts."""
+    return "positive" if target.kind == "binary" else "of the rarest class"
+
+
 def _comparisons(verdict: Verdict) -> list[tuple[str, str, Any]]:
     return [
-        (name, title, found)
+        (name, f"{figure.words} {'gained' if figure.higher_is_better else 'saved'}", found)
         for name, _ in models(verdict)[1:]
-        for key, title in _DIFFERENCES.items()
-        if (found := verdict.ranges.get(key.format(name.split(" ")[0]))) is not None
+        for figure in headline(verdict.target)
+        if (found := verdict.ranges.get(f"{figure.gain}_{name.split(' ')[0]}")) is not None
     ]
 
 
 def _reliability_svg(verdict: Verdict) -> Markup:
-    return Markup(reliability_plot(verdict.reliability))  # noqa: S704 - a picture of our own, whose texts its maker escapes
+    return Markup(reliability_plot(verdict.reliability, verdict.target))  # noqa: S704 - a picture of our own, whose texts its maker escapes

@@ -14,6 +14,7 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from airloop.use_cases.target import Target, has_classes
 from airloop.verdict import ReliabilityBin
 
 if TYPE_CHECKING:
@@ -38,14 +39,21 @@ _STYLE: Final[dict[Any, Any]] = {
 _INCHES_PER_BAR: Final = 0.26
 
 
-def reliability_plot(bins: Sequence[ReliabilityBin]) -> str:
-    """Observed rate, with its interval, over mean prediction, bin by bin; the diagonal is as predicted."""
+def reliability_plot(bins: Sequence[ReliabilityBin], target: Target) -> str:
+    """Observed rate, or mean label, with its interval, over mean prediction, bin by bin; the diagonal is as
+    predicted."""
+    words = ("mean predicted probability", "observed rate", "probabilities")
+    if not has_classes(target):
+        unit = getattr(target, "unit", "")
+        words = (f"mean prediction, {unit}", f"mean label, {unit}", "predictions")
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": "reliability"}):
         figure = _figure(5.6, 4.6)
         axes = figure.subplots()
         most = max((max(part.high, part.mean_prediction) for part in bins), default=1.0)
-        end = min(1.0, most * 1.08)
-        axes.plot([0, end], [0, end], color=_QUIET, linewidth=1, linestyle="--", label="as predicted")
+        least = min((min(part.low, part.mean_prediction) for part in bins), default=0.0)
+        room = 0.08 * (most - least)
+        start, end = (0.0, min(1.0, most * 1.08)) if has_classes(target) else (least - room, most + room)
+        axes.plot([start, end], [start, end], color=_QUIET, linewidth=1, linestyle="--", label="as predicted")
         predicted = [part.mean_prediction for part in bins]
         observed = [part.observed_rate for part in bins]
         below = [part.observed_rate - part.low for part in bins]
@@ -61,12 +69,12 @@ def reliability_plot(bins: Sequence[ReliabilityBin]) -> str:
             linewidth=1,
             label="observed, 95% interval",
         )
-        axes.set(xlim=(0, end), ylim=(0, end), xlabel="mean predicted probability", ylabel="observed rate")
+        axes.set(xlim=(start, end), ylim=(start, end), xlabel=words[0], ylabel=words[1])
         axes.legend(frameon=False, loc="upper left")
-        return _svg(figure, "Reliability of the candidate's probabilities")
+        return _svg(figure, f"Reliability of the candidate's {words[2]}")
 
 
-def importance_plot(importance: Mapping[str, float], most: int = 20) -> str:
+def importance_plot(importance: Mapping[str, float], scale: str, most: int = 20) -> str:
     """The `most` greatest values as horizontal bars, the greatest on top; the others together in one."""
     shown = dict(list(importance.items())[:most])
     others = len(importance) - len(shown)
@@ -87,7 +95,7 @@ def importance_plot(importance: Mapping[str, float], most: int = 20) -> str:
             axes.annotate(
                 f"{value:.3f}", (value, place), xytext=(4, 0), textcoords="offset points", va="center"
             )
-        axes.set_xlabel("mean |contribution|, log-odds")
+        axes.set_xlabel(f"mean |contribution|, {scale}")
         return _svg(figure, "Importance of the inputs")
 
 

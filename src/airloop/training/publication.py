@@ -67,9 +67,7 @@ def publish(
         accepted=verdict.accepted,
         verdict_uri=uris[VERDICT_FILE],
         page_uri=(folder / VERDICT_PAGE).as_uri(),
-        test_roc_auc=verdict.candidate.figures()["roc_auc"],
-        test_log_loss=verdict.candidate.figures()["log_loss"],
-        baseline_roc_auc=verdict.baseline.figures()["roc_auc"] if verdict.baseline else None,
+        figures=_headline(verdict),
         failed=verdict.reasons,
     )
 
@@ -95,6 +93,16 @@ def _read(settings: Settings, run_id: str, name: str, kind: type[D], what: str) 
             found=f"{error.error_count()} faults in it",
             next_step="evaluate the candidate again",
         ) from None
+
+
+def _headline(verdict: Verdict) -> dict[str, float | None]:
+    target, candidate = verdict.target, verdict.candidate.figures()
+    ranks = target.figures[0].name
+    baseline = verdict.baseline.figures() if verdict.baseline else {}
+    return {
+        **{f"test_{name}": candidate[name] for name in dict.fromkeys((ranks, target.loss.name))},
+        f"baseline_{ranks}": baseline.get(ranks),
+    }
 
 
 def _metrics(verdict: Verdict) -> dict[str, float]:

@@ -10,7 +10,6 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, Final
 
 import matplotlib
@@ -27,16 +26,23 @@ from optuna.visualization.matplotlib import (
 )
 
 from airloop.references import Tuned
+from airloop.use_cases.spec import UseCase
 
 log = logging.getLogger(__name__)
 
-PLOTS: Final[Mapping[str, tuple[str, Callable[[optuna.Study], Any]]]] = {
+PLOTS: Final[Mapping[str, tuple[str, Callable[[optuna.Study, str], Any]]]] = {
     "history.png": (
-        "Each trial's log loss on the validation split",
-        partial(plot_optimization_history, target_name="log loss"),
+        "Each trial's {loss} on the validation split",
+        lambda study, loss: plot_optimization_history(study, target_name=loss),
     ),
-    "importances.png": ("How much of the differences each parameter explains", plot_param_importances),
-    "slice.png": ("Log loss by each parameter", partial(plot_slice, target_name="log loss")),
+    "importances.png": (
+        "How much of the differences each parameter explains",
+        lambda study, _: plot_param_importances(study),
+    ),
+    "slice.png": (
+        "Each trial's {loss} by each parameter",
+        lambda study, loss: plot_slice(study, target_name=loss),
+    ),
 }
 """By file: a caption, and what draws it."""
 _PAGE: Final = """<!doctype html>
@@ -53,8 +59,8 @@ tr.best td{font-weight:600}.quiet{color:#667}img{max-width:100%}
 figure{margin:0 0 1.5rem}img.strip{max-width:none;height:22rem}
 </style>
 <h1>Study {{ tuned.study }}</h1>
-<p>{% if tuned.improved %}The best trial has a log loss of {{ "%.5f"|format(tuned.log_loss) }} on the validation
-split{% if tuned.own_log_loss is not none %}, the spec's own parameters {{ "%.5f"|format(tuned.own_log_loss) }}{% else %};
+<p>{% if tuned.improved %}The best trial has a {{ loss }} of {{ "%.5f"|format(tuned.loss) }} on the validation
+split{% if tuned.own_loss is not none %}, the spec's own parameters {{ "%.5f"|format(tuned.own_loss) }}{% else %};
 the spec's own parameters diverged{% endif %}. The candidate is trained with the best trial's.
 {% else %}No trial is known to beat the spec's own parameters, and the candidate is trained with these.{% endif %}</p>
 <p class="quiet">{{ tuned.complete }} trials complete, {{ tuned.pruned }} pruned, {{ tuned.unfinished }} failed or
@@ -75,7 +81,7 @@ verdict looks at the test split, which no trial has seen.</p>
 {% if lacking %}<p class="quiet">Too few trials are complete for: {{ lacking|join(", ") }}.</p>{% endif %}
 <h2>Trials</h2>
 <div class="wide"><table>
-<tr><th class="number">trial</th><th class="number">slot</th><th>state</th><th class="number">log loss</th>
+<tr><th class="number">trial</th><th class="number">slot</th><th>state</th><th class="number">{{ loss }}</th>
 <th class="number">epochs</th><th class="number">seconds</th>
 {% for name in names %}<th class="number">{{ name }}</th>{% endfor %}</tr>
 {% for trial in trials %}
@@ -91,36 +97,38 @@ verdict looks at the test split, which no trial has seen.</p>
 """  # noqa: E501 - a page
 
 
-def plots_of(study: optuna.Study) -> dict[str, bytes]:
+def plots_of(study: optuna.Study, spec: UseCase) -> dict[str, bytes]:
     """The study's plots as PNG, by file name; those that too few complete trials allow are left out."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     # Importances are shares of the differences between trials.
     differ = len({trial.value for trial in complete}) > 1
     wanted = {name: draw for name, (_, draw) in PLOTS.items() if differ or name != "importances.png"}
-    return {name: _png(draw, study) for name, draw in wanted.items()}
+    return {name: _png(draw, study, spec.label.target.loss.words) for name, draw in wanted.items()}
 
 
 def page_of(
     study: optuna.Study,
+    spec: UseCase,
     tuned: Tuned,
     best: FrozenTrial,
     training_set: str,
-    own: Mapping[str, int | float],
     plots: Mapping[str, bytes],
 ) -> str:
-    """The closed study as HTML; `own` are the spec's parameters."""
+    """The closed study as HTML."""
+    loss = spec.label.target.loss.words
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     trials = study.get_trials(deepcopy=False)
     return environment.from_string(_PAGE).render(
         tuned=tuned,
         training_set=training_set,
-        own=own,
+        own=spec.training.parameters,
+        loss=loss,
         images=[
-            (caption, base64.b64encode(plots[name]).decode(), name == "slice.png")
+            (caption.format(loss=loss), base64.b64encode(plots[name]).decode(), name == "slice.png")
             for name, (caption, _) in PLOTS.items()
             if name in plots
         ],
-        lacking=[caption for name, (caption, _) in PLOTS.items() if name not in plots],
+        lacking=[caption.format(loss=loss) for name, (caption, _) in PLOTS.items() if name not in plots],
         names=sorted({name for trial in trials for name in trial.params}),
         trials=trials,
         best=best.number,
@@ -132,12 +140,12 @@ def _shown(value: float | None) -> str:
     return "" if value is None else f"{value:.5g}"
 
 
-def _png(draw: Callable[[optuna.Study], Any], study: optuna.Study) -> bytes:
+def _png(draw: Callable[[optuna.Study, str], Any], study: optuna.Study, loss: str) -> bytes:
     matplotlib.use("Agg")
     # Optuna changes the style for the whole process, and calls its plots experimental.
     with plt.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        axes = np.ravel(draw(study))
+        axes = np.ravel(draw(study, loss))
         figure = axes[0].figure
         written = io.BytesIO()
         figure.savefig(written, format="png", dpi=100, bbox_inches="tight")

@@ -79,7 +79,7 @@ def run_trial(
             study=name,
             slot=slot,
             state="skipped",
-            log_loss=None,
+            loss=None,
             parameters={},
             summary="skipped, time is over",
         )
@@ -134,12 +134,12 @@ def _loss(job: learning.Job, trial: optuna.Trial, *, may_prune: bool) -> float:
 def _outcome(study: optuna.Study, slot: int, trial: FrozenTrial) -> TrialDone:
     state: Literal["complete", "pruned"] = "complete" if trial.state == TrialState.COMPLETE else "pruned"
     loss = trial.value if trial.value is not None and math.isfinite(trial.value) else None
-    shown = "diverged" if loss is None else f"log loss {loss:.4f}"
+    shown = "diverged" if loss is None else f"loss {loss:.4f}"
     return TrialDone(
         study=study.study_name,
         slot=slot,
         state=state,
-        log_loss=loss,
+        loss=loss,
         parameters=trial.params,
         summary=shown if state == "complete" else f"{state}, {shown}",
     )

@@ -46,10 +46,11 @@ def close_study(settings: Settings, spec: UseCase, name: str) -> Tuned:
     folder = settings.reports_dir / spec.name / training_set.tag / "study"
     page = folder / STUDY_PAGE
     tuned = _outcome(study, spec, best, dict(parameters), page)
-    plots = plots_of(study)
+    plots = plots_of(study, spec)
     for file, image in plots.items():
         _write_whole(folder / file, image)
-    write_whole(page, page_of(study, tuned, best, training_set.tag, spec.training.parameters, plots))
+    loss = spec.label.target.loss.name
+    write_whole(page, page_of(study, spec, tuned, best, training_set.tag, plots))
     write_whole(folder / STUDY_FILE, tuned.model_dump_json(indent=2, exclude={"run_id", "page_uri"}))
     for former in folder.glob("*.png"):
         if former.name not in plots:
@@ -59,7 +60,7 @@ def close_study(settings: Settings, spec: UseCase, name: str) -> Tuned:
         name,
         params={key: repr(value) for key, value in tuned.parameters.items()}
         | {"training_set": training_set.tag},
-        metrics={"trial_log_loss": _losses(study), "best_log_loss": [tuned.log_loss]},
+        metrics={f"trial_{loss}": _losses(study), f"best_{loss}": [tuned.loss]},
         artifacts=folder,
     )
     log.info("study %s: %s", name, tuned.parameters if tuned.improved else "the spec's own parameters stay")
@@ -77,8 +78,8 @@ def _outcome(
         study=study.study_name,
         parameters=parameters,
         improved=parameters != dict(spec.training.parameters),
-        log_loss=best.value,
-        own_log_loss=own.value if own is not None and own.state == TrialState.COMPLETE else None,
+        loss=best.value,
+        own_loss=own.value if own is not None and own.state == TrialState.COMPLETE else None,
         complete=complete,
         pruned=pruned,
         unfinished=len(states) - complete - pruned,

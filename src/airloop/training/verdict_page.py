@@ -17,8 +17,8 @@ _PAGE: Final = """
 <p class="quiet">MLflow run {{ verdict.run_id }}, training set {{ verdict.training_set.tag }}
 (snapshot {{ verdict.training_set.snapshot_id }} of {{ verdict.training_set.table }}),
 {{ "{:,}".format(verdict.training_set.train_rows) }} rows to train,
-{{ "{:,}".format(verdict.candidate.rows) }} to test, of which
-{{ "{:,}".format(verdict.candidate.positives) }} positive.
+{{ "{:,}".format(verdict.candidate.rows) }} to test{% if verdict.candidate.positives is not none %}, of which
+{{ "{:,}".format(verdict.candidate.positives) }} {{ rarest(verdict.target) }}{% endif %}.
 {% if card %}What the model is for, learnt from and pays attention to: its
 <a href="{{ card }}">model card</a>.{% endif %}</p>
 {{ parts.override(verdict) }}

@@ -56,7 +56,9 @@ def test_contributions_are_the_explainers_own_and_add_up(
         )
         for item in USE_CASE.inputs
     }
-    direct = Explainer(ServedModel(loop.model), background, seed=USE_CASE.training.seed).explain(row)
+    direct = Explainer(
+        USE_CASE.label.target, ServedModel(loop.model), background, seed=USE_CASE.training.seed
+    ).explain(row)
     for item in found["contributions"]:
         assert item["contribution"] == pytest.approx(direct.contributions[item["input"]][0], abs=1e-3)
     assert len(background["origin"]) == ROWS
