@@ -15,6 +15,7 @@ from typing import Final, Literal
 import numpy as np
 
 from airloop.use_cases.spec import UseCase
+from airloop.use_cases.target import Target
 
 PREDICTION: Final = "prediction"
 """What the model's answers are called among the features."""
@@ -62,4 +63,15 @@ def watched_values(use_case: UseCase, inputs: Mapping[str, np.ndarray]) -> dict[
         since, until = inputs[span.since], inputs[span.until]
         hours = (until - since) / SECONDS_PER_HOUR
         found[span.name] = np.where((since == 0) | (until == 0), np.nan, hours)
+    return found
+
+
+def watched_answer(target: Target, answers: np.ndarray) -> np.ndarray:
+    """What of each answer is watched, [rows]: the answer itself, the class that is most probable, or of
+    quantiles the one in the middle (of an even number the lower of the two)."""
+    found: np.ndarray = answers
+    if target.kind == "multiclass":
+        found = np.array(target.classes, object)[answers.argmax(axis=1)]
+    elif target.kind == "quantiles":
+        found = answers[:, (answers.shape[1] - 1) // 2]
     return found

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from airloop.errors import MonitoringError
 from airloop.monitoring.cells import Cells, category_cells, number_cells
-from airloop.monitoring.monitored import PREDICTION, watched, watched_values
+from airloop.monitoring.monitored import PREDICTION, watched, watched_answer, watched_values
 from airloop.monitoring.scores import Figures, figures, scores_of
 from airloop.settings import Settings
 from airloop.use_cases.spec import UseCase
@@ -65,7 +65,8 @@ class Profile(BaseModel):
     prediction: Profiled
     """Of the test window: on rows that it learnt from, a model is surer than it will be again."""
     test_days: tuple[MeasuredDay, ...] = ()
-    """None of versions that were evaluated before these were kept: their decay cannot be judged."""
+    """None of versions that were evaluated before these were kept, or whose label is not 1 or 0: their decay
+    cannot be judged."""
 
 
 def profile_file(settings: Settings, use_case: str, run_id: str) -> Path:
@@ -97,9 +98,11 @@ def profile_of(
     labels: np.ndarray,
     test_days: np.ndarray,
 ) -> Profile:
-    """The profile of run `run_id` from its training inputs [rows], its predictions of the test window [rows]
-    and their labels [rows], and the day of each row, in days since the epoch."""
-    values = watched_values(use_case, train)
+    """The profile of run `run_id` from its training inputs [rows], its answers in the test window [rows],
+    or [rows, numbers of an answer], their labels [rows], and the day of each row, in days since the epoch."""
+    values, target = watched_values(use_case, train), use_case.label.target
+    answers = watched_answer(target, predictions)
+    kind = "category" if target.kind == "multiclass" else "number"
     return Profile(
         use_case=use_case.name,
         run_id=run_id,
@@ -107,13 +110,13 @@ def profile_of(
             _profiled(_cells(name, kind, values[name]), values[name], train_days)
             for name, kind in watched(use_case).items()
         ),
-        prediction=_profiled(number_cells(PREDICTION, predictions), predictions, test_days),
+        prediction=_profiled(_cells(PREDICTION, kind, answers), answers, test_days),
         test_days=tuple(
             MeasuredDay(
                 day=int(day), figures=figures(scores_of(predictions[rows], labels[rows].astype(float)))
             )
             for day in np.unique(test_days)
-            if len(rows := np.flatnonzero(test_days == day))
+            if target.kind == "binary" and len(rows := np.flatnonzero(test_days == day))
         ),
     )
 
