@@ -38,10 +38,25 @@ def _outcome(**changes: Any) -> dict[str, Any]:
     return {"label": {**label, "outcome": {**label["outcome"], **changes}}}
 
 
+def _label(**changes: Any) -> dict[str, Any]:
+    return {"label": {**FLIGHT_DELAY.label.model_dump(), **changes}}
+
+
+def _figures(**figures: Any) -> dict[str, Any]:
+    return {"gates": {**FLIGHT_DELAY.gates.model_dump(), "figures": figures}}
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
         ({"name": "Flight Delay"}, "name"),
+        (_label(target={"kind": "regression", "unit": "minutes"}), "label.target: a regression label"),
+        (_label(target={"kind": "regression", "unit": "minutes"}), "only a label that is 1 or 0 cuts one"),
+        (_label(target={"kind": "quantiles", "unit": "minutes", "levels": [0.9, 0.1]}), "levels must rise"),
+        (_label(target={"kind": "multiclass", "classes": ["a", "a", "b"]}), "classes must differ"),
+        (_label(target={"kind": "ordinal"}), "label.target"),
+        (_figures(f1={}), "'f1' is no figure of a binary label, which has"),
+        (_figures(), "gates.figures"),
         ({"colour": "blue"}, "colour"),
         ({"owner": ""}, "owner"),
         ({"event_field": "carrier"}, "event_field"),
