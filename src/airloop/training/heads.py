@@ -9,6 +9,7 @@ training, and asked together afterwards.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 import keras
@@ -118,17 +119,24 @@ class BinaryClassHead:
         return together[:, 0]
 
 
-class _Uncalibrated:
+class _Uncalibrated(ABC):
     """What heads have in common whose answers are taken as they are: the level of a few weeks is their
     weather, and no help in the next ones."""
 
     target: Target
 
+    @abstractmethod
+    def pooled(self, found: Any) -> Any:
+        """See `Head`."""
+
+    @abstractmethod
+    def answer(self, pooled: Any, calibration: Calibration) -> Any:
+        """See `Head`."""
+
     def answers(self, members: np.ndarray, calibration: Calibration) -> np.ndarray:
         """See `Head`."""
-        pooled = self.pooled(keras.ops.convert_to_tensor(members))  # type: ignore[attr-defined]
-        answer = self.answer(pooled, calibration)  # type: ignore[attr-defined]
-        found: np.ndarray = keras.ops.convert_to_numpy(answer)
+        pooled = self.pooled(keras.ops.convert_to_tensor(members))
+        found: np.ndarray = keras.ops.convert_to_numpy(self.answer(pooled, calibration))
         return found
 
     def mean_loss(self, members: np.ndarray, labels: np.ndarray) -> float:
