@@ -24,7 +24,7 @@ PLANTED = {"the secret": SECRET, "another": "another-of-the-tests-987"}
         b"https://user:planted%2F%22of%20the%20tests%22%2B0123456789@host",
         *(base64.b64encode(b"u:"[:length] + SECRET.encode() + b"!") for length in range(3)),
         *(base64.urlsafe_b64encode(b"u:"[:length] + SECRET.encode() + b"!") for length in range(3)),
-        gzip.compress(f"INFO {SECRET}".encode()),
+        pytest.param(gzip.compress(f"INFO {SECRET}".encode(), mtime=0), id="gzip"),
     ],
 )
 def test_a_secret_is_found_however_it_is_written(tmp_path: Path, written: bytes) -> None:
