@@ -84,7 +84,7 @@ def build(use_case: UseCase) -> DAG:
             use_case,
             "count_scores",
             "spark_jobs.count_scores",
-            {**span, "version": watched.output["version"]},
+            {**span, **version},
         )
         quality = job_task(
             use_case, "judge_quality", "airloop.monitoring.judge_quality", {**span, **version, **now}

@@ -18,8 +18,10 @@ import numpy as np
 from scipy.stats import binom, chi2, norm
 
 from airloop.references import RolloutCheck
-from airloop.row_losses import log_losses
+from airloop.row_losses import row_losses
 from airloop.use_cases.rollout_policy import Guardrails
+from airloop.use_cases.spec import UseCase
+from airloop.use_cases.target import Target
 from serving.sequential_test import confidence_sequence
 
 CHANCE: Final = 0.001
@@ -36,15 +38,15 @@ class Arm:
     """Requests without a usable answer, but for those where the model server was not there."""
     seconds: np.ndarray
     """The model server's time of each answered request, of one row or a batch, [requests - errors]."""
-    probabilities: np.ndarray
-    """[answers]"""
+    numbers: np.ndarray
+    """What stands for each answer (`airloop.prediction_log.answers.one_number`), [answers]."""
     lacking: int
     """Answers that were made without some feature."""
 
     @property
     def answers(self) -> int:
         """Usable answers, each row of a batch one."""
-        return len(self.probabilities)
+        return len(self.numbers)
 
     @property
     def answered(self) -> int:
@@ -64,6 +66,7 @@ class Labelled:
     label: np.ndarray
     """NaN where the outcome is not known."""
     champion: np.ndarray
+    """Its answers, [requests], or [requests, numbers of an answer] where these are several."""
     candidate: np.ndarray
     event: np.ndarray | None = None
     """A number for what each is about; by default, each is about something of its own."""
@@ -97,20 +100,19 @@ class Labelled:
         return cls(np.array([]), np.array([]), np.array([]))
 
 
-def checks_of(
-    rules: Guardrails, champion: Arm, candidate: Arm, labelled: Labelled
-) -> tuple[RolloutCheck, ...]:
+def checks_of(spec: UseCase, champion: Arm, candidate: Arm, labelled: Labelled) -> tuple[RolloutCheck, ...]:
     """Every rule's finding."""
-    return tuple(_checks(rules, champion, candidate, labelled))
+    return tuple(_checks(spec, champion, candidate, labelled))
 
 
-def _checks(rules: Guardrails, champion: Arm, candidate: Arm, labelled: Labelled) -> Iterator[RolloutCheck]:
+def _checks(spec: UseCase, champion: Arm, candidate: Arm, labelled: Labelled) -> Iterator[RolloutCheck]:
+    rules = spec.rollout.guardrails
     yield _error_rate(rules, champion, candidate)
     yield _latency(rules, champion, candidate, 0.5)
     yield _latency(rules, champion, candidate, 0.99)
     yield _prediction_shift(rules, champion, candidate)
     yield _missing_features(rules, champion, candidate)
-    yield _quality(rules, labelled)
+    yield _quality(rules, spec.label.target, labelled)
 
 
 def _error_rate(rules: Guardrails, champion: Arm, candidate: Arm) -> RolloutCheck:
@@ -164,7 +166,7 @@ def _prediction_shift(rules: Guardrails, champion: Arm, candidate: Arm) -> Rollo
     """
     n, m = champion.answers, candidate.answers
     known = min(n, m) >= 5 * BINS
-    value = stability_index(champion.probabilities, candidate.probabilities) if known else None
+    value = stability_index(champion.numbers, candidate.numbers) if known else None
     allowed = rules.max_population_stability_index
     if known:
         allowed += float(chi2.ppf(1 - CHANCE, BINS - 1)) * (1 / n + 1 / m)
@@ -176,11 +178,7 @@ def _prediction_shift(rules: Guardrails, champion: Arm, candidate: Arm) -> Rollo
         requests=m,
         outcome=_outcome(known, value is not None and value > allowed),
         detail="population stability index of its predictions against the champion's"
-        + (
-            f"; means {candidate.probabilities.mean():.4f} and {champion.probabilities.mean():.4f}"
-            if known
-            else ""
-        ),
+        + (f"; means {candidate.numbers.mean():.4f} and {champion.numbers.mean():.4f}" if known else ""),
     )
 
 
@@ -218,24 +216,24 @@ def _missing_features(rules: Guardrails, champion: Arm, candidate: Arm) -> Rollo
     )
 
 
-def _quality(rules: Guardrails, labelled: Labelled) -> RolloutCheck:
-    """A confidence sequence of the difference of log losses on the same requests, by what they are about."""
-    before = log_losses(labelled.label, labelled.champion)
-    after = log_losses(labelled.label, labelled.candidate)
+def _quality(rules: Guardrails, target: Target, labelled: Labelled) -> RolloutCheck:
+    """A confidence sequence of the difference of losses on the same requests, by what they are about."""
+    before = row_losses(target, labelled.label, labelled.champion)
+    after = row_losses(target, labelled.label, labelled.candidate)
     losses = labelled.by_event(before)
     found = confidence_sequence(labelled.by_event(after - before))
     count = len(losses)
     known = count >= rules.min_labels
     return RolloutCheck(
-        name="log_loss_excess",
+        name=target.loss.lack,
         value=found.mean if count >= 2 else None,
         champion=float(losses.mean()) if count else None,
-        threshold=rules.max_log_loss_excess,
+        threshold=rules.max_loss_excess,
         low=found.low if count >= 2 else None,
         high=found.high if count >= 2 else None,
         requests=count,
-        outcome=_outcome(known, known and found.low > rules.max_log_loss_excess),
-        detail=f"log loss less the champion's, on {count} events whose outcome is known "
+        outcome=_outcome(known, known and found.low > rules.max_loss_excess),
+        detail=f"{target.loss.words} less the champion's, on {count} events whose outcome is known "
         f"({rules.min_labels} needed)",
     )
 

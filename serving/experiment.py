@@ -65,7 +65,7 @@ def look(
         return _decided(settings, spec, version, now, "superseded", "it was ended by somebody", None)
     observed = observe(settings, spec, running.since, now)
     champion = observed.arm(running.champion, NOT_KNOWN)
-    found = checks_of(spec.rollout.guardrails, champion, observed.arm(version), Labelled.none())
+    found = checks_of(spec, champion, observed.arm(version), Labelled.none())
     checks = tuple(check for check in found if check.name in HARM)
     breached = [check for check in checks if check.outcome == "breached"]
     common = {"since": running.since, "requests": observed.requests, "checks": checks}
@@ -109,9 +109,10 @@ def in_words(result: ExperimentResult) -> str:
             f"no result: {result.control_units} and {result.treatment_units} units are not the split that "
             f"was drawn (p {result.sample_ratio_p_value:.2g}); find out what lost them"
         )
-    loss = {measure.name: measure for measure in result.measures}["log_loss"]
+    loss = result.measures[0]
     if loss.effect is None or loss.low is None or loss.high is None:
         return f"too few labels for a result: {loss.control_units} and {loss.treatment_units} units"
+    name = loss.name.replace("_", " ")
     if loss.high < 0:
         verdict = f"version {result.version} is better"
     elif loss.low > 0:
@@ -119,7 +120,7 @@ def in_words(result: ExperimentResult) -> str:
     else:
         verdict = "no difference is known"
     return (
-        f"{verdict}: log loss {loss.effect:+.4f} (95% interval {loss.low:+.4f} to {loss.high:+.4f}) on "
+        f"{verdict}: {name} {loss.effect:+.4f} (95% interval {loss.low:+.4f} to {loss.high:+.4f}) on "
         f"{loss.control_units} and {loss.treatment_units} units"
     )
 

@@ -11,7 +11,7 @@ is right at its end, and only there.
 from __future__ import annotations
 
 import math
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +19,11 @@ import pyarrow.compute as pc
 from scipy import stats
 
 from airloop.prediction_log import variants
+from airloop.prediction_log.answers import one_number
 from airloop.references import ExperimentMeasure, ExperimentResult
-from airloop.row_losses import log_losses
+from airloop.row_losses import row_losses
+from airloop.use_cases.target import Target
+from serving.observations import Observed, answers_in
 
 CONFIDENCE: Final = 0.95
 MISMATCH: Final = 0.001
@@ -43,29 +46,23 @@ _ARMS: Final = {
 }
 
 
-class _Arm(NamedTuple):
-    """One value for each unit, by measure; NaN where it is not known."""
-
-    log_loss: np.ndarray
-    brier: np.ndarray
-    prediction: np.ndarray
-    label: np.ndarray
+_Arm = dict[str, np.ndarray]
+"""By measure, one value for each unit; NaN where it is not known."""
 
 
-def result_of(rows: pa.Table, *, name: str, version: int, champion: int, share: float) -> ExperimentResult:
-    """The result of the experiment `name` from its attempts (`serving.observations`), units and labels.
+def result_of(
+    observed: Observed, *, name: str, version: int, champion: int, share: float
+) -> ExperimentResult:
+    """The result of the experiment `name` from its attempts, units and labels.
 
     A treatment that failed and was answered by the champion counts as treated, with the answer that the
     client got: what is compared is what clients were given.
     """
-    arms = {arm: _arm(rows, arm) for arm in (variants.CONTROL, variants.TREATMENT)}
+    arms = {arm: _arm(observed, arm) for arm in (variants.CONTROL, variants.TREATMENT)}
     control, treatment = arms[variants.CONTROL], arms[variants.TREATMENT]
-    units = (len(control.prediction), len(treatment.prediction))
+    units = tuple(len(next(iter(arm.values()))) for arm in (control, treatment))
     p_value = sample_ratio_p_value(units[0], units[1], share)
-    measures = tuple(
-        difference(measure, getattr(control, measure), getattr(treatment, measure))
-        for measure in _Arm._fields
-    )
+    measures = tuple(difference(measure, control[measure], treatment[measure]) for measure in control)
     return ExperimentResult(
         name=name,
         champion=champion,
@@ -100,23 +97,30 @@ def difference(name: str, control: np.ndarray, treatment: np.ndarray) -> Experim
     return _NONE.model_copy(update={**counts, **means, "low": float(found.low), "high": float(found.high)})
 
 
-def _arm(rows: pa.Table, arm: str) -> _Arm:
+def _arm(observed: Observed, arm: str) -> _Arm:
     """Each unit of the arm once, with the means of what its clients were answered."""
-    given = pc.and_(pc.is_in(rows["variant"], _ARMS[arm]), pc.is_null(rows["error"]))
-    answered = rows.filter(given)
-    predictions = answered["probability"].to_numpy().astype(np.float64)
+    rows, target = observed.rows, observed.target
+    answered = rows.filter(pc.and_(pc.is_in(rows["variant"], _ARMS[arm]), pc.is_null(rows["error"])))
     labels = answered["label"].to_numpy().astype(np.float64)
-    known = np.isfinite(labels)
-    losses = np.full(len(labels), math.nan)
-    losses[known] = log_losses(labels[known], predictions[known])
+    measures = _measures(target, labels, answers_in(target, answered))
     values = pa.table(
         {
             "unit": answered["unit"].combine_chunks(),
-            "log_loss": pa.array(losses, from_pandas=True),
-            "brier": pa.array((predictions - labels) ** 2, from_pandas=True),
-            "prediction": predictions,
-            "label": pa.array(labels, from_pandas=True),
+            **{name: pa.array(values, from_pandas=True) for name, values in measures.items()},
         }
     )
-    means = values.group_by("unit").aggregate([(name, "mean") for name in _Arm._fields])
-    return _Arm(*(means[f"{name}_mean"].to_numpy().astype(np.float64) for name in _Arm._fields))
+    means = values.group_by("unit").aggregate([(name, "mean") for name in measures])
+    return {name: means[f"{name}_mean"].to_numpy().astype(np.float64) for name in measures}
+
+
+def _measures(target: Target, labels: np.ndarray, answers: np.ndarray) -> dict[str, np.ndarray]:
+    """What is compared, the loss first, by answer, [answers]; NaN where the label is not known."""
+    known = np.isfinite(labels)
+    losses = np.full(len(labels), math.nan)
+    losses[known] = row_losses(target, labels[known], answers[known])
+    found = {target.loss.name: losses}
+    if target.kind == "binary":
+        found["brier"] = (answers - labels) ** 2
+    if target.kind != "multiclass":
+        found |= {"prediction": one_number(target, answers), "label": labels}
+    return found

@@ -45,55 +45,62 @@ TIMED_ROUNDS: Final = 5
 """At most: the first that is within the spec's limit is enough."""
 
 
-def parse_recorded(spec: UseCase, text: str) -> tuple[dict[str, list[InputValue]], tuple[float, ...]]:
-    """The recorded model inputs, by name, and the probabilities that training computed for them.
+Answers = Sequence[tuple[float, ...]]
+"""Of each row the numbers of an answer (`serving.model_server_client.Prediction`)."""
 
-    Raises `RolloutError` unless every model input has one value for every probability, and there is one.
+
+def parse_recorded(spec: UseCase, text: str) -> tuple[dict[str, list[InputValue]], Answers]:
+    """The recorded model inputs, by name, and the answers that training computed for them.
+
+    Raises `RolloutError` unless every model input has one value for every answer, and there is one.
     """
     try:
         document = json.loads(text)
-        probability = tuple(float(value) for value in document["probability"])
+        target = spec.label.target
+        recorded = document[target.output]
+        answers = [tuple(map(float, row)) if target.is_wide else (float(row),) for row in recorded]
         columns: dict[str, list[InputValue]] = {
             item.name: [math.nan if value is None else value for value in document["inputs"][item.name]]
             for item in spec.inputs
         }
-        problem = "no rows" if not probability else ""
-        uneven = [name for name, values in columns.items() if len(values) != len(probability)]
+        problem = "no rows" if not answers else ""
+        uneven = [name for name, values in columns.items() if len(values) != len(answers)]
         if uneven:
-            problem = f"{len(probability)} probabilities, but another number of {', '.join(uneven)}"
+            problem = f"{len(answers)} answers, but another number of {', '.join(uneven)}"
     except (ValueError, TypeError, KeyError) as error:
         problem = f"{type(error).__name__}: {error}"
     if problem:
         raise RolloutError(
-            expected=f"{registry.RECORDED_REQUESTS} to hold every model input and its probabilities",
+            expected=f"{registry.RECORDED_REQUESTS} to hold every model input and what was answered",
             found=problem,
             next_step="train the model again with the present spec",
         )
-    return columns, probability
+    return columns, answers
 
 
 def largest_difference(
     columns: Mapping[str, Sequence[InputValue]],
-    recorded: Sequence[float],
-    answered: Sequence[float],
+    recorded: Answers,
+    answered: Answers,
     limit: float,
     *,
     by: str,
 ) -> float:
-    """The largest absolute difference between the two, which must not be above `limit`.
+    """The largest absolute difference between any two numbers, which must not be above `limit`.
 
     `by` is the address of the server that answered.
 
     Raises `RolloutError` with the row where it is largest; an answer that is no number differs infinitely.
     """
-    if len(answered) != len(recorded):
+    if (shape := list(map(len, answered))) != (expected := list(map(len, recorded))):
         raise RolloutError(
-            expected=f"{len(recorded)} probabilities",
-            found=f"{len(answered)} by {by}",
-            next_step="check the model's serving signature: one probability per row",
+            expected=f"{len(expected)} answers of {expected[0]} numbers",
+            found=f"{len(shape)} by {by}, of {' or '.join(map(str, sorted(set(shape)))) or 'no'} numbers",
+            next_step="check the model's serving signature: one answer per row",
         )
     differences = [
-        abs(a - b) if math.isfinite(b) else math.inf for a, b in zip(recorded, answered, strict=True)
+        max(abs(a - b) if math.isfinite(b) else math.inf for a, b in zip(was, told, strict=True))
+        for was, told in zip(recorded, answered, strict=True)
     ]
     worst = max(range(len(differences)), key=differences.__getitem__)
     if not differences[worst] <= limit:
@@ -101,7 +108,7 @@ def largest_difference(
         raise RolloutError(
             expected=f"every recorded request answered within {limit:g} of what training computed",
             found=f"a difference of {differences[worst]:.6g} at row {worst} of {len(recorded)}: recorded "
-            f"{recorded[worst]!r}, answered by {by} {answered[worst]!r}, for {row}",
+            f"{_words(recorded[worst])}, answered by {by} {_words(answered[worst])}, for {row}",
             next_step="compare the TensorFlow versions and hardware of training and serving; the champion "
             "keeps serving",
         )
@@ -161,7 +168,7 @@ def _checked_apart(
     scratch: ScratchServer,
     checked: InfraChecked,
     columns: Mapping[str, Sequence[InputValue]],
-    recorded: Sequence[float],
+    recorded: Answers,
 ) -> InfraChecked:
     version = checked.version
     difference = replayed(spec, scratch.client, version, columns, recorded)
@@ -199,7 +206,7 @@ def replayed(
     server: ModelServer,
     version: int,
     columns: Mapping[str, Sequence[InputValue]],
-    recorded: Sequence[float],
+    recorded: Answers,
 ) -> float:
     """Ask `version` its recorded requests, on each server that answers: one may have a damaged copy.
 
@@ -211,7 +218,7 @@ def replayed(
         for member in server.members():
             answer = member.predict(spec, columns, version=version, timeout=REPLAY_TIMEOUT_SECONDS)
             limit = spec.rollout.max_absolute_difference
-            difference = largest_difference(columns, recorded, answer.probability, limit, by=member.address)
+            difference = largest_difference(columns, recorded, answer.answers, limit, by=member.address)
             found = max(found, difference)
     except ModelServerRefused as refusal:
         raise RolloutError(
@@ -226,6 +233,10 @@ def replayed(
             next_step="read the model server's log: the version may have ended it, or be far too slow",
         ) from None
     return found
+
+
+def _words(answer: tuple[float, ...]) -> str:
+    return repr(answer[0] if len(answer) == 1 else answer)
 
 
 def _single_row_p99(

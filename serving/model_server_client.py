@@ -8,6 +8,7 @@ what to serve (`model_config`), or what an answer means to a client of the gatew
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,7 +48,6 @@ PREVIOUS: Final = "previous"
 AVAILABLE: Final = "AVAILABLE"
 END: Final = "END"
 START: Final = "START"
-OUTPUT: Final = "probability"
 SIGNATURE: Final = "serving_default"
 
 _PREDICT: Final = "tensorflow.serving.PredictionService/Predict"
@@ -80,10 +80,11 @@ class ModelServerRefused(Exception):
 
 @dataclass(frozen=True)
 class Prediction:
-    """Probabilities, one per row, and the version that computed them."""
+    """An answer for each row, and the version that computed them."""
 
     version: int
-    probability: tuple[float, ...]
+    answers: tuple[tuple[float, ...], ...]
+    """Of each row the numbers that `target.answers` of the use case's label names."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ class ModelServer:
         timeout: float,
         inputs: Container[str] | None = None,
     ) -> Prediction:
-        """Probabilities for `columns` (one value per row for every model input), in `timeout` seconds.
+        """Answers for `columns` (one value per row for every model input), in `timeout` seconds.
 
         `version` is a number, or a label; `inputs` are those that it takes, if not all of the spec's.
         """
@@ -439,11 +440,11 @@ def predict_request(
     version: int | str,
     inputs: Container[str] | None = None,
 ) -> PredictRequest:
-    """The message that asks `version` (a number or a label) for the probability of every row.
+    """The message that asks `version` (a number or a label) about every row.
 
     `inputs` are the names of those that the version takes, where it is not all of the spec's.
     """
-    request = PredictRequest(output_filter=[OUTPUT])
+    request = PredictRequest(output_filter=[use_case.label.target.output])
     request.model_spec.name = use_case.model_name
     request.model_spec.signature_name = SIGNATURE
     _set_version(request.model_spec, version)
@@ -461,7 +462,9 @@ def _set_version(spec: Any, version: int | str) -> None:
 
 
 def _prediction(answer: Any) -> Prediction:
-    return Prediction(answer.model_spec.version.value, _floats(answer.outputs[OUTPUT]))
+    # The one that was asked for.
+    (output,) = answer.outputs.values()
+    return Prediction(answer.model_spec.version.value, _rows(output))
 
 
 def _tensor(kind: str, values: Sequence[InputValue]) -> TensorProto:
@@ -476,13 +479,14 @@ def _tensor(kind: str, values: Sequence[InputValue]) -> TensorProto:
     return tensor
 
 
-def _floats(tensor: TensorProto) -> tuple[float, ...]:
-    """The values of a float vector, in either of the forms that a tensor message has."""
-    size = 1
-    for dimension in tensor.tensor_shape.dim:
-        size *= dimension.size
+def _rows(tensor: TensorProto) -> tuple[tuple[float, ...], ...]:
+    """The rows of a float tensor [rows], or [rows, numbers], in either of the forms that a message has."""
+    shape = [dimension.size for dimension in tensor.tensor_shape.dim]
+    rows, width = shape[0], math.prod(shape[1:])
     if tensor.tensor_content:
-        return tuple(memoryview(tensor.tensor_content).cast("f"))
-    values = tuple(tensor.float_val)
-    # A tensor message may leave out the repetitions of its last value.
-    return values + values[-1:] * (size - len(values))
+        values = tuple(memoryview(tensor.tensor_content).cast("f"))
+    else:
+        values = tuple(tensor.float_val)
+        # A tensor message may leave out the repetitions of its last value.
+        values += values[-1:] * (rows * width - len(values))
+    return tuple(values[start : start + width] for start in range(0, rows * width, width))

@@ -18,20 +18,23 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.expressions import And, EqualTo, GreaterThanOrEqual, LessThan
 
 from airloop.lakehouse.catalog import open_catalog
-from airloop.prediction_log import outcome, variants
+from airloop.prediction_log import answers, outcome, variants
+from airloop.prediction_log.answers import one_number
 from airloop.prediction_log.labels import known_labels
 from airloop.prediction_log.land import land
 from airloop.prediction_log.logs import OUTCOMES, PREDICTIONS, Log
 from airloop.prediction_log.tables import table_of
 from airloop.settings import Settings
 from airloop.use_cases.spec import UseCase
+from airloop.use_cases.target import Target
 from serving.analysis import Arm, Labelled
 
 _COLUMNS: Final = (
-    *("request_id", "instance", "version", "variant", "predicted_at", "probability", "error"),
+    *("request_id", "instance", "version", "variant", "predicted_at", answers.COLUMN, "error"),
     *("model_seconds", "missing_features", "unit", "event", "prediction_time"),
 )
 _OUTCOME_COLUMNS: Final = ("request_id", "instance", "label", "received_at", "writer", "sequence")
+_OF_CANDIDATE: Final = "_of_candidate"
 _REQUEST: Final = ["request_id", "instance"]
 """What names a request, if its client gave it an id of its own."""
 _CLIENTS: Final = (
@@ -49,12 +52,16 @@ NOT_KNOWN: Final = 0
 class Observed:
     """A stretch of the log of one use case, with the labels that are known of it."""
 
+    target: Target
     rows: pa.Table
-    """Attempts; `label` is null where the outcome is not known."""
+    """Attempts, with the numbers of their answers in the columns `names_of(target)`; `label` is null where
+    the outcome is not known."""
 
     def since(self, moment: datetime) -> Observed:
         """The later part, from `moment` on."""
-        return Observed(self.rows.filter(pc.greater_equal(self.rows["predicted_at"], pa.scalar(moment))))
+        return Observed(
+            self.target, self.rows.filter(pc.greater_equal(self.rows["predicted_at"], pa.scalar(moment)))
+        )
 
     @property
     def requests(self) -> int:
@@ -69,19 +76,20 @@ class Observed:
         # A batch fails or is slow as one.
         first = pc.equal(rows["instance"], 0)
         own = pc.and_(pc.and_(failed, first), pc.not_equal(rows["error"], variants.DOWN))
-        answers = rows.filter(pc.invert(failed))
+        answered = rows.filter(pc.invert(failed))
         return Arm(
             errors=int(pc.sum(pc.fill_null(own, False)).as_py() or 0),
             seconds=_floats(rows.filter(pc.and_(pc.invert(failed), first))["model_seconds"]),
-            probabilities=_floats(answers["probability"]),
-            lacking=int(pc.sum(answers["lacks"]).as_py() or 0),
+            numbers=one_number(self.target, answers_in(self.target, answered)),
+            lacking=int(pc.sum(answered["lacks"]).as_py() or 0),
         )
 
     def pairs(self, champion: int, candidate: int) -> Labelled:
         """Requests that both versions answered; labels are NaN where they are not known."""
         first = self._answers(champion)
-        second = self._answers(candidate).select([*_REQUEST, "probability"])
-        joined = first.join(second.rename_columns([*_REQUEST, "candidate"]), _REQUEST, join_type="inner")
+        names = names_of(self.target)
+        second = self._answers(candidate).select([*_REQUEST, *names])
+        joined = first.join(second, _REQUEST, join_type="inner", right_suffix=_OF_CANDIDATE)
         joined = joined.sort_by([(key, "ascending") for key in _REQUEST])
         # What is about nothing that has a name is about something of its own.
         number = pc.cast(joined["instance"], pa.large_string())
@@ -89,8 +97,8 @@ class Observed:
         events = pc.coalesce(joined["event"], own).combine_chunks().dictionary_encode()
         return Labelled(
             label=_floats(joined["label"]),
-            champion=_floats(joined["probability"]),
-            candidate=_floats(joined["candidate"]),
+            champion=answers_in(self.target, joined),
+            candidate=answers_in(self.target, joined, _OF_CANDIDATE),
             event=events.indices.to_numpy(),
         )
 
@@ -104,7 +112,7 @@ class Observed:
         answers = rows.filter(
             pc.and_(pc.equal(rows["version"], pa.scalar(version, pa.int64())), pc.is_null(rows["error"]))
         )
-        values = ["probability", "label", "event"]
+        values = [*names_of(self.target), "label", "event"]
         found = answers.group_by(_REQUEST, use_threads=False).aggregate(
             [*((name, "first") for name in values), ([], "count_all")]
         )
@@ -122,10 +130,31 @@ def observe(settings: Settings, spec: UseCase, since: datetime, until: datetime)
     rows = _read(catalog, PREDICTIONS, spec, since, until, _COLUMNS)
     told = _read(catalog, OUTCOMES, spec, since, until, _OUTCOME_COLUMNS)
     # Joins take no lists.
+    rows = _spread(spec.label.target, rows)
     lacks = pc.greater(pc.fill_null(pc.list_value_length(rows["missing_features"]), 0), 0)
     rows = rows.drop_columns("missing_features").append_column("lacks", lacks)
     joined = rows.join(_named_once(rows, outcome.latest(told)), _REQUEST, join_type="left outer")
-    return Observed(_with_known(catalog, spec, joined))
+    return Observed(spec.label.target, _with_known(catalog, spec, joined))
+
+
+def names_of(target: Target) -> list[str]:
+    """The columns that an answer's numbers are spread over."""
+    return [f"{answers.COLUMN}_{number}" for number in range(len(target.answers))]
+
+
+def answers_in(target: Target, rows: pa.Table, suffix: str = "") -> np.ndarray:
+    """The answers of `rows`, float64 [rows], or [rows, numbers of an answer] where these are several."""
+    found = np.stack([_floats(rows[f"{name}{suffix}"]) for name in names_of(target)], axis=1)
+    return found if target.is_wide else found[:, 0]
+
+
+def _spread(target: Target, rows: pa.Table) -> pa.Table:
+    """`rows` with a column for each number of an answer; without those that answered another spec's label."""
+    found = answers.numbers_of(rows[answers.COLUMN], target).reshape(len(rows), -1)
+    rows = rows.drop_columns(answers.COLUMN)
+    for name, numbers in zip(names_of(target), found.T, strict=True):
+        rows = rows.append_column(name, pa.array(numbers))
+    return rows.filter(pa.array(np.isfinite(found).all(axis=1) | rows["error"].is_valid().to_numpy()))
 
 
 def _named_once(rows: pa.Table, told: pa.Table) -> pa.Table:

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 from pyiceberg.expressions import And, GreaterThanOrEqual, LessThan
 from pyiceberg.transforms import MonthTransform
@@ -29,6 +30,7 @@ from airloop.jobs import run_job
 from airloop.lakehouse.catalog import load_table, open_catalog, read_snapshot
 from airloop.lakehouse.provenance import signature
 from airloop.lakehouse.replace import despite_conflicts
+from airloop.prediction_log import answers
 from airloop.references import Scored
 from airloop.settings import Settings
 from airloop.use_cases.catalogue import use_case
@@ -44,7 +46,7 @@ ARROW_SCHEMA: Final = pa.schema(
     [
         pa.field("prediction_time", pa.timestamp("us", tz="UTC"), nullable=False),
         pa.field("request", pa.string(), nullable=False),
-        pa.field("probability", pa.float64(), nullable=False),
+        pa.field(answers.COLUMN, pa.list_(pa.float64()), nullable=False),
         pa.field("version", pa.int64(), nullable=False),
     ]
 )
@@ -54,7 +56,7 @@ _TIME: Final = "prediction_time"
 def score(settings: Settings, spec: UseCase, interval: Interval, snapshot_id: int) -> Scored:
     """Score the events of `interval` in `snapshot_id` of the scoring set.
 
-    Raises `RolloutError` where no champion serves, or it answers what is no probability; what the table had
+    Raises `RolloutError` where no champion serves, or it answers what is no finite number; what the table had
     of the interval is then still there.
     """
     catalog = open_catalog(settings)
@@ -73,12 +75,12 @@ def score(settings: Settings, spec: UseCase, interval: Interval, snapshot_id: in
                 next_step=f"run {spec.name}_training and {spec.name}_rollout first; batch scores are the "
                 "champion's alone",
             )
-        probability = _asked(spec, server, version, rows)
+        answered = _asked(spec, server, version, rows)
     scores = pa.table(
         {
             _TIME: rows[_TIME].cast(ARROW_SCHEMA.field(_TIME).type),
             "request": rows["request"].cast(pa.string()),
-            "probability": probability,
+            answers.COLUMN: pa.array(answered, pa.list_(pa.float64())),
             "version": pa.array([version] * len(rows), pa.int64()),
         },
         schema=ARROW_SCHEMA,
@@ -94,32 +96,41 @@ def score(settings: Settings, spec: UseCase, interval: Interval, snapshot_id: in
         table.overwrite(scores, overwrite_filter=wanted, snapshot_properties=said)
 
     despite_conflicts(table, attempt)
+    means = np.mean(answered, axis=0).tolist() if answered else []
     log.info("version %d scored %d events in %s", version, len(scores), name)
     return Scored(
         table=name,
         version=version,
         rows=len(scores),
-        mean_probability=sum(probability) / len(probability) if probability else None,
+        mean_answer=spec.label.named(means) if answered else None,
     )
 
 
-def _asked(spec: UseCase, server: ModelServer, version: int, rows: pa.Table) -> list[float]:
-    """The version's probability for each row."""
+def _asked(spec: UseCase, server: ModelServer, version: int, rows: pa.Table) -> list[tuple[float, ...]]:
+    """The version's answer for each row."""
     inputs = server.inputs(spec.model_name, version)
-    found: list[float] = []
+    found: list[tuple[float, ...]] = []
     for start in range(0, len(rows), ROWS_AT_ONCE):
         part = rows.slice(start, ROWS_AT_ONCE)
         columns = {item.name: _values(item.type, part[item.name]) for item in spec.inputs}
         answer = server.predict(spec, columns, version=version, timeout=TIMEOUT_SECONDS, inputs=inputs)
-        found += answer.probability
-    strange = [value for value in found if not 0 <= value <= 1]
+        found += answer.answers
+    probable = spec.label.target.has_classes
+    strange = [
+        answer for answer in found if not all(map(_is_probability if probable else math.isfinite, answer))
+    ]
     if strange or len(found) != len(rows):
         raise RolloutError(
-            expected=f"version {version} to answer {len(rows)} events with a probability each",
+            expected=f"version {version} to answer {len(rows)} events, each with "
+            + ("probabilities" if probable else "finite numbers"),
             found=f"{len(found)} answers, {len(strange)} of them none, such as {strange[:3]}",
             next_step=f"roll the version back (action rollback of {spec.name}_rollout); no score was written",
         )
     return found
+
+
+def _is_probability(number: float) -> bool:
+    return 0 <= number <= 1
 
 
 def _values(kind: str, column: pa.ChunkedArray) -> list[Any]:

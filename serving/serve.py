@@ -122,12 +122,14 @@ def require_champion_answers(
     row = {name: [value] for name, value in assemble_inputs(spec, request, {}).items()}
     for member in server.members():
         answer = member.predict(spec, row, version=CHAMPION, timeout=PROBE_TIMEOUT_SECONDS)
-        if answer.version == version and all(map(math.isfinite, answer.probability)):
+        if answer.version == version and all(
+            math.isfinite(number) for row in answer.answers for number in row
+        ):
             continue
         serve(server, otherwise, timeout=RELOAD_TIMEOUT_SECONDS)
         raise RolloutError(
-            expected=f"the label {CHAMPION} to be answered by version {version}, with a probability",
-            found=f"version {answer.version} answering {answer.probability} at {member.address}",
+            expected=f"the label {CHAMPION} to be answered by version {version}, with finite numbers",
+            found=f"version {answer.version} answering {answer.answers} at {member.address}",
             next_step="the champion before it serves again; read the model server's log",
         )
 

@@ -252,7 +252,7 @@ def _judged(
     # An attempt at the champion that failed does not say which version that was.
     candidate = stage.arm(version, NOT_KNOWN) if watched else stage.arm(version)
     champion = stage.arm(beside) if watched else stage.arm(beside, NOT_KNOWN)
-    checks = checks_of(spec.rollout.guardrails, champion, candidate, observed.labelled(beside, version))
+    checks = checks_of(spec, champion, candidate, observed.labelled(beside, version))
     return checks, candidate.answered, stage.pairs(beside, version).disagreement
 
 

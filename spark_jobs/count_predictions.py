@@ -28,10 +28,11 @@ from airloop.lakehouse.catalog import open_catalog
 from airloop.monitoring.cells import Cells
 from airloop.monitoring.counts import ANSWERED, FAILED, REQUESTS, replace_hours, table_name, uncounted
 from airloop.monitoring.logged import logged_inputs
-from airloop.monitoring.monitored import PREDICTION, watched_inputs, watched_values
+from airloop.monitoring.monitored import PREDICTION, watched_answer, watched_inputs, watched_values
 from airloop.monitoring.profile import Profile, kept_profile
 from airloop.monitoring.windows import needed
 from airloop.prediction_log import record, variants
+from airloop.prediction_log.answers import COLUMN, numbers_of
 from airloop.references import CountedPredictions
 from airloop.settings import Settings
 from airloop.use_cases.catalogue import use_case
@@ -74,7 +75,8 @@ def count(
         return {name for name, needs in watched_inputs(use_case).items() if needs <= names}
 
     def prediction(batch: pa.RecordBatch) -> dict[str, np.ndarray]:
-        return {PREDICTION: batch["probability"].to_numpy(zero_copy_only=False)}
+        target = use_case.label.target
+        return {PREDICTION: watched_answer(target, numbers_of(batch[COLUMN], target))}
 
     features = (
         answered.where(F.col("variant") != variants.SHADOW)
@@ -83,7 +85,7 @@ def count(
     )
     predictions = (
         answered.where(F.col("version") == version)
-        .select(hour, "probability")
+        .select(hour, COLUMN)
         .mapInArrow(_counter([profile.prediction.cells], prediction, None), _SCHEMA)
     )
     requests = rows.where(F.col("variant") != variants.SHADOW).select(

@@ -1,6 +1,6 @@
 """Job: how good a version's answers were, hour by hour and slice by slice, as far as labels are in.
 
-    python -m spark_jobs.count_scores --use-case NAME --version 3 --start ... --end ...
+    python -m spark_jobs.count_scores --use-case NAME --version 3 --run-id ... --start ... --end ...
 
 Belongs here: joining the prediction log to labels on Spark, and adding up. Does not belong here: the sums
 themselves (`airloop.monitoring.scores`), or what they say (`airloop.monitoring.decay`).
@@ -28,9 +28,11 @@ from airloop.jobs import run_job
 from airloop.lakehouse.catalog import open_catalog
 from airloop.monitoring import judge_quality
 from airloop.monitoring.logged import logged_inputs
-from airloop.monitoring.score_table import SUMS, counted_labels, days_needed, replace_scores, table_name
-from airloop.monitoring.scores import EVERYTHING, Scores, scores_of
+from airloop.monitoring.profile import Profile, kept_profile
+from airloop.monitoring.score_table import counted_labels, days_needed, replace_scores, table_name
+from airloop.monitoring.scores import EVERYTHING, Scores, scoring_of
 from airloop.prediction_log import labels, outcome, record, variants
+from airloop.prediction_log.answers import COLUMN, numbers_of
 from airloop.references import CountedScores
 from airloop.settings import Settings
 from airloop.training.slices import slices_of
@@ -43,19 +45,22 @@ from spark_jobs.tables import within
 log = logging.getLogger(__name__)
 
 _REQUEST = ["request_id", "instance"]
-_SCHEMA = f"hour timestamp, slice string, cell int, {', '.join(f'{name} double' for name in SUMS)}"
 
 
-def count_scores(spark: SparkSession, spec: UseCase, version: int, span: Interval) -> DataFrame:
+def count_scores(
+    spark: SparkSession, spec: UseCase, profile: Profile, version: int, span: Interval
+) -> DataFrame:
     """Rows of `hour`, `slice` (all answers, and each of the spec's slices), `cell` and the sums."""
     rows = answers_with_labels(spark, spec, version, span)
+    target = spec.label.target
+    scoring = scoring_of(target)
 
     def added(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             if not batch.num_rows:
                 continue
             hours = batch["hour"].cast(pa.int64()).to_numpy()
-            probabilities = batch["probability"].to_numpy(zero_copy_only=False)
+            answers = numbers_of(batch[COLUMN], target)
             known = batch["label"].cast(pa.float64()).to_numpy(zero_copy_only=False)
             columns = logged_inputs(spec, batch["request"], batch["features"])
             parts = [(EVERYTHING, np.ones(batch.num_rows, bool))]
@@ -64,14 +69,17 @@ def count_scores(spark: SparkSession, spec: UseCase, version: int, span: Interva
                 for name, inside in parts:
                     rows = np.flatnonzero(inside & (hours == hour))
                     if len(rows):
-                        yield _batch(int(hour), name, scores_of(probabilities[rows], known[rows]))
+                        yield _batch(
+                            int(hour), name, scoring.scores_of(answers[rows], known[rows], profile.usual)
+                        )
 
-    partial = rows.mapInArrow(added, _SCHEMA)
-    return partial.groupBy("hour", "slice", "cell").agg(*(F.sum(name).alias(name) for name in SUMS))
+    sums = ", ".join(f"{name} double" for name in scoring.sums)
+    partial = rows.mapInArrow(added, f"hour timestamp, slice string, cell int, {sums}")
+    return partial.groupBy("hour", "slice", "cell").agg(*(F.sum(name).alias(name) for name in scoring.sums))
 
 
 def answers_with_labels(spark: SparkSession, spec: UseCase, version: int, span: Interval) -> DataFrame:
-    """`hour`, `probability`, `request`, `features` and `label` (null where none is known) of each answer.
+    """`hour`, `answer`, `request`, `features` and `label` (null where none is known) of each answer.
 
     Of a day's answers about one event the last: a flight that is asked about a hundred times has one outcome,
     and not a hundred independent ones.
@@ -81,7 +89,7 @@ def answers_with_labels(spark: SparkSession, spec: UseCase, version: int, span: 
         within("predicted_at", day_before)
         & (F.col("use_case") == spec.name)
         & F.col("error").isNull()
-        & F.col("probability").isNotNull()
+        & (F.size(COLUMN) == len(spec.label.target.answers))
         & (F.col("variant") != variants.SHADOW)
     )
     day = F.date_trunc("day", "predicted_at")
@@ -97,14 +105,14 @@ def answers_with_labels(spark: SparkSession, spec: UseCase, version: int, span: 
         .select(
             *_REQUEST,
             F.date_trunc("hour", "predicted_at").alias("hour"),
-            *("probability", "request", "features", "event", "_uses"),
+            *(COLUMN, "request", "features", "event", "_uses"),
         )
     )
     told = _told(spark, spec, span)
     known = _known(spark, spec)
     joined = answers.join(told, _REQUEST, "left").join(known, "event", "left")
     label = F.coalesce(F.when(F.col("_uses") == 1, F.col("_told")), F.col("_known"))
-    return joined.select("hour", "probability", "request", "features", label.alias("label"))
+    return joined.select("hour", COLUMN, "request", "features", label.alias("label"))
 
 
 def _told(spark: SparkSession, spec: UseCase, span: Interval) -> DataFrame:
@@ -130,20 +138,22 @@ def _known(spark: SparkSession, spec: UseCase) -> DataFrame:
 
 
 def _batch(hour: int, name: str, scores: Scores) -> pa.RecordBatch:
-    sums = {field: getattr(scores, field) for field in SUMS}
-    cells = np.flatnonzero(sums["answers"])
+    """The cells that have answers."""
+    cells = np.flatnonzero(scores["answers"])
     return pa.RecordBatch.from_arrays(
         [
             pa.array([hour] * len(cells), pa.timestamp("us", tz="UTC")),
             pa.array([name] * len(cells), pa.string()),
             pa.array(cells, pa.int32()),
-            *(pa.array(sums[field][cells], pa.float64()) for field in SUMS),
+            *(pa.array(sums[cells], pa.float64()) for sums in scores.sums.values()),
         ],
-        names=["hour", "slice", "cell", *SUMS],
+        names=["hour", "slice", "cell", *scores.sums],
     )
 
 
-def count_and_keep(settings: Settings, spec: UseCase, version: int, asked: Interval) -> CountedScores:
+def count_and_keep(
+    settings: Settings, spec: UseCase, profile: Profile, version: int, asked: Interval
+) -> CountedScores:
     """Count the days whose labels may have come in during `asked`, in place of what the table had of them.
 
     Skipped where no label came in since they were counted last, but not for a longer span than an hour: who
@@ -158,7 +168,7 @@ def count_and_keep(settings: Settings, spec: UseCase, version: int, asked: Inter
     spark = open_session(settings, f"{spec.name} scores {span.end:%Y-%m-%d}")
     if not spark.catalog.tableExists(record.TABLE):
         return CountedScores(skipped="nothing was ever predicted: there is no log to join labels to")
-    found = count_scores(spark, spec, version, span).toArrow()
+    found = count_scores(spark, spec, profile, version, span).toArrow()
     written = replace_scores(catalog, spec, version, span, found, counted)
     log.info("%s to %s: scores of version %d, %d rows", *span, version, written)
     return CountedScores(
@@ -184,10 +194,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work(arguments: argparse.Namespace, settings: Settings) -> CountedScores:
         spec, span = use_case(arguments.use_case), whole_hours_past(interval_of(arguments, whole_days=False))
-        return count_and_keep(settings, spec, arguments.version, span)
+        profile = kept_profile(settings, spec.name, arguments.run_id)
+        return count_and_keep(settings, spec, profile, arguments.version, span)
 
     parser = job_parser(__doc__)
     parser.add_argument("--version", type=int, required=True, help="the version that is watched")
+    parser.add_argument("--run-id", required=True, help="its MLflow run")
     return run_job(parser, work, argv)
 
 

@@ -50,7 +50,6 @@ def _figures(**figures: Any) -> dict[str, Any]:
     ("changes", "named"),
     [
         ({"name": "Flight Delay"}, "name"),
-        (_label(target={"kind": "regression", "unit": "minutes"}), "label.target: a regression label"),
         (_label(target={"kind": "regression", "unit": "minutes"}), "only a label that is 1 or 0 cuts one"),
         (_label(target={"kind": "quantiles", "unit": "minutes", "levels": [0.9, 0.1]}), "levels must rise"),
         (_label(target={"kind": "multiclass", "classes": ["a", "a", "b"]}), "classes must differ"),

@@ -19,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from airloop.intervals import Interval
-from airloop.monitoring.scores import Figures, figures, scores_of
+from airloop.monitoring.scores.binary import BinaryFigures, BinaryScoring
 from airloop.training.bootstrap import gain_range
 from airloop.training.measures.binary import measure
 from airloop.verdict import Range
@@ -37,7 +37,7 @@ OLD: Final = 4
 def measured(year: Year, span: Interval, story: Story, price_per_hour: float) -> dict[str, Any]:
     """The figures of one policy."""
     labels = year.rows.labels[year.numbers(span)]
-    pooled, every = measure(labels, story.answers), figures(scores_of(story.answers, labels.astype(float)))
+    pooled, every = measure(labels, story.answers), _figures(story.answers, labels)
     hours = sum(run.seconds for run in story.runs) / 3600
     days = [one for one in _by(year, span, story, 1).values() if one.gain is not None]
     causes = [{cause.name for cause in look.causes} for look in story.looks]
@@ -199,15 +199,20 @@ def draw(year: Year, span: Interval, stories: Sequence[Story], file: Path) -> No
     figure.savefig(file, dpi=110, metadata={"Software": None})
 
 
-def _by(year: Year, span: Interval, story: Story, days: int) -> dict[int, Figures]:
+def _by(year: Year, span: Interval, story: Story, days: int) -> dict[int, BinaryFigures]:
     """Figures of each `days` days from the span's start on, by the first one's number since the epoch."""
     rows = year.numbers(span)
     first = (span.start - EPOCH).days
-    labels, parts = year.rows.labels[rows].astype(float), (year.days(rows) - first) // days
+    labels, parts = year.rows.labels[rows], (year.days(rows) - first) // days
     return {
-        first + int(part) * days: figures(scores_of(story.answers[parts == part], labels[parts == part]))
+        first + int(part) * days: _figures(story.answers[parts == part], labels[parts == part])
         for part in np.unique(parts)
     }
+
+
+def _figures(answers: np.ndarray, labels: np.ndarray) -> BinaryFigures:
+    scoring = BinaryScoring()
+    return scoring.figures(scoring.scores_of(answers, labels.astype(float)))
 
 
 def _difference(value: float, found: Range | None) -> dict[str, float | None]:

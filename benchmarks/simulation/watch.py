@@ -21,7 +21,7 @@ import numpy as np
 from airloop.intervals import ONE_DAY, ONE_HOUR, Interval
 from airloop.monitoring.counts import ANSWERED, REQUESTS, Hours
 from airloop.monitoring.decay import Quality, decay_alarmed, quality
-from airloop.monitoring.scores import figures, scores_of
+from airloop.monitoring.scores.binary import BinaryScoring
 from airloop.monitoring.windows import Window, judged, needed
 from airloop.retraining.causes import Cause
 from airloop.use_cases.retraining_policy import DECAY, DRIFT
@@ -69,8 +69,12 @@ class Watch:
             causes.append(
                 Cause(
                     DECAY,
-                    f"gain {newest.figures.gain:.3f} (usual {newest.usual_gain:.3f}), ROC AUC "
-                    f"{newest.figures.roc_auc:.3f} (usual {newest.usual_roc_auc:.3f})",
+                    listed(
+                        [
+                            f"{one.name} {one.value:.3f} (usual {newest.usual[one.name]:.3f})"
+                            for one in newest.figures.tested
+                        ]
+                    ),
                 )
             )
         return Look(tuple(causes), drifted, newest)
@@ -87,7 +91,9 @@ class Watch:
         rows = self._year.known(Interval(start, end), at)
         labels = self._year.rows.labels[rows].astype(float)
         usual = [day.figures for day in self._champion.profile.test_days]
-        found = quality(figures(scores_of(self._champion.of(rows), labels)), usual, spec.monitoring.decay)
+        scoring = BinaryScoring()
+        figures = scoring.figures(scoring.scores_of(self._champion.of(rows), labels))
+        found = quality(figures, usual, spec.monitoring.decay)
         if found.judged:
             self._days.append(found)
         return found

@@ -150,8 +150,11 @@ def _quality(document: Document, flags: Document) -> Iterator[Figure]:
     yield Figure("airloop_quality_day_timestamp_seconds", _seconds(document["last_day"]))
     yield Figure("airloop_quality_answers", document["answers"])
     yield Figure("airloop_quality_labelled_answers", document["labelled"])
-    for name in ("roc_auc", "usual_roc_auc", "gain", "usual_gain", "log_loss"):
-        yield Figure(f"airloop_quality_{name}", document["figures"][name])
+    for name, value in document["figures"].items():
+        if value is not None:
+            yield Figure(f"airloop_quality_{name}", value)
+    for name, value in document["usual"].items():
+        yield Figure(f"airloop_quality_usual_{name}", value)
     yield Figure("airloop_decay_alarm", document["alarmed"])
 
 

@@ -70,12 +70,9 @@ def tell_quality(judged: Mapping[str, Any]) -> str:
         return f"version {judged['version']} cannot be judged: its figures by test day were not kept"
     if judged["last_day"] is None:
         return f"no day has enough labels yet; {judged['waiting']} wait for them"
-    found = judged["figures"]
     said = (
         f"{judged['last_day']}: {judged['labelled']:,} of {judged['answers']:,} answers have a label; "
-        f"ROC AUC {found['roc_auc']:.4f} (on its test days {found['usual_roc_auc']:.4f}), log loss "
-        f"{found['log_loss']:.4f}, gain over a base rate {found['gain']:.4f} ({found['usual_gain']:.4f}), "
-        f"p {found['p_value']:.2g}" + (f"; decay is {judged['silenced']}" if judged["silenced"] else "")
+        f"{judged['said']}" + (f"; decay is {judged['silenced']}" if judged["silenced"] else "")
     )
     is_news = run.run_after - parse_instant(judged["last_day"]) <= QUALITY_NEWS
     use_case = dag.dag_id.removesuffix("_monitoring")

@@ -116,9 +116,11 @@ class ExplanationAnswer(BaseModel):
     use_case: str
     model: ModelVersion
     prediction: dict[str, float]
-    """Probability, by the label's name."""
-    base_log_odds: float
-    """The log-odds of what is usual; with the contributions, it adds up to the prediction's."""
+    """As `predict` gives it."""
+    scale: str
+    """What base and contributions are counted in."""
+    base: float
+    """What is usual; with the contributions, it adds up to the prediction on that scale."""
     contributions: list[Contribution]
     """The largest first."""
 
@@ -261,8 +263,9 @@ def _add_use_case(
             request_id=caller_of(request.scope).request_id,
             use_case=use_case.name,
             model=ModelVersion(name=use_case.model_name, version=version),
-            prediction={use_case.label.name: found.probability},
-            base_log_odds=found.base_log_odds,
+            prediction=found.prediction,
+            scale=found.scale,
+            base=found.base,
             contributions=found.contributions,
         )
 
@@ -303,8 +306,8 @@ def _add_use_case(
             "explain",
             explain,
             ExplanationAnswer,
-            f"What each input adds to the champion's prediction of {label}, or takes from it, in log-odds: "
-            "Shapley values, as in the model card.",
+            f"What each input adds to the champion's prediction of {label}, or takes from it, in "
+            f"{use_case.label.target.scale}: Shapley values, as in the model card.",
             schema,
             example,
         ),
@@ -355,9 +358,7 @@ def _add_feedback(
     ) -> feedback.Kept:
         return feedback.keep(use_case, body, caller_of(request.scope), outcomes, metrics)
 
-    schema = feedback.Feedback.model_json_schema(ref_template="#/components/schemas/{model}")
-    definitions = schema.pop("$defs")
-    schema["properties"]["outcomes"]["items"] = definitions["Outcome"]
+    schema = feedback.body_schema(use_case.label.target)
     app.add_api_route(
         f"/v1/{use_case.name}/feedback",
         tell,
@@ -374,7 +375,9 @@ def _add_feedback(
         openapi_extra={
             "requestBody": {
                 "required": True,
-                "content": {"application/json": {"schema": schema, "example": feedback.EXAMPLE}},
+                "content": {
+                    "application/json": {"schema": schema, "example": feedback.example(use_case.label.target)}
+                },
             }
         },
     )

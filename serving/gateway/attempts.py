@@ -46,8 +46,8 @@ class Attempt:
     """What came of asking a version."""
 
     version: int
-    probability: tuple[float, ...] | None
-    """One per row; None where there was no usable answer."""
+    answers: tuple[tuple[float, ...], ...] | None
+    """One per row (`Prediction.answers`); None where there was no usable answer."""
     error: str | None
     """Why: `airloop.prediction_log.variants`."""
     seconds: float
@@ -80,7 +80,7 @@ class Versions:
         seconds = time.perf_counter() - begun
         if use_case.model_name in self._paces:
             self._paces[use_case.model_name][1].champion_took(seconds)
-        return Attempt(found.version, found.probability, None, seconds)
+        return Attempt(found.version, found.answers, None, seconds)
 
     def candidate(self, use_case: UseCase, version: int, columns: Columns, trace: Trace) -> Attempt | None:
         """What came of asking `version`, within the time that the spec gives it; None if it was not asked."""
@@ -94,7 +94,7 @@ class Versions:
             return None
         except (ModelServerDown, ModelServerLate, ModelServerRefused, NotFinite) as error:
             return Attempt(version, None, error_of(error), time.perf_counter() - begun)
-        return Attempt(found.version, found.probability, None, time.perf_counter() - begun)
+        return Attempt(found.version, found.answers, None, time.perf_counter() - begun)
 
     def copy(
         self, use_case: UseCase, version: int, columns: Columns, done: Callable[[Attempt], None]
@@ -120,7 +120,7 @@ class Versions:
                 elif not _finite(found):
                     done(Attempt(version, None, variants.NOT_FINITE, seconds))
                 else:
-                    done(Attempt(version, found.probability, None, seconds))
+                    done(Attempt(version, found.answers, None, seconds))
             except Exception:
                 log.exception("a copy's answer could not be kept")
 
@@ -152,7 +152,7 @@ class Versions:
             )
             found = self._server.answer(request, timeout=timeout, metadata=trace)
         if not _finite(found):
-            raise NotFinite(f"version {found.version} answered {found.probability[:5]}")
+            raise NotFinite(f"version {found.version} answered {found.answers[:5]}")
         return found
 
     def _pace_of(self, use_case: UseCase, version: int) -> Pace:
@@ -202,4 +202,4 @@ def error_of(error: Exception) -> str:
 
 
 def _finite(found: Prediction) -> bool:
-    return all(map(math.isfinite, found.probability))
+    return all(math.isfinite(number) for answer in found.answers for number in answer)

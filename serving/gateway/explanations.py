@@ -38,15 +38,17 @@ class Contribution(BaseModel):
     input: str
     value: str | float | int | None
     contribution: float
-    """In log-odds: above 0 it made the outcome more likely."""
+    """On the answer's scale: above 0 it made the outcome more likely, or the number greater."""
 
 
 class Explained(BaseModel):
     """Why the champion says what it says of one request."""
 
     version: int
-    probability: float
-    base_log_odds: float
+    prediction: dict[str, float]
+    scale: str
+    """What base and contributions are counted in."""
+    base: float
     """Of the rows that stand for what is usual; with the contributions, it adds up to the prediction's."""
     contributions: list[Contribution]
     """The largest first."""
@@ -62,17 +64,18 @@ class _Asked:
         }
 
     def predict(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Probabilities, [rows]."""
+        """Answers, [rows], or [rows, numbers of an answer]."""
         names = list(self.inputs)
         rows = len(columns[names[0]])
-        found: list[float] = []
+        found: list[tuple[float, ...]] = []
         for start in range(0, rows, ROWS_AT_ONCE):
             part = {name: columns[name][start : start + ROWS_AT_ONCE].tolist() for name in names}
             answer = self._server.predict(
                 self._use_case, part, version=self._version, timeout=TIMEOUT_SECONDS, inputs=names
             )
-            found += answer.probability
-        return np.array(found, np.float32)
+            found += answer.answers
+        numbers = np.array(found, np.float32)
+        return numbers if self._use_case.label.target.is_wide else numbers[:, 0]
 
 
 class Explanations:
@@ -95,6 +98,9 @@ class Explanations:
                 for item in use_case.inputs
             }
             found = explainer.explain(row)
+            (answer,) = self._server.predict(
+                use_case, columns, version=version, timeout=TIMEOUT_SECONDS, inputs=found.contributions
+            ).answers
         except ModelServerDown as error:
             raise problems.model_server_down(str(error)) from None
         except ModelServerLate as error:
@@ -110,8 +116,9 @@ class Explanations:
         contributions.sort(key=lambda item: -abs(item.contribution))
         return Explained(
             version=version,
-            probability=float(1 / (1 + np.exp(-found.total()[0]))),
-            base_log_odds=float(found.base[0]),
+            prediction=use_case.label.named(answer),
+            scale=use_case.label.target.scale,
+            base=float(found.base[0]),
             contributions=contributions,
         )
 

@@ -6,23 +6,28 @@ predictions (`airloop.prediction_log`), or HTTP (`app`).
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
-from typing import Annotated, Final, Literal
+from functools import cache
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
+    FiniteFloat,
     StrictInt,
     StringConstraints,
     ValidationError,
+    create_model,
 )
 
 from airloop.prediction_log.outcome import OutcomeRecord
 from airloop.prediction_log.spool import Spool
 from airloop.prediction_request import FieldProblem, RequestError
 from airloop.use_cases.spec import UseCase
+from airloop.use_cases.target import Target
 from serving.gateway import problems
 from serving.gateway.request_context import Caller, Metrics
 
@@ -30,8 +35,8 @@ MOST_OUTCOMES: Final = 256
 _MOST_PROBLEMS: Final = 20
 
 
-class Outcome(BaseModel):
-    """The outcome of one prediction."""
+class _Outcome(BaseModel):
+    """The outcome of one prediction; its `label` is of the use case's kind."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -41,18 +46,9 @@ class Outcome(BaseModel):
     instance: Annotated[StrictInt, Field(ge=0, lt=MOST_OUTCOMES)] = Field(
         0, description="number of the instance within a batch, from 0"
     )
-    label: Literal[0, 1] = Field(description="1 if what was predicted came true", examples=[1])
     observed_at: AwareDatetime | None = Field(
         None, description="when it was known; by default now", examples=["2013-11-06T02:10:00Z"]
     )
-
-
-class Feedback(BaseModel):
-    """Outcomes of predictions."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    outcomes: list[Outcome] = Field(min_length=1, max_length=MOST_OUTCOMES)
 
 
 class Kept(BaseModel):
@@ -63,9 +59,30 @@ class Kept(BaseModel):
     kept: int
 
 
-EXAMPLE: Final = {
-    "outcomes": [{"request_id": "0b7e4a1c52d34f0f9a3c7a1de0f5b6aa", "label": 1}],
-}
+@cache
+def feedback_model(target: Target) -> type[BaseModel]:
+    """The form of a body: `outcomes`, each with a `label` as `target` has it."""
+    outcome: Any = create_model("Outcome", __base__=_Outcome, label=(_type_of(target), _field_of(target)))
+    return create_model(
+        "Feedback",
+        __doc__="Outcomes of predictions.",
+        __config__=ConfigDict(extra="forbid", frozen=True),
+        outcomes=(list[outcome], Field(min_length=1, max_length=MOST_OUTCOMES)),
+    )
+
+
+def body_schema(target: Target) -> dict[str, Any]:
+    """The form of a body as a JSON schema that refers to nothing outside it."""
+    schema = feedback_model(target).model_json_schema()
+    definitions = schema.pop("$defs")
+    schema["properties"]["outcomes"]["items"] = definitions["Outcome"]
+    return schema
+
+
+def example(target: Target) -> dict[str, Any]:
+    """A body."""
+    request_id = "0b7e4a1c52d34f0f9a3c7a1de0f5b6aa"
+    return {"outcomes": [{"request_id": request_id, "label": _example_label(target)}]}
 
 
 def keep(use_case: UseCase, body: bytes, caller: Caller, spool: Spool | None, metrics: Metrics) -> Kept:
@@ -73,17 +90,18 @@ def keep(use_case: UseCase, body: bytes, caller: Caller, spool: Spool | None, me
 
     An outcome may be told before its prediction has landed, and twice: what is told last counts.
     """
+    target = use_case.label.target
     try:
-        told = Feedback.model_validate_json(body)
+        told: Any = feedback_model(target).model_validate_json(body)
     except ValidationError as error:
-        raise problems.invalid_request(_request_error(error)) from None
+        raise problems.invalid_request(_request_error(error, target)) from None
     now = datetime.now(UTC)
     records = [
         OutcomeRecord(
             request_id=outcome.request_id,
             instance=outcome.instance,
             use_case=use_case.name,
-            label=float(outcome.label),
+            label=target.number_of(outcome.label),
             observed_at=outcome.observed_at or now,
             received_at=now,
             caller=caller.name,
@@ -96,12 +114,34 @@ def keep(use_case: UseCase, body: bytes, caller: Caller, spool: Spool | None, me
     return Kept(request_id=caller.request_id, use_case=use_case.name, kept=len(records))
 
 
-def _request_error(error: ValidationError) -> RequestError:
+def _type_of(target: Target) -> Any:
+    if target.kind == "binary":
+        return Literal[0, 1]
+    if target.kind == "multiclass":
+        return Literal[target.classes]
+    return FiniteFloat
+
+
+def _field_of(target: Target) -> Any:
+    if target.kind == "binary":
+        return Field(description="1 if what was predicted came true", examples=[1])
+    if target.kind == "multiclass":
+        return Field(description="the class that it was", examples=[_example_label(target)])
+    return Field(description=f"what it was, in {target.unit}", examples=[_example_label(target)])
+
+
+def _example_label(target: Target) -> int | float | str:
+    if target.kind == "multiclass":
+        return target.classes[0]
+    return 1 if target.kind == "binary" else 12.5
+
+
+def _request_error(error: ValidationError, target: Target) -> RequestError:
     found = []
     for item in error.errors(include_url=False, include_context=False)[:_MOST_PROBLEMS]:
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in item["loc"])
         what = repr(item["input"])[:100] if item["type"] != "missing" else "nothing"
-        expected = f'{item["msg"]}; a body is {{"outcomes": [{{"request_id": ..., "label": 0 or 1}}]}}'
+        expected = f"{item['msg']}; a body is like {json.dumps(example(target))}"
         found.append(FieldProblem(place.lstrip("."), expected, what, "correct it and send the whole again"))
     is_object = not any(item["type"] in ("json_invalid", "model_type") for item in error.errors())
     return RequestError(tuple(found), is_object=is_object)

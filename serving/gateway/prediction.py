@@ -68,7 +68,7 @@ class InstanceAnswer(BaseModel):
     """A prediction and what it was made from."""
 
     prediction: dict[str, float]
-    """Probability, by the label's name."""
+    """What the model says, by the label's name; of several classes or quantiles by theirs."""
     prediction_time: datetime
     """In UTC: features are what was known then."""
     features: dict[str, FeatureScalar]
@@ -275,7 +275,7 @@ class Predictor:
         inputs = self._versions.inputs(use_case, attempt.version)
         seconds = round(time.perf_counter() - question.begun, 6)
         now = datetime.now(UTC)
-        probability = attempt.probability or [None] * len(question.requests)
+        answers = attempt.answers or [None] * len(question.requests)
         records = [
             PredictionRecord(
                 request_id=question.caller.request_id,
@@ -288,7 +288,7 @@ class Predictor:
                 variant=variant,
                 predicted_at=now,
                 prediction_time=request.prediction_time,
-                probability=found,
+                answer=found,
                 latency_seconds=seconds,
                 entities=dict(request.entities),
                 request={name: _plain(value) for name, value in request.fields.items()},
@@ -300,7 +300,7 @@ class Predictor:
                 event=event_of(use_case, request),
             )
             for number, (request, features, found) in enumerate(
-                zip(question.requests, question.features, probability, strict=True)
+                zip(question.requests, question.features, answers, strict=True)
             )
         ]
         lines = [record.model_dump_json() for record in records]
@@ -364,13 +364,13 @@ def _instances(question: _Question, attempt: Attempt, inputs: frozenset[str] | N
     use_case = question.use_case
     return [
         InstanceAnswer(
-            prediction={use_case.label.name: probability},
+            prediction=use_case.label.named(answer),
             prediction_time=request.prediction_time,
             features=_given(use_case, features, inputs),
             missing_features=_missing(use_case, features, inputs),
         )
-        for request, features, probability in zip(
-            question.requests, question.features, attempt.probability or (), strict=True
+        for request, features, answer in zip(
+            question.requests, question.features, attempt.answers or (), strict=True
         )
     ]
 

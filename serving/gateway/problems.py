@@ -133,7 +133,7 @@ def not_finite(reason: str) -> Problem:
     """502: the champion's answer is no number."""
     fault = Fault(
         type="NotFinite",
-        expected="a probability",
+        expected="finite numbers",
         found=reason,
         next_step="ask again; if it lasts, roll the model back and look at the request's features",
     )

@@ -23,7 +23,7 @@ _SEPARATOR: Final = "\x1f"
 @dataclass(frozen=True)
 class Usual:
     """What was usual by group, smoothed: the base rate of a label that is 1 or 0, the base rates of classes,
-    the mean of a number, or its quantiles. A group that was not seen has the overall one."""
+    the mean or median of a number, or its quantiles. A group that was not seen has the overall one."""
 
     by: tuple[str, ...]
     overall: np.ndarray
@@ -37,6 +37,11 @@ class Usual:
         return found[inverse]
 
 
+def overall(target: Target, labels: np.ndarray) -> tuple[float, ...]:
+    """The answer that costs least where all rows of `labels`, [rows], one at least, get the same."""
+    return tuple(np.atleast_1d(_overall(target, labels)).tolist())
+
+
 def fit(target: Target, by: Sequence[str], columns: Mapping[str, np.ndarray], labels: np.ndarray) -> Usual:
     """What was usual of `labels` [rows] by the columns `by`: names in `columns`, or `<name>_hour`.
 
@@ -46,35 +51,24 @@ def fit(target: Target, by: Sequence[str], columns: Mapping[str, np.ndarray], la
     if not len(labels):
         raise ValueError("what is usual needs at least one row")
     keys, inverse = np.unique(_keys(tuple(by), columns), return_inverse=True)
-    values = np.eye(len(target.classes))[labels] if target.kind == "multiclass" else labels
-    overall, groups = (
-        _quantiles(target.levels, inverse, labels) if target.kind == "quantiles" else _means(inverse, values)
-    )
-    return Usual(tuple(by), overall, {str(key): group for key, group in zip(keys, groups, strict=True)})
+    usual = _overall(target, labels)
+    order = np.argsort(inverse, kind="stable")
+    parts = np.split(labels[order], np.cumsum(np.bincount(inverse))[:-1])
+    groups = {
+        str(key): (len(part) * _overall(target, part) + SMOOTHING_ROWS * usual) / (len(part) + SMOOTHING_ROWS)
+        for key, part in zip(keys, parts, strict=True)
+    }
+    return Usual(tuple(by), usual, groups)
 
 
-def _means(group: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of `values` [rows, ...], and that of each group, [groups, ...], drawn towards it."""
-    overall = np.asarray(values.mean(axis=0, dtype=np.float64))
-    rows = np.bincount(group)
-    sums = np.zeros((len(rows), *values.shape[1:]))
-    np.add.at(sums, group, values)
-    weights = (rows + SMOOTHING_ROWS).reshape(-1, *(1,) * (values.ndim - 1))
-    return overall, (sums + SMOOTHING_ROWS * overall) / weights
-
-
-def _quantiles(
-    levels: tuple[float, ...], group: np.ndarray, labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The quantiles of all labels, and those of each group, drawn towards them by its share of rows."""
-    overall = np.quantile(labels, levels)
-    order = np.argsort(group, kind="stable")
-    parts = np.split(labels[order], np.cumsum(np.bincount(group))[:-1])
-    found = [
-        (len(part) * np.quantile(part, levels) + SMOOTHING_ROWS * overall) / (len(part) + SMOOTHING_ROWS)
-        for part in parts
-    ]
-    return overall, np.array(found)
+def _overall(target: Target, labels: np.ndarray) -> np.ndarray:
+    """Of all rows alike: [numbers of an answer], or a single number."""
+    if target.kind == "multiclass":
+        return np.bincount(labels.astype(np.int64), minlength=len(target.classes)) / len(labels)
+    if target.kind == "quantiles":
+        return np.asarray(np.quantile(labels, target.levels))
+    middle = np.median if target.kind == "regression" and target.estimates == "median" else np.mean
+    return np.asarray(middle(labels.astype(np.float64)))
 
 
 def _keys(by: tuple[str, ...], columns: Mapping[str, np.ndarray]) -> np.ndarray:

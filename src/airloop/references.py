@@ -605,7 +605,8 @@ class Scored(Reference):
     table: str
     version: int
     rows: int
-    mean_probability: float | None
+    mean_answer: dict[str, float] | None
+    """By the label's name, or those of classes or quantiles."""
 
 
 class Drilled(Reference):
@@ -713,6 +714,10 @@ class JudgedQuality(Reference):
     answers: int = 0
     labelled: int = 0
     figures: dict[str, float | None] = {}
+    usual: dict[str, float] = {}
+    """Of those that tell decay, the means of the test days."""
+    said: str = ""
+    """Both in words."""
     alarmed: bool = False
     began: bool = False
     """Alarmed, as the day before and the same day, judged by an earlier run, were not; or a silence ended."""

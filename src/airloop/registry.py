@@ -35,8 +35,8 @@ STALE: Final = "airloop.stale"
 SAVED_MODEL: Final = "saved_model"
 """Artifact folder of a run's SavedModel."""
 RECORDED_REQUESTS: Final = "recorded_requests.json"
-"""Artifact with model inputs and the probabilities that training computed for them:
-`{"inputs": {name: [...]}, "probability": [...]}`, NaN as null."""
+"""Artifact with model inputs and what training computed for them, by the name of the
+signature's output: `{"inputs": {name: [...]}, "probability": [...]}`, NaN as null."""
 SIGNATURE: Final = "saved_model.sig"
 """Artifact with the signature over the SavedModel and the recorded requests."""
 SIGNATURE_DIGEST: Final = "airloop.signature_sha256"

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from airloop.references import TrainingSet
 from airloop.use_cases.gates import FigureGate, Gates
-from airloop.use_cases.target import Binary, Figure, Kind, Target, figure_names, has_classes
+from airloop.use_cases.target import Binary, Figure, Kind, Target, figure_names
 
 USUAL: Final[Mapping[Kind, str]] = {
     "binary": "base rate",
@@ -298,7 +298,7 @@ def _enough_data(
         training_set.test_rows,
         f"{candidate.rows} of the training set's {training_set.test_rows} test rows measured",
     )
-    if has_classes(target):
+    if target.has_classes:
         rarest = "positive test rows" if target.kind == "binary" else "test rows of the rarest class"
         yield _compare(
             "test_positives" if target.kind == "binary" else "test_class_rows",
@@ -444,7 +444,7 @@ def _no_leak(target: Target, gates: Gates, probes: tuple[Probe, ...]) -> Rule:
     """No single input tells the label too well."""
     most = max(probes, key=lambda probe: probe.value or 0.0, default=None)
     name, words = (
-        ("roc_auc", "has ROC AUC") if has_classes(target) else ("explained", "explains of the variance")
+        ("roc_auc", "has ROC AUC") if target.has_classes else ("explained", "explains of the variance")
     )
     return _compare(
         f"single_input_{name}",

@@ -165,7 +165,8 @@ def test_the_summary_has_every_figure_and_shows_where_to_look(loop):
     assert {("flight_delay_features", "audit"), ("flight_delay_training", "train")} <= ran
     assert ("flight_delay_rollout", "promote") in ran
     assert ("flight_delay_rollout", "abandon") not in ran
-    assert loop.summary["test_roc_auc"] > loop.summary["baseline_roc_auc"] > 0.5
+    measured = loop.summary["figures"]["roc_auc"]
+    assert measured["test"] > measured["baseline"] > 0.5
     assert loop.summary["test_log_loss"] < loop.summary["baseline_log_loss"]
     assert loop.summary["peak_memory_gib"] < 8
     assert loop.summary["curl"] in loop.output
@@ -338,7 +339,7 @@ def test_running_again_is_quick_and_changes_nothing(loop):
     _, again = _run(loop.settings)
     assert time.monotonic() - started < 60
     assert again["reused"] is True
-    same = ("model_version", "test_roc_auc", "total_seconds", "stages", "prediction")
+    same = ("model_version", "figures", "total_seconds", "stages", "prediction")
     assert {name: again[name] for name in same[:-1]} == {name: loop.summary[name] for name in same[:-1]}
     assert again["prediction"]["prediction"] == loop.summary["prediction"]["prediction"]
 

@@ -89,7 +89,7 @@ def records(spec: UseCase) -> list[PredictionRecord]:
                 # The last twenty are after the span.
                 predicted_at=AT + timedelta(minutes=1.2 * number),
                 prediction_time=AT,
-                probability=None if number % 12 == 8 else float(random.random()),
+                answer=None if number % 12 == 8 else (float(random.random()),),
                 error=variants.LATE if number % 12 == 8 else None,
                 latency_seconds=0.01,
                 entities={},
@@ -133,7 +133,7 @@ def expected(
                     continue
                 add(record, one.cells.feature, int(one.cells.places(values[one.cells.feature])[0]))
         if record.version == VERSION:
-            add(record, PREDICTION, int(profile.prediction.cells.places(np.array([record.probability]))[0]))
+            add(record, PREDICTION, int(profile.prediction.cells.places(np.array(record.answer))[0]))
     return counts
 
 

@@ -17,7 +17,8 @@ from airloop.monitoring.cells import Cells
 from airloop.monitoring.judge_quality import judge_quality
 from airloop.monitoring.profile import Profile, Profiled
 from airloop.monitoring.score_table import days_needed, scores_in
-from airloop.monitoring.scores import EVERYTHING, scores_of
+from airloop.monitoring.scores import EVERYTHING
+from airloop.monitoring.scores.binary import BinaryScoring
 from airloop.prediction_log import labels, variants
 from airloop.prediction_log.land import land
 from airloop.prediction_log.logs import OUTCOMES
@@ -50,7 +51,7 @@ def record(spec: UseCase, number: int, **changed: object) -> PredictionRecord:
         "variant": variants.CHAMPION,
         "predicted_at": DAY + timedelta(minutes=20 * number),
         "prediction_time": DAY,
-        "probability": (number + 0.5) / 60,
+        "answer": ((number + 0.5) / 60,),
         "latency_seconds": 0.01,
         "entities": {},
         "request": {
@@ -103,12 +104,14 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def test_answers_are_joined_to_their_labels_and_added_up(spec: UseCase, fresh: Settings) -> None:
-    assert "was ever predicted" in (count_and_keep(fresh, spec, VERSION, ASKED).skipped or "")
+    empty = Profiled(cells=Cells(feature="prediction", kind="number"), days=(), counts=())
+    profile = Profile(use_case=spec.name, run_id="run", features=(), prediction=empty)
+    assert "was ever predicted" in (count_and_keep(fresh, spec, profile, VERSION, ASKED).skipped or "")
     made = [record(spec, number) for number in range(60)]
     made += [
         record(spec, 100, version=4),
         record(spec, 101, variant=variants.SHADOW),
-        record(spec, 102, probability=None, error=variants.LATE),
+        record(spec, 102, answer=None, error=variants.LATE),
         record(spec, 103, predicted_at=DAY + ONE_DAY),
         # A client used this id for two requests: what is told of it is about neither.
         record(spec, 0, predicted_at=DAY + timedelta(hours=23), event="event of another"),
@@ -130,7 +133,7 @@ def test_answers_are_joined_to_their_labels_and_added_up(spec: UseCase, fresh: S
         [(f"event {n}", 1.0) for n in (0, *range(18, 30))] + [("event 40", 1.0), ("event 40", 0.0)],
     )
 
-    done = count_and_keep(fresh, spec, VERSION, ASKED)
+    done = count_and_keep(fresh, spec, profile, VERSION, ASKED)
     assert done.skipped is None
     label = {number: float(number % 2) for number in range(1, 20)} | {5: 0.0}
     label |= dict.fromkeys((0, *range(20, 30)), 1.0)
@@ -144,21 +147,19 @@ def test_answers_are_joined_to_their_labels_and_added_up(spec: UseCase, fresh: S
             np.nan if one.event == "event of another" else label.get(int(one.request_id.split()[1]), np.nan)
             for one in here
         ]
-        expected = scores_of(np.array([one.probability for one in here]), np.array(known))
-        for ours, theirs in zip(found[hour][EVERYTHING], expected, strict=True):
-            assert np.allclose(ours, theirs)
+        expected = BinaryScoring().scores_of(np.array([one.answer[0] for one in here]), np.array(known))
+        for name, sums in expected.sums.items():
+            assert np.allclose(found[hour][EVERYTHING][name], sums)
         slices = [name for name in found[hour] if name.startswith("origin=")]
-        assert sum(found[hour][name].answers.sum() for name in slices) == len(here)
+        assert sum(found[hour][name]["answers"].sum() for name in slices) == len(here)
 
     # Until days were judged by these labels it is done again; then nothing new is nothing to do.
-    assert count_and_keep(fresh, spec, VERSION, ASKED).rows == done.rows
-    empty = Profiled(cells=Cells(feature="prediction", kind="number"), days=(), counts=())
-    profile = Profile(use_case=spec.name, run_id="run", features=(), prediction=empty)
+    assert count_and_keep(fresh, spec, profile, VERSION, ASKED).rows == done.rows
     judged = judge_quality(fresh, spec, profile, VERSION, days_needed(spec, ASKED))
     assert (judged.days, judged.waiting, judged.has_test_days) == (0, 1, False)
-    again = count_and_keep(fresh, spec, VERSION, ASKED)
+    again = count_and_keep(fresh, spec, profile, VERSION, ASKED)
     assert "no label came in" in (again.skipped or "")
     # A longer span is asked for by somebody, who means it.
-    assert count_and_keep(fresh, spec, VERSION, Interval(DAY, ASKED.end)).rows == done.rows
+    assert count_and_keep(fresh, spec, profile, VERSION, Interval(DAY, ASKED.end)).rows == done.rows
     know(fresh, spec, [("event 50", 1.0)])
-    assert count_and_keep(fresh, spec, VERSION, ASKED).skipped is None
+    assert count_and_keep(fresh, spec, profile, VERSION, ASKED).skipped is None

@@ -70,7 +70,7 @@ def served(spark: SparkSession, spec: UseCase) -> list[PredictionRecord]:
                 variant=variants.SHADOW if number % 10 == 9 else variants.CHAMPION,
                 predicted_at=request.prediction_time + timedelta(seconds=40),
                 prediction_time=request.prediction_time,
-                probability=0.2,
+                answer=(0.2,),
                 error=None,
                 latency_seconds=0.01,
                 entities={},

@@ -89,7 +89,9 @@ def test_a_day_is_scored_by_the_champion_and_again_by_the_next(
     one = both.orderBy("request").limit(8).toPandas()
     columns = {item.name: one[item.name].tolist() for item in spec.inputs}
     direct = answer_directly(models / "1", spec, columns)
-    scored = dict(zip(rows["request"].to_pylist(), rows["probability"].to_pylist(), strict=True))
+    scored = dict(
+        zip(rows["request"].to_pylist(), (answer for (answer,) in rows["answer"].to_pylist()), strict=True)
+    )
     assert [scored[text] for text in one["request"]] == pytest.approx(direct, abs=1e-6)
 
     again = scoring_set.build(spark, spec, DAY, settings)
@@ -98,7 +100,7 @@ def test_a_day_is_scored_by_the_champion_and_again_by_the_next(
     assert (second.rows, second.version) == (expected, 2)
     table.refresh()
     assert set(table.scan().to_arrow()["version"].to_pylist()) == {2}
-    assert (second.mean_probability or 0) > (first.mean_probability or 1)
+    assert second.mean_answer[spec.label.name] > first.mean_answer[spec.label.name]
 
 
 def test_without_an_event_table_there_is_nothing_to_score(

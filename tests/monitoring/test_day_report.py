@@ -66,7 +66,7 @@ def answers(span: Interval, shift: float, **fields: object) -> list[dict[str, ob
                 "error": None,
                 "request": json.dumps(request),
                 "features": json.dumps(features),
-                "probability": float(random.random()),
+                "answer": [float(random.random())],
             }
             | fields
         )

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from airloop.monitoring.decay import Quality, decay_alarmed, quality
-from airloop.monitoring.scores import Figures, figures, scores_of
+from airloop.monitoring.scores import Figures
+from airloop.monitoring.scores.binary import BinaryFigures, BinaryScoring
 from airloop.use_cases.monitoring_policy import DecayRule
 
 RULE = DecayRule()
 ROWS = 900
+SCORING = BinaryScoring()
 
 
 def day(random: np.random.Generator, rows: int = ROWS, blur: float = 0.0, storm: float = 0.3) -> Figures:
@@ -19,7 +21,7 @@ def day(random: np.random.Generator, rows: int = ROWS, blur: float = 0.0, storm:
     level = random.normal(0, storm)
     labels = (random.random(rows) < 1 / (1 + np.exp(-(logit + level)))).astype(float)
     told = (1 - blur) * logit + blur * random.normal(-1.3, 1.0, rows)
-    return figures(scores_of(1 / (1 + np.exp(-told)), labels))
+    return SCORING.figures(SCORING.scores_of(1 / (1 + np.exp(-told)), labels))
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +57,8 @@ def test_too_few_labels_or_days_are_no_verdict(usual: list[Figures]) -> None:
     assert not quality(waits, usual, RULE).judged
     assert not quality(one.model_copy(update={"labelled": 199, "answers": 199}), usual, RULE).judged
     few = quality(one, usual[:13], RULE)
-    assert (few.judged, few.usual_gain, few.usual_roc_auc, few.decayed) == (False, None, None, False)
-    assert not quality(Figures(answers=900, labelled=900, positives=0), usual, RULE).judged
+    assert (few.judged, few.usual, few.decayed) == (False, {}, False)
+    assert not quality(BinaryFigures(answers=900, labelled=900, positives=0), usual, RULE).judged
 
 
 def test_what_is_certain_and_small_is_no_decay(usual: list[Figures]) -> None:
@@ -68,8 +70,8 @@ def test_what_is_certain_and_small_is_no_decay(usual: list[Figures]) -> None:
 
 
 def test_an_alarm_needs_the_newest_day_and_enough_before() -> None:
-    empty = Figures(answers=0, labelled=0, positives=0)
-    yes, no = Quality(empty, 0.1, 0.7, 0.001, True), Quality(empty, 0.1, 0.7, 0.5, False)
+    empty = BinaryFigures(answers=0, labelled=0, positives=0)
+    yes, no = Quality(empty, {}, 0.001, True), Quality(empty, {}, 0.5, False)
     assert not decay_alarmed([], RULE)
     assert not decay_alarmed([yes], RULE)
     assert decay_alarmed([yes, no, yes], RULE)

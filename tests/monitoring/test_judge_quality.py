@@ -16,8 +16,9 @@ from airloop.monitoring import score_table
 from airloop.monitoring.cells import Cells
 from airloop.monitoring.judge_quality import judge_quality, table_name
 from airloop.monitoring.profile import MeasuredDay, Profile, Profiled
-from airloop.monitoring.score_table import SUMS, counted_labels, days_needed, replace_scores
-from airloop.monitoring.scores import EVERYTHING, figures, scores_of
+from airloop.monitoring.score_table import counted_labels, days_needed, replace_scores
+from airloop.monitoring.scores import EVERYTHING
+from airloop.monitoring.scores.binary import BinaryScoring
 from airloop.monitoring.silences import Silence, add_silence
 from airloop.references import JudgedQuality
 from airloop.settings import Settings
@@ -27,6 +28,7 @@ from airloop.use_cases.retraining_policy import DECAY
 END = datetime(2026, 11, 20, tzinfo=UTC)
 SPAN = days_needed(USE_CASE, Interval(END + 6 * ONE_HOUR, END + 7 * ONE_HOUR))
 ROWS = 900
+SCORING = BinaryScoring()
 
 
 def answers(random: np.random.Generator, blur: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -40,7 +42,9 @@ def answers(random: np.random.Generator, blur: float = 0.0) -> tuple[np.ndarray,
 def profile() -> Profile:
     random = np.random.default_rng(0)
     empty = Profiled(cells=Cells(feature="prediction", kind="number"), days=(), counts=())
-    days = tuple(MeasuredDay(day=n, figures=figures(scores_of(*answers(random)))) for n in range(28))
+    days = tuple(
+        MeasuredDay(day=n, figures=SCORING.figures(SCORING.scores_of(*answers(random)))) for n in range(28)
+    )
     return Profile(use_case=USE_CASE.name, run_id="run", features=(), prediction=empty, test_days=days)
 
 
@@ -60,9 +64,9 @@ class Deployment:
         labels[: int(ROWS * (1 - known))] = np.nan
         rows = []
         for name, part in ((EVERYTHING, slice(None)), ("origin=JFK", slice(0, 300))):
-            scores = scores_of(probabilities[part], labels[part])
-            for cell in np.flatnonzero(scores.answers):
-                sums = {field: float(getattr(scores, field)[cell]) for field in SUMS}
+            scores = SCORING.scores_of(probabilities[part], labels[part])
+            for cell in np.flatnonzero(scores["answers"]):
+                sums = {field: float(values[cell]) for field, values in scores.sums.items()}
                 rows.append({"hour": hour, "slice": name, "cell": int(cell), **sums})
         span = Interval(hour, hour + ONE_HOUR)
         replace_scores(self.catalog, USE_CASE, version, span, pa.Table.from_pylist(rows), f"{before}")

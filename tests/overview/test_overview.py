@@ -20,7 +20,8 @@ from airloop.monitoring.counts import ANSWERED, FAILED, REQUESTS, replace_hours
 from airloop.monitoring.drift import Found
 from airloop.monitoring.findings import replace_findings
 from airloop.monitoring.homogeneity import Comparison
-from airloop.monitoring.judge_quality import QUALITY, table_name
+from airloop.monitoring.judge_quality import arrow_schema, table_name
+from airloop.monitoring.scores.binary import BinaryScoring
 from airloop.monitoring.silences import Silence, add_silence
 from airloop.monitoring.tables import replace_rows
 from airloop.monitoring.windows import Feature, Window
@@ -112,14 +113,16 @@ def test_a_days_traffic_is_its_hours_each_once_and_unknown_while_one_is_missing(
     assert found.failed[-3:] == (24, 24, None)
 
 
+SCHEMA = arrow_schema(BinaryScoring())
+
+
 def _quality(settings: Settings, day: datetime, version: int, auc: float, **fields: object) -> None:
-    row = dict.fromkeys(QUALITY.names) | {
+    row = dict.fromkeys(SCHEMA.names) | {
         "day_end": day,
         "version": version,
         "slice": "",
         "answers": 1000,
         "labelled": 900,
-        "positives": 200,
         "roc_auc": auc,
         "p_value": 0.5,
         "decayed": False,
@@ -129,7 +132,7 @@ def _quality(settings: Settings, day: datetime, version: int, auc: float, **fiel
     replace_rows(
         open_catalog(settings),
         table_name(SPEC),
-        pa.Table.from_pylist(rows, QUALITY),
+        pa.Table.from_pylist(rows, SCHEMA),
         EqualTo(term="version", value=version),
         time="day_end",
         said={},
@@ -142,7 +145,7 @@ def test_quality_is_that_of_the_version_that_was_judged_last(settings: Settings)
     _quality(settings, day, 2, 0.61, alarmed=True)
     found = overview_of(settings, SPEC, NOW)
     place = found.quality.days.index((day - ONE_DAY).date())
-    assert (found.quality.version[place], found.quality.roc_auc[place]) == (2, 0.61)
+    assert (found.quality.version[place], found.quality.figures[0].values[place]) == (2, 0.61)
     assert found.quality.alarmed == (place,)
     assert found.quality.label_share[place] == 0.9
     assert found.quality.worst_slices == ("carrier=HA: ROC AUC 0.550 of 900",)
@@ -173,7 +176,7 @@ def test_candidates_have_what_became_of_them_and_their_whole_runs_price(settings
     found = overview_of(settings, SPEC, NOW)
     (candidate,) = found.candidates
     assert (candidate.version, candidate.outcome, candidate.verdict) == (1, "won", "accepted")
-    assert (candidate.because, candidate.test_roc_auc) == ("drift of wind", 0.76)
+    assert (candidate.because, candidate.measured) == ("drift of wind", 0.76)
     assert candidate.price == pytest.approx(1.0)
     assert found.costs.week == pytest.approx(1.0)
     (run,) = found.costs.runs
@@ -241,7 +244,7 @@ def test_the_job_writes_the_document_whole_also_where_there_is_nothing_yet(
     written = json.loads(settings.overview_file(SPEC.name).read_text())
     assert written["use_case"] == SPEC.name
     assert written["candidates"] == []
-    assert written["quality"]["roc_auc"] == [None] * 366
+    assert written["quality"]["figures"][0]["values"] == [None] * 366
 
 
 def test_what_holds_now_is_shown_also_where_a_file_is_damaged(settings: Settings) -> None:

@@ -22,7 +22,7 @@ def record(number: int) -> PredictionRecord:
         variant="champion",
         predicted_at=AT + timedelta(minutes=abs(number)),
         prediction_time=AT,
-        probability=0.25,
+        answer=(0.25,),
         latency_seconds=0.01,
         entities={"origin": "JFK"},
         request={"origin": "JFK", "scheduled_departure": "2026-11-20T14:00:00-05:00"},

@@ -72,7 +72,7 @@ def test_a_record_arrives_as_it_was(settings: Settings, spool: Spool) -> None:
     assert row["prediction_time"] == AT
     assert json.loads(row["features"]) == {"temperature_f": 31.5, "wind_gust_mph": None}
     assert row["missing_features"] == ["wind_gust_mph"]
-    assert (row["version"], row["probability"]) == (3, 0.25)
+    assert (row["version"], row["answer"]) == (3, [0.25])
     table = open_catalog(settings).load_table(TABLE)
     assert [field.name for field in table.spec().fields] == ["predicted_day"]
 

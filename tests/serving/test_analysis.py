@@ -11,13 +11,12 @@ import pytest
 from airloop.references import RolloutCheck
 from airloop.row_losses import log_losses
 from airloop.use_cases.flight_delay import USE_CASE
-from airloop.use_cases.rollout_policy import Guardrails
 from serving.analysis import Arm, Labelled, checks_of, stability_index
 from serving.decision import Decided, decide
 from serving.model_server_client import AVAILABLE, END
 from serving.sequential_test import ALPHA, confidence_sequence
 
-RULES = Guardrails()
+RULES = USE_CASE.rollout.guardrails
 POLICY = USE_CASE.rollout.model_copy(update={"when_quiet": "hold", "min_requests": 200})
 NONE = Labelled(np.array([]), np.array([]), np.array([]))
 BAKE = timedelta(minutes=5)
@@ -29,13 +28,13 @@ def arm(
     return Arm(
         errors=errors,
         seconds=random.lognormal(-5.5, 0.5, answers) * slower,
-        probabilities=random.beta(2, 6, answers),
+        numbers=random.beta(2, 6, answers),
         lacking=int(random.binomial(answers, lacking)),
     )
 
 
 def outcomes(champion: Arm, candidate: Arm, labelled: Labelled = NONE) -> dict[str, str]:
-    return {check.name: check.outcome for check in checks_of(RULES, champion, candidate, labelled)}
+    return {check.name: check.outcome for check in checks_of(USE_CASE, champion, candidate, labelled)}
 
 
 def test_equal_versions_breach_a_guardrail_less_often_than_is_allowed_for() -> None:
@@ -80,7 +79,7 @@ def test_a_slow_candidate_is_found_and_a_busy_minute_is_both_versions() -> None:
 def test_shifted_predictions_are_found() -> None:
     random = np.random.default_rng(5)
     champion, shifted = arm(random, 300), arm(random, 300)
-    up = Arm(0, shifted.seconds, np.clip(shifted.probabilities + 0.2, 0, 1), shifted.lacking)
+    up = Arm(0, shifted.seconds, np.clip(shifted.numbers + 0.2, 0, 1), shifted.lacking)
     assert outcomes(champion, up)["prediction_shift"] == "breached"
     assert outcomes(champion, shifted)["prediction_shift"] == "passed"
 

@@ -8,8 +8,10 @@ import pytest
 from scipy import stats
 
 from airloop.prediction_log import variants
+from airloop.use_cases.target import Binary
 from serving.experiment import in_words
 from serving.experiment_result import difference, result_of, sample_ratio_p_value
+from serving.observations import Observed
 
 UNITS = 2000
 
@@ -31,7 +33,7 @@ def attempts(
                     "unit": f"u{number}",
                     "variant": variants.TREATMENT if treated else variants.CONTROL,
                     "error": None,
-                    "probability": float(1 / (1 + np.exp(-logit))),
+                    "answer_0": float(1 / (1 + np.exp(-logit))),
                     "label": float(random.uniform() < truth) if labels else None,
                 }
             )
@@ -40,7 +42,7 @@ def attempts(
             ("unit", pa.string()),
             ("variant", pa.string()),
             ("error", pa.string()),
-            ("probability", pa.float64()),
+            ("answer_0", pa.float64()),
             ("label", pa.float64()),
         ]
     )
@@ -48,7 +50,7 @@ def attempts(
 
 
 def result(rows: pa.Table, share: float = 0.5):
-    return result_of(rows, name="ab", version=4, champion=3, share=share)
+    return result_of(Observed(Binary(), rows), name="ab", version=4, champion=3, share=share)
 
 
 def test_a_worse_version_is_worse_and_an_equal_one_is_not() -> None:
@@ -89,7 +91,7 @@ def test_a_unit_counts_once_however_often_it_asks() -> None:
             "unit": ["a", "a", "a", "b", "c", "d"],
             "variant": [variants.CONTROL] * 4 + [variants.TREATMENT] * 2,
             "error": pa.array([None] * 6, pa.string()),
-            "probability": [0.3, 0.3, 0.3, 0.5, 0.6, 0.8],
+            "answer_0": [0.3, 0.3, 0.3, 0.5, 0.6, 0.8],
             "label": [0.0, 0.0, 1.0, 1.0, 1.0, 0.0],
         }
     )
@@ -105,7 +107,7 @@ def test_a_treatment_that_failed_counts_with_what_its_client_got() -> None:
             "unit": ["a", "b", "b", "c"],
             "variant": [variants.CONTROL, variants.TREATMENT, variants.FALLBACK, variants.FALLBACK],
             "error": pa.array([None, variants.LATE, None, None]),
-            "probability": pa.array([0.3, None, 0.7, 0.5]),
+            "answer_0": pa.array([0.3, None, 0.7, 0.5]),
             "label": pa.array([1.0, 1.0, 1.0, None]),
         }
     )

@@ -16,6 +16,7 @@ from airloop.overview.document import (
     Decision,
     Drift,
     FeatureDrift,
+    FigureByDay,
     Overview,
     PublishedTable,
     Quality,
@@ -67,16 +68,32 @@ def _overview(now: datetime, draw: random.Random) -> Overview:
         quality=Quality(
             days=days,
             version=tuple(1 + sum(number >= change for change in CHANGES[1:]) for number in range(DAYS)),
-            roc_auc=(*auc, *waiting),
-            usual_roc_auc=(*(0.751 for _ in auc), *waiting),
-            gain=(*(round((one - 0.5) / 4, 4) for one in auc), *waiting),
-            usual_gain=(*(0.0628 for _ in auc), *waiting),
-            calibration_error=(*(round(0.02 + 0.01 * draw.random(), 4) for _ in auc), *waiting),
+            figures=(
+                FigureByDay(
+                    name="roc_auc",
+                    words="ROC AUC",
+                    values=(*auc, *waiting),
+                    usual=(*(0.751 for _ in auc), *waiting),
+                ),
+                FigureByDay(
+                    name="gain",
+                    words="gain over a base rate",
+                    values=(*(round((one - 0.5) / 4, 4) for one in auc), *waiting),
+                    usual=(*(0.0628 for _ in auc), *waiting),
+                ),
+                FigureByDay(
+                    name="calibration_error",
+                    words="calibration error",
+                    values=(*(round(0.02 + 0.01 * draw.random(), 4) for _ in auc), *waiting),
+                    usual=None,
+                ),
+            ),
             label_share=(*(0.97 for _ in auc), 0.71, 0.4, 0.0),
             alarmed=(110, 111, 112, 201, 202),
             worst_slices=("carrier=HA: ROC AUC 0.583 of 212", "origin=LGA: ROC AUC 0.702 of 5,130"),
         ),
         skewed=("dest_late_share_3h",),
+        ranked_by="ROC AUC",
         candidates=tuple(_candidate(now, number) for number in range(12)),
         decisions=tuple(
             Decision(at=now - timedelta(days=9 * n), requested=n % 3 == 0, said=WHY) for n in range(14)
@@ -130,9 +147,8 @@ def _candidate(now: datetime, number: int) -> Candidate:
         because=WHY if number % 2 == 0 else None,
         why_not="roc_auc: no better than the champion" if outcome == "lost" else None,
         as_of=now - timedelta(days=30 * number),
-        test_roc_auc=0.7563,
-        test_log_loss=0.4712,
-        champion_roc_auc=0.7541,
+        measured=0.7563,
+        champion_measured=0.7541,
         price=0.42,
         report_uri=None,
     )

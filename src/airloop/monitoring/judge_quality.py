@@ -34,7 +34,7 @@ from airloop.monitoring.arguments import moment_of, span_of, watching_parser
 from airloop.monitoring.decay import Quality, decay_alarmed, quality
 from airloop.monitoring.profile import Profile, kept_profile
 from airloop.monitoring.score_table import COUNTED_LABELS, counted_labels, days_needed, scores_in
-from airloop.monitoring.scores import EVERYTHING, Figures, Scores, figures, nothing
+from airloop.monitoring.scores import EVERYTHING, Figures, Scores, Scoring, scoring_of
 from airloop.monitoring.silences import silences_of
 from airloop.monitoring.tables import ending_in, existing, replace_rows
 from airloop.references import JudgedQuality
@@ -45,27 +45,31 @@ from airloop.use_cases.spec import UseCase
 
 log = logging.getLogger(__name__)
 
-USUAL: Final = ("usual_gain", "usual_roc_auc", "p_value")
-QUALITY: Final = pa.schema(
-    [
-        pa.field("day_end", pa.timestamp("us", tz="UTC"), nullable=False),
-        pa.field("version", pa.int64(), nullable=False),
-        pa.field("slice", pa.string(), nullable=False),
-        *(pa.field(name, pa.int64(), nullable=False) for name in ("answers", "labelled", "positives")),
-        *(
-            pa.field(name, pa.float64())
-            for name in ("roc_auc", "log_loss", "gain", "brier", "calibration_error", *USUAL)
-        ),
-        pa.field("decayed", pa.bool_(), nullable=False),
-        pa.field("alarmed", pa.bool_(), nullable=False),
-    ]
-)
-"""Only all answers together, the slice "", are judged: slices have `p_value` null."""
+USUAL: Final = "usual_"
+"""What the column of a figure's mean over the test days begins with."""
 
 
 def table_name(spec: UseCase) -> str:
     """The table of a use case's quality, a row for each day and slice."""
     return f"monitoring.{spec.name}_quality"
+
+
+def arrow_schema(scoring: Scoring) -> pa.Schema:
+    """The table's columns. Only the slice "", all answers, is judged: `p_value` is null of others."""
+    usual = [f"{USUAL}{figure.name}" for figure in scoring.tested]
+    measured = [figure.name for figure in scoring.measured]
+    return pa.schema(
+        [
+            pa.field("day_end", pa.timestamp("us", tz="UTC"), nullable=False),
+            pa.field("version", pa.int64(), nullable=False),
+            pa.field("slice", pa.string(), nullable=False),
+            pa.field("answers", pa.int64(), nullable=False),
+            pa.field("labelled", pa.int64(), nullable=False),
+            *(pa.field(name, pa.float64()) for name in (*measured, *usual, "p_value")),
+            pa.field("decayed", pa.bool_(), nullable=False),
+            pa.field("alarmed", pa.bool_(), nullable=False),
+        ]
+    )
 
 
 def judge_quality(
@@ -82,6 +86,7 @@ def judge_quality(
     with them lies before. Silences count as of `at`, by default the end of the span.
     """
     catalog, rule = open_catalog(settings), spec.monitoring.decay
+    scoring = scoring_of(spec.label.target)
     silences = silences_of(catalog, spec)
     silenced = silences.at(at or span.end).get(DECAY)
     counted = counted_labels(catalog, score_table.table_name(spec))
@@ -95,7 +100,7 @@ def judge_quality(
         slices = _of_day(hours, day)
         if EVERYTHING not in slices:
             continue
-        found = quality(figures(slices.pop(EVERYTHING)), usual, rule)
+        found = quality(scoring.figures(slices.pop(EVERYTHING)), usual, rule)
         if found.judged:
             judged.append(found)
         row = _row(day, version, EVERYTHING, found.figures, found)
@@ -103,7 +108,10 @@ def judge_quality(
         if found.judged:
             days.append(row)
         if day.start >= kept.start:
-            rows += [row, *(_row(day, version, name, figures(one)) for name, one in sorted(slices.items()))]
+            rows += [
+                row,
+                *(_row(day, version, name, scoring.figures(one)) for name, one in sorted(slices.items())),
+            ]
     last, before = (days or [{}])[-1], (days[:-1] or [{}])[-1]
     known, when = _known_before_this_run(catalog, spec, version, last["day_end"]) if last else (None, None)
     # Who was not told then, for it was silenced, is told now.
@@ -111,7 +119,7 @@ def judge_quality(
     replace_rows(
         catalog,
         table_name(spec),
-        pa.Table.from_pylist(rows, QUALITY),
+        pa.Table.from_pylist(rows, arrow_schema(scoring)),
         # Not another version's: each had answers of its own on a day that they shared.
         And(EqualTo(term="version", value=version), ending_in("day_end", kept)),
         time="day_end",
@@ -130,7 +138,9 @@ def judge_quality(
         and (ended or (not was and not (known or {}).get("alarmed", False))),
         cleared=bool(last) and was and not alarmed and (known is None or known["alarmed"]),
         silenced=silenced.said if silenced is not None else None,
-        figures={name: last[name] for name in ("roc_auc", "log_loss", "gain", *USUAL) if last},
+        figures={figure.name: last.get(figure.name) for figure in scoring.measured if last},
+        usual={figure.name: last[f"{USUAL}{figure.name}"] for figure in scoring.tested if last},
+        said=_in_words(scoring, last) if last else "",
         labelled=last.get("labelled", 0),
         answers=last.get("answers", 0),
         waiting=sum(row["slice"] == EVERYTHING and row["p_value"] is None for row in rows),
@@ -141,7 +151,7 @@ def judge_quality(
 def _of_day(hours: Mapping[datetime, Mapping[str, Scores]], day: Interval) -> dict[str, Scores]:
     inside = [slices for hour, slices in hours.items() if day.start <= hour < day.end]
     names = sorted({name for slices in inside for name in slices})
-    return {name: reduce(Scores.plus, (s[name] for s in inside if name in s), nothing()) for name in names}
+    return {name: reduce(Scores.plus, (s[name] for s in inside if name in s)) for name in names}
 
 
 def _row(
@@ -155,11 +165,25 @@ def _row(
         "day_end": day.end,
         "version": version,
         "slice": name,
-        **found.model_dump(exclude={"gain_deviation"}),
-        **{item: getattr(judged, item) if judged else None for item in USUAL},
+        "answers": found.answers,
+        "labelled": found.labelled,
+        **found.named,
+        **({f"{USUAL}{figure}": value for figure, value in judged.usual.items()} if judged else {}),
+        "p_value": judged.p_value if judged else None,
         "decayed": judged.decayed if judged else False,
         "alarmed": False,
     }
+
+
+def _in_words(scoring: Scoring, day: Mapping[str, Any]) -> str:
+    """A judged day's figures."""
+    said = []
+    for figure in scoring.measured:
+        if (value := day.get(figure.name)) is not None:
+            usual = day.get(f"{USUAL}{figure.name}")
+            beside = "" if usual is None else f" (on its test days {usual:.4f})"
+            said.append(f"{figure.words} {value:.4f}{beside}")
+    return ", ".join([*said, f"p {day['p_value']:.2g}"])
 
 
 def _known_before_this_run(

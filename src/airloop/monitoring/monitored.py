@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 import numpy as np
 
+from airloop.prediction_log.answers import one_number
 from airloop.use_cases.spec import UseCase
 from airloop.use_cases.target import Target
 
@@ -67,11 +68,6 @@ def watched_values(use_case: UseCase, inputs: Mapping[str, np.ndarray]) -> dict[
 
 
 def watched_answer(target: Target, answers: np.ndarray) -> np.ndarray:
-    """What of each answer is watched, [rows]: the answer itself, the class that is most probable, or of
-    quantiles the one in the middle (of an even number the lower of the two)."""
-    found: np.ndarray = answers
-    if target.kind == "multiclass":
-        found = np.array(target.classes, object)[answers.argmax(axis=1)]
-    elif target.kind == "quantiles":
-        found = answers[:, (answers.shape[1] - 1) // 2]
-    return found
+    """What of each answer is watched, [rows]: `one_number` of it, or the name of the most probable class."""
+    found = one_number(target, answers)
+    return np.array(target.classes, object)[found] if target.kind == "multiclass" else found

@@ -16,10 +16,13 @@ from typing import Final
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from airloop.baseline import overall
 from airloop.errors import MonitoringError
 from airloop.monitoring.cells import Cells, category_cells, number_cells
 from airloop.monitoring.monitored import PREDICTION, watched, watched_answer, watched_values
-from airloop.monitoring.scores import Figures, figures, scores_of
+from airloop.monitoring.scores import scoring_of
+from airloop.monitoring.scores.binary import BinaryFigures
+from airloop.monitoring.scores.losses import LossFigures
 from airloop.settings import Settings
 from airloop.use_cases.spec import UseCase
 
@@ -50,7 +53,7 @@ class MeasuredDay(BaseModel):
 
     day: int
     """Since the epoch, UTC."""
-    figures: Figures
+    figures: BinaryFigures | LossFigures
 
 
 class Profile(BaseModel):
@@ -65,8 +68,9 @@ class Profile(BaseModel):
     prediction: Profiled
     """Of the test window: on rows that it learnt from, a model is surer than it will be again."""
     test_days: tuple[MeasuredDay, ...] = ()
-    """None of versions that were evaluated before these were kept, or whose label is not 1 or 0: their decay
-    cannot be judged."""
+    """None of versions that were evaluated before these were kept: their decay cannot be judged."""
+    usual: tuple[float, ...] = ()
+    """The answer that would have been best for all rows of the test window alike."""
 
 
 def profile_file(settings: Settings, use_case: str, run_id: str) -> Path:
@@ -103,6 +107,7 @@ def profile_of(
     values, target = watched_values(use_case, train), use_case.label.target
     answers = watched_answer(target, predictions)
     kind = "category" if target.kind == "multiclass" else "number"
+    scoring, usual = scoring_of(target), overall(target, labels)
     return Profile(
         use_case=use_case.name,
         run_id=run_id,
@@ -113,11 +118,15 @@ def profile_of(
         prediction=_profiled(_cells(PREDICTION, kind, answers), answers, test_days),
         test_days=tuple(
             MeasuredDay(
-                day=int(day), figures=figures(scores_of(predictions[rows], labels[rows].astype(float)))
+                day=int(day),
+                figures=scoring.figures(
+                    scoring.scores_of(predictions[rows], labels[rows].astype(float), usual)
+                ),
             )
             for day in np.unique(test_days)
-            if target.kind == "binary" and len(rows := np.flatnonzero(test_days == day))
+            if len(rows := np.flatnonzero(test_days == day))
         ),
+        usual=usual,
     )
 
 

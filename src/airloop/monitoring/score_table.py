@@ -16,21 +16,10 @@ from pyiceberg.expressions import And, BooleanExpression, EqualTo
 
 from airloop.intervals import ONE_DAY, Interval, covering_days
 from airloop.lakehouse.provenance import signature
-from airloop.monitoring.scores import Scores, nothing
+from airloop.monitoring.scores import Scores, Scoring, scoring_of
+from airloop.monitoring.scores.sums import nothing
 from airloop.monitoring.tables import existing, replace_rows, rows_where, starting_in
 from airloop.use_cases.spec import UseCase
-
-SUMS: Final = Scores._fields
-ARROW_SCHEMA: Final = pa.schema(
-    [
-        pa.field("version", pa.int64(), nullable=False),
-        pa.field("hour", pa.timestamp("us", tz="UTC"), nullable=False),
-        pa.field("slice", pa.string(), nullable=False),
-        pa.field("cell", pa.int32(), nullable=False),
-        *(pa.field(name, pa.float64(), nullable=False) for name in SUMS),
-    ]
-)
-
 
 LATE_DAYS: Final = 2
 """How long after its labels ought to be there a day is still looked at again."""
@@ -46,6 +35,19 @@ def days_needed(spec: UseCase, span: Interval) -> Interval:
     waited = mature + LATE_DAYS + spec.monitoring.decay.windows - 1
     end = span.end.replace(hour=0, minute=0, second=0, microsecond=0)
     return Interval(days.start - waited * ONE_DAY, end)
+
+
+def arrow_schema(scoring: Scoring) -> pa.Schema:
+    """The table's columns."""
+    return pa.schema(
+        [
+            pa.field("version", pa.int64(), nullable=False),
+            pa.field("hour", pa.timestamp("us", tz="UTC"), nullable=False),
+            pa.field("slice", pa.string(), nullable=False),
+            pa.field("cell", pa.int32(), nullable=False),
+            *(pa.field(name, pa.float64(), nullable=False) for name in scoring.sums),
+        ]
+    )
 
 
 def table_name(spec: UseCase) -> str:
@@ -67,7 +69,8 @@ def replace_scores(
     `counted` tells what the labels were; it is kept in the same commit.
     """
     rows = found.append_column("version", pa.array([version] * len(found), pa.int64()))
-    made = rows.select(ARROW_SCHEMA.names).cast(ARROW_SCHEMA)
+    schema = arrow_schema(scoring_of(spec.label.target))
+    made = rows.select(schema.names).cast(schema)
     replace_rows(
         catalog,
         table_name(spec),
@@ -84,11 +87,12 @@ def scores_in(
     catalog: Catalog, spec: UseCase, version: int, span: Interval
 ) -> dict[datetime, dict[str, Scores]]:
     """The sums of each hour of `span` that has answers, by slice."""
-    found: dict[datetime, dict[str, Scores]] = defaultdict(lambda: defaultdict(nothing))
+    scoring = scoring_of(spec.label.target)
+    found: dict[datetime, dict[str, Scores]] = defaultdict(lambda: defaultdict(lambda: nothing(scoring)))
     for row in rows_where(catalog, table_name(spec), _where(version, span)):
         scores = found[row["hour"]][row["slice"]]
-        for name in SUMS:
-            getattr(scores, name)[row["cell"]] = row[name]
+        for name, sums in scores.sums.items():
+            sums[row["cell"]] = row[name]
     return {hour: dict(slices) for hour, slices in found.items()}
 
 

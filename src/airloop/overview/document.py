@@ -50,17 +50,23 @@ class Traffic(Part):
     """Places of the days on which traffic was lost."""
 
 
+class FigureByDay(Part):
+    """A figure of a version's answers."""
+
+    name: str
+    words: str
+    values: tuple[float | None, ...]
+    usual: tuple[float | None, ...] | None
+    """Means of the version's test days, where the figure tells decay."""
+
+
 class Quality(Part):
     """How good the champion's answers were."""
 
     days: tuple[date, ...]
     version: tuple[int | None, ...]
-    roc_auc: tuple[float | None, ...]
-    usual_roc_auc: tuple[float | None, ...]
-    gain: tuple[float | None, ...]
-    """By how much the log loss lies below a base rate's."""
-    usual_gain: tuple[float | None, ...]
-    calibration_error: tuple[float | None, ...]
+    figures: tuple[FigureByDay, ...]
+    """Those that tell decay first."""
     label_share: tuple[float | None, ...]
     """Of the day's answers, how many have a label yet."""
     alarmed: tuple[int, ...]
@@ -84,9 +90,9 @@ class Candidate(Part):
     why_not: str | None
     """Why it was rejected or given up."""
     as_of: datetime | None
-    test_roc_auc: float | None
-    test_log_loss: float | None
-    champion_roc_auc: float | None
+    measured: float | None
+    """The figure that ranks candidates (`Overview.ranked_by`), on its test rows."""
+    champion_measured: float | None
     """The champion's on the same rows."""
     price: float | None
     """Of its whole Airflow run, where that is known."""
@@ -163,6 +169,8 @@ class Overview(Part):
     quality: Quality
     skewed: tuple[str, ...]
     """Features that were served otherwise than they are trained on, on the last compared day."""
+    ranked_by: str
+    """The figure that ranks candidates, in words."""
     candidates: tuple[Candidate, ...]
     """The newest first."""
     decisions: tuple[Decision, ...]

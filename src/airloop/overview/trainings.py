@@ -35,6 +35,7 @@ def candidates_of(
     client = open_registry(settings)
     registered = client.search_model_versions(f"name='{spec.model_name}'")
     versions = {version.run_id: version for version in sorted(registered, key=lambda one: int(one.version))}
+    ranks = spec.label.target.figures[0]
     found = []
     for training in reversed(trainings_of(settings, spec, at)[-MOST:]):
         run = client.get_run(training.run_id)
@@ -53,9 +54,8 @@ def candidates_of(
                 because=tags.get(REQUESTED_BECAUSE),
                 why_not=given_up or tags.get(REJECTED_FOR) or None,
                 as_of=training.as_of,
-                test_roc_auc=metrics.get("test_roc_auc"),
-                test_log_loss=metrics.get("test_log_loss"),
-                champion_roc_auc=metrics.get("champion_roc_auc"),
+                measured=metrics.get(f"test_{ranks.name}"),
+                champion_measured=metrics.get(f"champion_{ranks.name}"),
                 price=price if price is not None else training.price,
                 report_uri=page.as_uri() if page.exists() else None,
             )

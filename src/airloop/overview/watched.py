@@ -19,11 +19,12 @@ from airloop.intervals import ONE_DAY, Interval
 from airloop.monitoring import counts, judge_quality
 from airloop.monitoring.counts import ANSWERED, FAILED, REQUESTS
 from airloop.monitoring.findings import features_table, windows_table
-from airloop.monitoring.scores import EVERYTHING
+from airloop.monitoring.scores import EVERYTHING, scoring_of
 from airloop.monitoring.skew import table_name as skew_table
 from airloop.monitoring.tables import ending_in, existing, rows_where, starting_in
-from airloop.overview.document import Drift, FeatureDrift, Quality, Traffic
+from airloop.overview.document import Drift, FeatureDrift, FigureByDay, Quality, Traffic
 from airloop.use_cases.spec import UseCase
+from airloop.use_cases.target import Figure
 
 INSTANT: Final = timedelta(microseconds=1)
 DIGITS: Final = 4
@@ -103,7 +104,7 @@ def _by_day(rows: Iterable[Mapping[str, Any]]) -> dict[date, int]:
 
 def quality_of(catalog: Catalog, spec: UseCase, span: Interval) -> Quality:
     """The quality of each day of `span`; where two versions answered, of the one that was judged last."""
-    days = days_of(span)
+    days, scoring = days_of(span), scoring_of(spec.label.target)
     rows = rows_where(catalog, judge_quality.table_name(spec), ending_in("day_end", span))
     whole = {
         _day(row["day_end"]): row
@@ -119,17 +120,21 @@ def quality_of(catalog: Catalog, spec: UseCase, span: Interval) -> Quality:
     return Quality(
         days=days,
         version=tuple(row["version"] if row else None for row in found),
-        roc_auc=series("roc_auc"),
-        usual_roc_auc=series("usual_roc_auc"),
-        gain=series("gain"),
-        usual_gain=series("usual_gain"),
-        calibration_error=series("calibration_error"),
+        figures=tuple(
+            FigureByDay(
+                name=figure.name,
+                words=figure.words,
+                values=series(figure.name),
+                usual=series(f"{judge_quality.USUAL}{figure.name}") if figure in scoring.tested else None,
+            )
+            for figure in scoring.measured
+        ),
         label_share=tuple(
             round(row["labelled"] / row["answers"], DIGITS) if row and row["answers"] else None
             for row in found
         ),
         alarmed=tuple(number for number, row in enumerate(found) if row and row["alarmed"]),
-        worst_slices=_worst(judged[-1], rows) if judged else (),
+        worst_slices=_worst(scoring.measured[0], judged[-1], rows) if judged else (),
     )
 
 
@@ -168,18 +173,19 @@ def _alarmed(catalog: Catalog, spec: UseCase, span: Interval, place: dict[date, 
     return found
 
 
-def _worst(day: dict[str, Any], rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+def _worst(figure: Figure, day: dict[str, Any], rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     slices = [
         row
         for row in rows
         if row["day_end"] == day["day_end"]
         and row["version"] == day["version"]
         and row["slice"] != EVERYTHING
-        and row["roc_auc"] is not None
+        and row[figure.name] is not None
     ]
-    slices.sort(key=lambda row: row["roc_auc"])
+    slices.sort(key=lambda row: row[figure.name], reverse=not figure.higher_is_better)
     return tuple(
-        f"{row['slice']}: ROC AUC {row['roc_auc']:.3f} of {row['labelled']:,}" for row in slices[:WORST]
+        f"{row['slice']}: {figure.words} {row[figure.name]:.3f} of {row['labelled']:,}"
+        for row in slices[:WORST]
     )
 
 

@@ -62,6 +62,7 @@ def overview_of(settings: Settings, spec: UseCase, at: datetime) -> Overview:
         traffic=traffic,
         quality=quality_of(catalog, spec, span),
         skewed=skewed_of(catalog, spec, at),
+        ranked_by=spec.label.target.figures[0].words,
         candidates=candidates_of(settings, spec, at, prices_of_runs(used)),
         decisions=decisions_of(catalog, spec),
         silences=silenced_of(catalog, spec, at),

@@ -44,7 +44,7 @@ class OutcomeRecord(BaseModel):
     """Its number within a batch, from 0."""
     use_case: str
     label: float
-    """1 for what the use case predicts the probability of, 0 for the other."""
+    """1 or 0, the number of a class, or the number itself (`airloop.use_cases.target`)."""
     observed_at: datetime
     """When it was known."""
     received_at: datetime

@@ -39,7 +39,7 @@ ARROW_SCHEMA: Final = pa.schema(
         _required("variant", pa.string()),
         _required("predicted_at", _UTC),
         _required("prediction_time", _UTC),
-        pa.field("probability", pa.float64()),
+        pa.field("answer", pa.list_(pa.float64())),
         _required("latency_seconds", pa.float64()),
         _required("entities", pa.string()),
         _required("request", pa.string()),
@@ -75,8 +75,8 @@ class PredictionRecord(BaseModel):
     predicted_at: datetime
     prediction_time: datetime
     """What was known then is what the features are."""
-    probability: float | None
-    """None for a version that gave no usable answer."""
+    answer: tuple[float, ...] | None
+    """The numbers that `target.answers` of the label names; None where there was no usable answer."""
     latency_seconds: float
     """From the request's last byte to the answer; of a shadow's copy, to the end of the attempt."""
     entities: dict[str, str | int]

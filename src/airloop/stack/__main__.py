@@ -22,7 +22,7 @@ from airloop.stack.airflow_api import AirflowApi
 from airloop.stack.loop import LoopResult, Windows, run_loop
 from airloop.stack.memory import PeakMemory
 from airloop.stack.programs import LOGIN, airflow_command, environment, password
-from airloop.stack.summary import StageTime, Summary, ask_gateway, metrics_of, show
+from airloop.stack.summary import StageTime, Summary, ask_gateway, figures_of, show
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
 from airloop.whole_files import write_whole
@@ -38,7 +38,7 @@ def run(settings: Settings, spec: UseCase, as_of: datetime, windows: Windows, co
     ):
         result = run_loop(api, spec, as_of, console, windows)
     version = _serving(settings, spec)
-    metrics = metrics_of(settings, spec, version)
+    figures = figures_of(settings, spec, version)
     curl, prediction = ask_gateway(settings, spec, as_of)
     summary = Summary(
         use_case=spec.name,
@@ -47,12 +47,12 @@ def run(settings: Settings, spec: UseCase, as_of: datetime, windows: Windows, co
         stages=tuple(StageTime(**stage._asdict()) for stage in result.stages),
         model_version=version,
         candidate_accepted=result.accepted,
+        figures=figures,
         prediction=prediction,
         curl=curl,
         peak_memory_gib=round(memory.gib, 2),
         reused=not result.worked,
         addresses=lifecycle.addresses(settings),
-        **metrics,
     )
     show(_kept(settings, summary, result), lifecycle.login(settings), console)
 

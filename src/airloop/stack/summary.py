@@ -22,8 +22,6 @@ from airloop.settings import Settings
 from airloop.upcoming import upcoming_requests
 from airloop.use_cases.spec import UseCase
 
-METRICS = ("test_roc_auc", "test_log_loss", "baseline_roc_auc", "baseline_log_loss")
-
 
 class StageTime(BaseModel):
     """One task of the loop and its time."""
@@ -33,6 +31,16 @@ class StageTime(BaseModel):
     dag_id: str
     task_id: str
     seconds: float
+
+
+class Measured(BaseModel):
+    """A figure of the model on its test rows, beside the baseline's."""
+
+    model_config = ConfigDict(frozen=True)
+
+    words: str
+    test: float
+    baseline: float
 
 
 class Summary(BaseModel):
@@ -47,10 +55,8 @@ class Summary(BaseModel):
     stages: tuple[StageTime, ...]
     model_version: int
     candidate_accepted: bool
-    test_roc_auc: float
-    test_log_loss: float
-    baseline_roc_auc: float
-    baseline_log_loss: float
+    figures: dict[str, Measured]
+    """The one that ranks candidates, and the loss."""
     prediction: dict[str, Any]
     curl: str
     peak_memory_gib: float
@@ -86,8 +92,8 @@ def ask_gateway(settings: Settings, spec: UseCase, as_of: datetime) -> tuple[str
     return curl, answer.json()
 
 
-def metrics_of(settings: Settings, spec: UseCase, version: int) -> dict[str, float]:
-    """The figures on the MLflow run behind the registered `version`.
+def figures_of(settings: Settings, spec: UseCase, version: int) -> dict[str, Measured]:
+    """The figure that ranks candidates and the loss, by name, from the run behind the registered `version`.
 
     Raises `StackError` when one is missing.
     """
@@ -98,14 +104,25 @@ def metrics_of(settings: Settings, spec: UseCase, version: int) -> dict[str, flo
         run_id = registered["model_version"]["run_id"]
         run = mlflow.get("/runs/get", params={"run_id": run_id}).raise_for_status().json()
     found = {metric["key"]: metric["value"] for metric in run["run"]["data"].get("metrics", ())}
-    missing = [name for name in METRICS if name not in found]
+    target = spec.label.target
+    # Of a number both may be one.
+    figures = list(dict.fromkeys((target.figures[0], target.loss)))
+    wanted = [f"{whose}_{figure.name}" for figure in figures for whose in ("test", "baseline")]
+    missing = [name for name in wanted if name not in found]
     if missing:
         raise StackError(
-            expected=f"the metrics {', '.join(METRICS)} on the run of version {version}",
+            expected=f"the metrics {', '.join(wanted)} on the run of version {version}",
             found=f"no {', '.join(missing)}",
             next_step="train and evaluate again",
         )
-    return {name: float(found[name]) for name in METRICS}
+    return {
+        figure.name: Measured(
+            words=figure.words,
+            test=float(found[f"test_{figure.name}"]),
+            baseline=float(found[f"baseline_{figure.name}"]),
+        )
+        for figure in figures
+    }
 
 
 def show(summary: Summary, login: Mapping[str, str], console: Console) -> None:
@@ -122,9 +139,11 @@ def show(summary: Summary, login: Mapping[str, str], console: Console) -> None:
     console.print(
         f"total {summary.total_seconds:.0f} s, peak memory {summary.peak_memory_gib:.2f} GiB\n"
         f"serving: {summary.use_case} version {summary.model_version}\n"
-        f"  test ROC AUC  {summary.test_roc_auc:.4f}   baseline {summary.baseline_roc_auc:.4f}\n"
-        f"  test log loss {summary.test_log_loss:.4f}   baseline {summary.baseline_log_loss:.4f}\n"
-        f"a prediction: {json.dumps(summary.prediction)}\n"
+        + "".join(
+            f"  test {one.words} {one.test:.4f}, baseline {one.baseline:.4f}\n"
+            for one in summary.figures.values()
+        )
+        + f"a prediction: {json.dumps(summary.prediction)}\n"
         f"ask again:"
     )
     # Without markup or wrapping, so that they can be copied.

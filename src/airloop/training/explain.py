@@ -23,7 +23,7 @@ import shap
 
 from airloop.errors import RegistryError
 from airloop.registry import EXPLANATION_BACKGROUND
-from airloop.use_cases.target import Target, has_classes
+from airloop.use_cases.target import Target
 
 if TYPE_CHECKING:
     # The gateway explains too, and has no tables to read rows from.
@@ -48,7 +48,7 @@ class Model(Protocol):
 
 
 class Explained(NamedTuple):
-    """Contributions on the scale of the label's kind (`explained_as`): in each row they add up to the
+    """Contributions on the scale of the label's kind (`scale`): in each row they add up to the
     prediction less `base`."""
 
     base: np.ndarray
@@ -61,13 +61,6 @@ class Explained(NamedTuple):
         """What base and contributions add up to, [rows]."""
         total: np.ndarray = self.base + np.sum(list(self.contributions.values()), axis=0)
         return total
-
-
-def explained_as(target: Target) -> str:
-    """What contributions are counted in."""
-    if target.kind == "multiclass":
-        return "log-odds of the class given"
-    return "log-odds" if target.kind == "binary" else target.unit
 
 
 class Explainer:
@@ -198,7 +191,7 @@ def _vector(values: list[Any]) -> np.ndarray:
 def _on_scale(target: Target, answers: np.ndarray, number: int) -> np.ndarray:
     """Answers as they are explained, float64 [rows]; of several classes that of class `number`."""
     found: np.ndarray = answers.astype(np.float64)
-    if has_classes(target):
+    if target.has_classes:
         found = found[:, number] if found.ndim > 1 else found
         p = np.clip(found, _SMALLEST, 1 - _SMALLEST)
         found = np.log(p) - np.log1p(-p)

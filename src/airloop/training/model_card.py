@@ -18,7 +18,6 @@ from airloop.errors import HistoryError
 from airloop.references import TrainingSet
 from airloop.settings import Settings
 from airloop.training.examples import PREDICTION_TIME, Split, scan_split
-from airloop.training.explain import explained_as
 from airloop.training.importance import Importance
 from airloop.training.page_parts import render
 from airloop.training.plots import importance_plot, slice_importance_plot
@@ -106,7 +105,7 @@ def lineage_tags(tags: Mapping[str, str]) -> dict[str, str]:
 
 def card_of(spec: UseCase, verdict: Verdict, facts: CardFacts) -> str:
     """The card as HTML."""
-    found, scale = facts.importance, explained_as(spec.label.target)
+    found, scale = facts.importance, spec.label.target.scale
     return render(
         _PAGE,
         spec=spec,

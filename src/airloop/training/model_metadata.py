@@ -24,7 +24,6 @@ from airloop.training.provenance import UNKNOWN
 from airloop.training.served_model import input_signature
 from airloop.training.tracking import TRAINING_PRICE
 from airloop.use_cases.spec import UseCase
-from airloop.use_cases.target import is_wide
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +58,7 @@ def write_model_file(saved_model: Path, use_case: UseCase, run_id: str, example:
 def schema_of(use_case: UseCase) -> ModelSignature:
     """The serving signature in MLflow's terms: named vectors of length batch, to answers."""
     target = use_case.label.target
-    wide = (len(target.answers),) if is_wide(target) else ()
+    wide = (len(target.answers),) if target.is_wide else ()
     inputs: list[ColSpec | TensorSpec] = [
         TensorSpec(_type_of(spec.dtype), (-1,), name) for name, spec in input_signature(use_case).items()
     ]

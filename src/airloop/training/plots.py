@@ -14,7 +14,7 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from airloop.use_cases.target import Target, has_classes
+from airloop.use_cases.target import Target
 from airloop.verdict import ReliabilityBin
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def reliability_plot(bins: Sequence[ReliabilityBin], target: Target) -> str:
     """Observed rate, or mean label, with its interval, over mean prediction, bin by bin; the diagonal is as
     predicted."""
     words = ("mean predicted probability", "observed rate", "probabilities")
-    if not has_classes(target):
+    if not target.has_classes:
         unit = getattr(target, "unit", "")
         words = (f"mean prediction, {unit}", f"mean label, {unit}", "predictions")
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": "reliability"}):
@@ -52,7 +52,7 @@ def reliability_plot(bins: Sequence[ReliabilityBin], target: Target) -> str:
         most = max((max(part.high, part.mean_prediction) for part in bins), default=1.0)
         least = min((min(part.low, part.mean_prediction) for part in bins), default=0.0)
         room = 0.08 * (most - least)
-        start, end = (0.0, min(1.0, most * 1.08)) if has_classes(target) else (least - room, most + room)
+        start, end = (0.0, min(1.0, most * 1.08)) if target.has_classes else (least - room, most + room)
         axes.plot([start, end], [start, end], color=_QUIET, linewidth=1, linestyle="--", label="as predicted")
         predicted = [part.mean_prediction for part in bins]
         observed = [part.observed_rate for part in bins]

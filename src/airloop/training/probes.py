@@ -18,7 +18,7 @@ from airloop.training.served_model import ServedModel
 from airloop.training.statistics import SECONDS_PER_HOUR, elapsed_hours
 from airloop.use_cases.gates import Behaviour
 from airloop.use_cases.spec import UseCase
-from airloop.use_cases.target import Binary, Regression, Target, has_classes, is_wide
+from airloop.use_cases.target import Binary, Regression, Target
 from airloop.verdict import Probe
 
 PROBED_ROWS: Final = 5000
@@ -58,7 +58,7 @@ def _middle(target: Target, answers: np.ndarray) -> np.ndarray:
     found: np.ndarray = answers.astype(np.float64)
     if target.kind == "multiclass":
         return found @ np.arange(len(target.classes))
-    return found.mean(axis=1) if is_wide(target) else found
+    return found.mean(axis=1) if target.is_wide else found
 
 
 def _concerned(wanted: Behaviour, types: Mapping[str, str], rows: Examples) -> np.ndarray:
@@ -100,19 +100,19 @@ def single_inputs(use_case: UseCase, rows: Examples) -> Iterator[Probe]:
     for span in use_case.elapsed:
         hours = elapsed_hours(rows.columns[span.since], rows.columns[span.until])
         known = np.isfinite(hours)
-        if has_classes(target) and not _enough(target, labels[half:][known[half:]], least):
+        if target.has_classes and not _enough(target, labels[half:][known[half:]], least):
             continue
         # That it is missing is its instants' doing, which were probed for that.
         yield _probe(target, span.name, _by_number(target, hours, known, labels, half, least, alone=True))
 
 
 def _probe(target: Target, name: str, told: float) -> Probe:
-    words = f"ROC AUC {told:.3f}" if has_classes(target) else f"{told:.1%} of the variance"
+    words = f"ROC AUC {told:.3f}" if target.has_classes else f"{told:.1%} of the variance"
     return Probe(name=name, value=told, detail=f"{words} alone")
 
 
 def _by_words(target: Target, words: np.ndarray, labels: np.ndarray, half: int) -> float:
-    if not has_classes(target):
+    if not target.has_classes:
         return _explained(words, labels, half)
     early, late = {"word": words[:half]}, {"word": words[half:]}
     areas = []
@@ -133,7 +133,7 @@ def _by_number(
     alone: bool = False,
 ) -> float:
     """`least` rows of a class are needed for the values; `alone` leaves out whether they are known."""
-    if not has_classes(target):
+    if not target.has_classes:
         if alone:
             values, labels = values[known], labels[known]
             half, known = int(np.count_nonzero(known[:half])), np.ones(len(values), bool)

@@ -86,12 +86,6 @@ def contradictions(spec: UseCase) -> Iterable[str]:
         yield f"label.outcome: {outcome.name!r} is an input or a feature too: it would tell the label"
     if outcome and spec.label.target.kind != "binary":
         yield f"label.outcome: only a label that is 1 or 0 cuts one in two, this is {spec.label.target.kind}"
-    if spec.label.target.kind != "binary":
-        # It would be registered, and then be given up by its rollout.
-        yield (
-            f"label.target: a {spec.label.target.kind} label is trained and judged, but neither served nor "
-            "monitored yet"
-        )
     known = {figure.name for figure in spec.label.target.figures}
     for name in spec.gates.figures:
         if name not in known:

@@ -27,8 +27,9 @@ class Guardrails(SpecPart):
     major shift (Siddiqi, Credit Risk Scorecards, 2006)."""
     max_missing_rate_excess: float = Field(0.05, ge=0, le=1)
     """How much larger the share of predictions that lack a feature may be than the champion's."""
-    max_log_loss_excess: float = Field(0.0, ge=0)
-    """How much worse than the champion it may be on the same requests, once labels are in."""
+    max_loss_excess: float = Field(0.0, ge=0)
+    """By how much its loss (`Target.loss`) may be above the champion's on the same requests, once labels are
+    in."""
     min_labels: int = Field(200, ge=2)
     """Labels before quality is judged."""
 

@@ -7,6 +7,7 @@ can parse every spec without Spark, TensorFlow or Feast.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
@@ -249,6 +250,11 @@ class Label(SpecPart):
     def thresholds(self) -> tuple[float, ...]:
         """Where the outcome is cut to be learned beside the label; none without an outcome."""
         return self.outcome.thresholds if self.outcome else ()
+
+    def named(self, answer: Sequence[float]) -> dict[str, float]:
+        """An answer's numbers as clients are given them: by the label's name, or by classes or quantiles."""
+        names = self.target.answers if self.target.is_wide else (self.name,)
+        return dict(zip(names, answer, strict=True))
 
 
 class Retention(SpecPart):

@@ -37,6 +37,9 @@ class Figure(NamedTuple):
         return f"{self.name}_{'loss' if self.higher_is_better else 'excess'}"
 
 
+ROC_AUC: Final = Figure("roc_auc", "ROC AUC", higher_is_better=True)
+BRIER: Final = Figure("brier", "Brier score", higher_is_better=False)
+ACCURACY: Final = Figure("accuracy", "accuracy", higher_is_better=True)
 LOG_LOSS: Final = Figure("log_loss", "log loss", higher_is_better=False)
 CALIBRATION_ERROR: Final = Figure("calibration_error", "calibration error", higher_is_better=False)
 MEAN_ABSOLUTE_ERROR: Final = Figure(
@@ -48,7 +51,27 @@ ROOT_MEAN_SQUARED_ERROR: Final = Figure(
 )
 
 
-class Binary(SpecPart):
+class _Kind(SpecPart):
+    """What the kinds of labels have in common."""
+
+    kind: Kind
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether an answer is a vector, also where it has one number."""
+        return self.kind in ("multiclass", "quantiles")
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the label is one of several classes, or happens or not."""
+        return self.kind in ("binary", "multiclass")
+
+    def number_of(self, label: str | float) -> float:
+        """A label as a number: of several classes its place among them."""
+        return float(label)
+
+
+class Binary(_Kind):
     """It happens or not: 1 or 0. An answer is its probability."""
 
     kind: Literal["binary"] = "binary"
@@ -59,13 +82,18 @@ class Binary(SpecPart):
         return "probability"
 
     @property
+    def scale(self) -> str:
+        """What it is counted in how much an input adds to an answer."""
+        return "log-odds"
+
+    @property
     def figures(self) -> tuple[Figure, ...]:
         """All figures, the one that ranks candidates first."""
         return (
-            Figure("roc_auc", "ROC AUC", higher_is_better=True),
+            ROC_AUC,
             LOG_LOSS,
             Figure("average_precision", "average precision", higher_is_better=True),
-            Figure("brier", "Brier score", higher_is_better=False),
+            BRIER,
             CALIBRATION_ERROR,
         )
 
@@ -80,7 +108,7 @@ class Binary(SpecPart):
         return ("probability",)
 
 
-class Multiclass(SpecPart):
+class Multiclass(_Kind):
     """One of several classes. An answer is a probability for each, and they sum to 1."""
 
     kind: Literal["multiclass"] = "multiclass"
@@ -99,10 +127,15 @@ class Multiclass(SpecPart):
         return "probabilities"
 
     @property
+    def scale(self) -> str:
+        """See `Binary`."""
+        return "log-odds of the class given"
+
+    @property
     def figures(self) -> tuple[Figure, ...]:
         """See `Binary`."""
         return (
-            Figure("accuracy", "accuracy", higher_is_better=True),
+            ACCURACY,
             LOG_LOSS,
             Figure("macro_f1", "macro F1", higher_is_better=True),
             CALIBRATION_ERROR,
@@ -118,8 +151,12 @@ class Multiclass(SpecPart):
         """See `Binary`."""
         return self.classes
 
+    def number_of(self, label: str | float) -> float:
+        """See `_Kind`; raises `ValueError` for what is no class."""
+        return float(self.classes.index(str(label)))
 
-class Regression(SpecPart):
+
+class Regression(_Kind):
     """A number. An answer is the number that is expected."""
 
     kind: Literal["regression"] = "regression"
@@ -132,6 +169,11 @@ class Regression(SpecPart):
     def output(self) -> str:
         """See `Binary`."""
         return "prediction"
+
+    @property
+    def scale(self) -> str:
+        """See `Binary`."""
+        return self.unit
 
     @property
     def figures(self) -> tuple[Figure, ...]:
@@ -157,7 +199,7 @@ class Regression(SpecPart):
         return (self.estimates,)
 
 
-class Quantiles(SpecPart):
+class Quantiles(_Kind):
     """A number. An answer says below which values it lies with given probabilities."""
 
     kind: Literal["quantiles"] = "quantiles"
@@ -174,6 +216,11 @@ class Quantiles(SpecPart):
     def output(self) -> str:
         """See `Binary`."""
         return "quantiles"
+
+    @property
+    def scale(self) -> str:
+        """See `Binary`."""
+        return self.unit
 
     @property
     def figures(self) -> tuple[Figure, ...]:
@@ -195,16 +242,6 @@ class Quantiles(SpecPart):
 
 
 Target = Annotated[Binary | Multiclass | Regression | Quantiles, Field(discriminator="kind")]
-
-
-def is_wide(target: Target) -> bool:
-    """Whether an answer is a vector, also where it has one number."""
-    return target.kind in ("multiclass", "quantiles")
-
-
-def has_classes(target: Target) -> bool:
-    """Whether the label is one of several classes, or happens or not."""
-    return target.kind in ("binary", "multiclass")
 
 
 def figure_names(kind: Kind) -> tuple[str, ...]:

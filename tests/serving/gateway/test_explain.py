@@ -43,7 +43,7 @@ def test_contributions_are_the_explainers_own_and_add_up(
     predicted = client.post(f"/v1/{USE_CASE.name}/predict", json=body).json()
     probability = predicted["prediction"][USE_CASE.label.name]
     assert found["prediction"][USE_CASE.label.name] == pytest.approx(probability, abs=1e-4)
-    total = found["base_log_odds"] + sum(item["contribution"] for item in found["contributions"])
+    total = found["base"] + sum(item["contribution"] for item in found["contributions"])
     assert total == pytest.approx(math.log(probability / (1 - probability)), abs=1e-3)
     sizes = [abs(item["contribution"]) for item in found["contributions"]]
     assert sizes == sorted(sizes, reverse=True)

@@ -83,7 +83,7 @@ def test_a_gateway_started_before_anything_exists_picks_it_up_without_a_restart(
     assert [line["error"] for line in lines] == ["down", "refused", None]
     line = lines[-1]
     assert line["request_id"] == answer.json()["request_id"]
-    assert {USE_CASE.label.name: line["probability"]} == answer.json()["prediction"]
+    assert {USE_CASE.label.name: line["answer"][0]} == answer.json()["prediction"]
     assert line["request"]["carrier"] == "DL"
     assert "s3cret" not in log.read_text()
 

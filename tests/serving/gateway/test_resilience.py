@@ -28,7 +28,7 @@ from airloop.prediction_request import example_body
 from airloop.use_cases.flight_delay import USE_CASE
 from serving.gateway.attempts import error_of
 from serving.gateway.circuit import FAILURES_IN_A_ROW, OPEN_SECONDS
-from serving.model_server_client import OUTPUT, ModelServerDown, ModelServerRefused
+from serving.model_server_client import ModelServerDown, ModelServerRefused
 from tests.serving.gateway.conftest import Loop, gateway_app, listening
 from tests.serving.rollout.stack import free_port, wait_until
 
@@ -55,9 +55,9 @@ class Scripted(PredictionServiceServicer):  # type: ignore[misc] # untyped stubs
             context.abort(self.script.pop(0), "as the test asks")
         response = predict_pb2.PredictResponse()
         response.model_spec.version.value = 3
-        response.outputs[OUTPUT].dtype = 1
-        response.outputs[OUTPUT].float_val.append(0.25)
-        response.outputs[OUTPUT].tensor_shape.dim.add(size=1)
+        response.outputs["probability"].dtype = 1
+        response.outputs["probability"].float_val.append(0.25)
+        response.outputs["probability"].tensor_shape.dim.add(size=1)
         return response
 
 

@@ -160,7 +160,7 @@ def test_a_shadow_gets_copies_and_no_client_sees_it(rollout: Rollout) -> None:
         pair = pairs[row["request_id"]]
         assert pair["version"] == CANDIDATE
         assert pair["features"] == row["features"]
-        assert row["variant"] == variants.SHADOW or row["probability"] < pair["probability"]
+        assert row["variant"] == variants.SHADOW or row["answer"] < pair["answer"]
         assert row["model_seconds"] > 0
     # Copies stop with the next request.
     rollout.route()
@@ -224,7 +224,7 @@ def test_where_a_canary_fails_the_champion_answers(rollout: Rollout, version: in
     assert {(row["version"], row["variant"], row["error"]) for row in failed} == {
         (version, variants.CANARY, error)
     }
-    assert {row["probability"] for row in failed} == {None}
+    assert [row["answer"] for row in failed] == [None] * len(failed)
     given = Counter(row["request_id"] for row in rows if row["error"] is None)
     assert given == {f"request-{number}": 1 for number in range(12)}
 

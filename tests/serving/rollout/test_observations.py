@@ -39,7 +39,7 @@ def record(request_id: str, event: str | None) -> PredictionRecord:
         variant=variants.CHAMPION,
         predicted_at=ASKED,
         prediction_time=AT,
-        probability=0.25,
+        answer=(0.25,),
         latency_seconds=0.01,
         entities={},
         request={},
@@ -112,9 +112,7 @@ def test_a_batch_that_fails_or_is_slow_counts_once(settings: Settings) -> None:
         record("a", f"event {number}").model_copy(update={"instance": number, "model_seconds": 0.2})
         for number in range(6)
     ]
-    late = [
-        item.model_copy(update={"request_id": "b", "probability": None, "error": "late"}) for item in batch
-    ]
+    late = [item.model_copy(update={"request_id": "b", "answer": None, "error": "late"}) for item in batch]
     with closing(Spool(settings.prediction_spool_dir)) as spool:
         spool.append([*batch, *late])
     found = observe(settings, SPEC, ASKED, AT).arm(batch[0].version)

@@ -171,7 +171,9 @@ def test_promotion_moves_label_config_and_alias_and_keeps_one_version_to_go_back
         columns = some_rows(spec)
         answer = server.predict(spec, columns, version=CHAMPION, timeout=10)
         assert answer.version == versions[-1]
-        assert answer.probability == pytest.approx(answer_directly(saved[bias], spec, columns), abs=1e-6)
+        assert [number for (number,) in answer.answers] == pytest.approx(
+            answer_directly(saved[bias], spec, columns), abs=1e-6
+        )
     assert loaded(server, spec) == set(versions[1:])
     model = read_models(settings)[spec.model_name]
     assert model.labels == {CHAMPION: versions[2], PREVIOUS: versions[1]}
@@ -406,7 +408,7 @@ def test_no_request_fails_while_champions_change(
                 except Exception as error:
                     failures.append(error)
                 else:
-                    answers.setdefault(answer.version, set()).add(answer.probability[0])
+                    answers.setdefault(answer.version, set()).add(answer.answers[0])
 
     threads = [threading.Thread(target=hammer) for _ in range(3)]
     for thread in threads:

@@ -71,16 +71,16 @@ class Traffic:
             other = truth if logit is None else float(1 / (1 + np.exp(-logit)))
             failed = self._random.uniform() < errors
             mine = {
-                "probability": None if failed else min(other + shift, 1.0),
+                "answer": None if failed else (min(other + shift, 1.0),),
                 "error": variants.REFUSED if failed else None,
             }
             seconds = float(self._random.lognormal(-5.5, 0.3)) * slow
             if self._random.uniform() < canary:
                 rows.append(self._record(at, candidate, variants.CANARY, seconds, **mine))
                 if failed:
-                    rows.append(self._record(at, champion, variants.FALLBACK, 0.004, probability=truth))
+                    rows.append(self._record(at, champion, variants.FALLBACK, 0.004, answer=(truth,)))
             else:
-                rows.append(self._record(at, champion, variants.CHAMPION, 0.004, probability=truth))
+                rows.append(self._record(at, champion, variants.CHAMPION, 0.004, answer=(truth,)))
                 rows.append(self._record(at, candidate, variants.SHADOW, seconds, **mine))
             if labels:
                 told.append(self._outcome(at, truth))
@@ -100,7 +100,7 @@ class Traffic:
             rows.append(
                 self._record(
                     *(at, version if treated else champion, variant, 0.004),
-                    probability=truth,
+                    answer=(truth,),
                     unit=f"unit {number}",
                 )
             )

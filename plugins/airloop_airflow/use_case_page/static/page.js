@@ -4,7 +4,7 @@
 const page = document.getElementById("page");
 const tabs = document.getElementById("use-cases");
 const REFRESH_MILLISECONDS = 30000;
-let answer = null, quality = "roc_auc", asked = null, read = null;
+let answer = null, quality = null, asked = null, read = null;
 
 const when = (at) => (at ? `${at.slice(0, 10)} ${at.slice(11, 16)}` : "–");
 const figure = (value, digits = 4) => (value === null || value === undefined ? "–" : value.toFixed(digits));
@@ -58,7 +58,7 @@ function candidateCard() {
   return card("c3", "Newest candidate",
     element("p", { class: "big" }, one.version !== null ? `Version ${one.version} ` : "Not registered ", element("small", {}, `trained ${when(one.started)}`)),
     element("p", {}, rejected, " ", chip(kind, word)),
-    element("p", {}, `ROC AUC ${figure(one.test_roc_auc)}`, one.champion_roc_auc !== null ? `, champion ${figure(one.champion_roc_auc)} on the same rows` : ""),
+    element("p", {}, `${sentence(answer.overview.ranked_by)} ${figure(one.measured)}`, one.champion_measured !== null ? `, champion ${figure(one.champion_measured)} on the same rows` : ""),
     one.because ? quiet(`Asked for: ${one.because}`) : null,
     one.why_not ? quiet(one.why_not) : null,
     one.report_uri ? element("p", {}, link(one.report_uri, "Verdict")) : null);
@@ -126,23 +126,20 @@ function runsCard() {
 
 const modelChanges = () => answer.live.periods.filter((one) => one.start).map((one) => ({ at: Date.parse(one.start) / 1000, label: `v${one.version}` }));
 
-const MEASURES = {
-  roc_auc: ["ROC AUC", "roc_auc", "usual_roc_auc"],
-  gain: ["Gain over a base rate (log loss)", "gain", "usual_gain"],
-  calibration_error: ["Calibration error", "calibration_error", null],
-};
+const sentence = (words) => words[0].toUpperCase() + words.slice(1);
 
 function qualityCard() {
   const found = answer.overview?.quality;
   const place = element("div", { class: "chart", id: "quality" });
-  const pick = element("div", { class: "tabs" }, Object.entries(MEASURES).map(([key, [title]]) =>
-    element("button", { "aria-pressed": String(key === quality), onclick: () => { quality = key; show(); } }, title)));
+  const figures = found?.figures || [];
+  const shown = figures.find((one) => one.name === quality) || figures[0];
+  const pick = element("div", { class: "tabs" }, figures.map((one) =>
+    element("button", { "aria-pressed": String(one === shown), onclick: () => { quality = one.name; show(); } }, sentence(one.words))));
   queueMicrotask(() => {
     if (!found) return place.append(quiet("Not written yet."));
-    const [title, key, usual] = MEASURES[quality];
     lineChart(place, found.days, [
-      { label: title, values: found[key], colour: "--one", digits: 4 },
-      ...(usual ? [{ label: "on its test days", values: found[usual], colour: "--quiet", dash: [5, 4], digits: 4 }] : []),
+      { label: sentence(shown.words), values: shown.values, colour: "--one", digits: 4 },
+      ...(shown.usual ? [{ label: "on its test days", values: shown.usual, colour: "--quiet", dash: [5, 4], digits: 4 }] : []),
       { label: "share with labels", values: found.label_share, colour: "--three", scale: "share", digits: 2, fromZero: true },
     ], { changes: modelChanges(), alarmed: found.alarmed });
   });
@@ -196,9 +193,9 @@ function costChart() {
 function trainingsCard() {
   const costs = answer.overview?.costs;
   return card("c12", "Trainings and decisions",
-    table(["Trained", "Version", "Outcome", "Asked for", "#ROC AUC", "#Champion's", "#Cost", ""], (answer.overview?.candidates || []).map((one) => {
+    table(["Trained", "Version", "Outcome", "Asked for", `#${sentence(answer.overview?.ranked_by || "figure")}`, "#Champion's", "#Cost", ""], (answer.overview?.candidates || []).map((one) => {
       const [kind, word] = OUTCOMES[one.outcome];
-      return [when(one.started), one.version !== null ? `${one.version}` : "–", chip(kind, word), one.because || "schedule or by hand", figure(one.test_roc_auc), figure(one.champion_roc_auc),
+      return [when(one.started), one.version !== null ? `${one.version}` : "–", chip(kind, word), one.because || "schedule or by hand", figure(one.measured), figure(one.champion_measured),
         one.price !== null && costs?.currency ? money(one.price, costs.currency) : "–", one.report_uri ? link(one.report_uri, "verdict") : one.why_not || ""];
     }), "Trainings"),
     answer.overview?.decisions.length ? [element("h3", {}, "Decisions about retraining"), table(["At", "", "Why"], answer.overview.decisions.map((one) => [
