@@ -55,7 +55,7 @@ _RPC: Final = {"rpc.system": "grpc"}
 _DOWN: Final = (grpc.StatusCode.UNAVAILABLE,)
 _LATE: Final = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 _FROM_GONE_TO_THERE: Final = (END, "UNLOADING", "UNKNOWN", START, "LOADING", AVAILABLE)
-_PRESENCE_TIMEOUT_SECONDS: Final = 2.0
+_PRESENCE_TIMEOUT_SECONDS: Final = 5.0
 
 _T = TypeVar("_T")
 log = logging.getLogger(__name__)
