@@ -18,6 +18,7 @@ from feast import FeatureStore
 
 from airloop.settings import Settings
 from airloop.use_cases.flight_delay import USE_CASE
+from airloop.use_cases.spec import UseCase
 from serving.gateway.access import Access
 from serving.gateway.app import create_app
 from serving.gateway.online_features import OnlineFeatures
@@ -54,12 +55,14 @@ def listening(app: FastAPI) -> Iterator[str]:
         thread.join()
 
 
-def gateway_app(settings: Settings, *, predict_timeout: float = 5.0, **options: Any) -> FastAPI:
+def gateway_app(
+    settings: Settings, *, use_case: UseCase = USE_CASE, predict_timeout: float = 5.0, **options: Any
+) -> FastAPI:
     """The gateway as its process puts it together, over the small store."""
     features = OnlineFeatures(functools.partial(open_small_store, settings))
     server = ModelServer.of(settings)
     return create_app(
-        [USE_CASE],
+        [use_case],
         features,
         server,
         predict_timeout=predict_timeout,

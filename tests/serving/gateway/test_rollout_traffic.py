@@ -52,9 +52,9 @@ class Bad(TinyModel):
         super().__init__(USE_CASE, 0.0)
         self._fault = fault
 
-    def probability(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """`probability`, a vector of length batch."""
-        good = super().probability(**inputs)["probability"]
+    def answer(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """As that of a good one, or none."""
+        good = super().answer(**inputs)["probability"]
         bad = tf.strings.to_hash_bucket_fast(inputs["origin"], 2) == 0
         if self._fault == "nan":
             return {"probability": tf.where(bad, float("nan"), good)}
@@ -77,7 +77,7 @@ def wait(seconds: float) -> tf.Tensor:
 def save_bad(fault: str, folder: Path) -> None:
     model = Bad(fault)
     signature = {i.name: tf.TensorSpec([None], TYPES[i.type], name=i.name) for i in USE_CASE.inputs}
-    model.call = tf.function(model.probability)
+    model.call = tf.function(model.answer)
     tf.saved_model.save(
         model, str(folder), signatures={"serving_default": model.call.get_concrete_function(**signature)}
     )

@@ -16,8 +16,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
+import numpy as np
 import tensorflow as tf
 
 from airloop import registry
@@ -25,6 +27,7 @@ from airloop.prediction_request import InputValue, assemble_inputs, example_requ
 from airloop.settings import Settings, environment_of
 from airloop.signed_models import sign_run
 from airloop.use_cases.spec import UseCase
+from airloop.use_cases.target import Binary, Multiclass, Quantiles
 from serving.model_server.option_files import Tls
 from serving.model_server.server import ModelServer as EmbeddedServer
 from serving.model_server.settings import Settings as ServerSettings
@@ -124,15 +127,15 @@ class Replica:
 
 
 class TinyModel(tf.Module):
-    """A logistic function of every input, so that a wrong, swapped or dropped input shows."""
+    """A sum over every input, so that a wrong, swapped or dropped input shows, as an answer of its kind."""
 
     def __init__(self, spec: UseCase, bias: float) -> None:
         super().__init__()
         self._spec = spec
         self._bias = tf.Variable(bias, dtype=tf.float32)
 
-    def probability(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """`probability`, a vector of length batch."""
+    def answer(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """An answer for each row, by the output's name."""
         logit = self._bias + 0.0
         for position, item in enumerate(self._spec.inputs):
             value = inputs[item.name]
@@ -143,7 +146,17 @@ class TinyModel(tf.Module):
             else:
                 number = tf.cast(tf.math.floormod(value, 86_400), tf.float32) / 86_400.0
             logit += number * (0.05 + 0.01 * position)
-        return {"probability": tf.math.sigmoid(logit)}
+        target = self._spec.label.target
+        match target:
+            case Binary():
+                answers = tf.math.sigmoid(logit)
+            case Multiclass(classes=classes):
+                answers = tf.nn.softmax(logit[:, None] * tf.linspace(1.0, -1.0, len(classes)))
+            case Quantiles(levels=levels):
+                answers = logit[:, None] + tf.constant(levels)
+            case _:
+                answers = logit
+        return {target.output: answers}
 
 
 def save_model(spec: UseCase, bias: float, folder: Path) -> Path:
@@ -151,20 +164,21 @@ def save_model(spec: UseCase, bias: float, folder: Path) -> Path:
     types = {"string": tf.string, "double": tf.float32, "instant": tf.int64, "local_time": tf.int64}
     model = TinyModel(spec, bias)
     signature = {item.name: tf.TensorSpec([None], types[item.type], name=item.name) for item in spec.inputs}
-    model.call = tf.function(model.probability)
+    model.call = tf.function(model.answer)
     tf.saved_model.save(
         model, str(folder), signatures={"serving_default": model.call.get_concrete_function(**signature)}
     )
     return folder
 
 
-def answer_directly(folder: Path, spec: UseCase, columns: Mapping[str, Sequence[InputValue]]) -> list[float]:
-    """The SavedModel's probabilities, without any server."""
+def answer_directly(folder: Path, spec: UseCase, columns: Mapping[str, Sequence[InputValue]]) -> list[Any]:
+    """The SavedModel's answers, without any server."""
     types = {"string": tf.string, "double": tf.float32, "instant": tf.int64, "local_time": tf.int64}
     loaded = tf.saved_model.load(str(folder))
     inputs = {item.name: tf.constant(list(columns[item.name]), types[item.type]) for item in spec.inputs}
-    values = loaded.signatures["serving_default"](**inputs)["probability"].numpy()
-    return [float(value) for value in values]
+    (answers,) = loaded.signatures["serving_default"](**inputs).values()
+    found: list[Any] = answers.numpy().astype(float).tolist()
+    return found
 
 
 def some_rows(spec: UseCase) -> dict[str, list[InputValue]]:
@@ -198,7 +212,7 @@ def register(
     A `broken` one cannot be loaded: its graph is no graph.
     """
     columns = some_rows(spec)
-    recorded = [value + shift for value in answer_directly(model, spec, columns)]
+    recorded = (np.array(answer_directly(model, spec, columns)) + shift).tolist()
     plain = {
         name: [None if isinstance(value, float) and math.isnan(value) else value for value in values]
         for name, values in columns.items()
@@ -215,7 +229,7 @@ def register(
     client.log_artifacts(run_id, str(model), registry.SAVED_MODEL)
     if broken:
         client.log_text(run_id, "not a model", f"{registry.SAVED_MODEL}/saved_model.pb")
-    recording = {"inputs": plain, "probability": recorded}
+    recording = {"inputs": plain, spec.label.target.output: recorded}
     client.log_text(run_id, json.dumps(recording), registry.RECORDED_REQUESTS)
     source = f"{run.info.artifact_uri}/{registry.SAVED_MODEL}"
     version = registry.register_version(
