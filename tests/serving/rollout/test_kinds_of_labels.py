@@ -127,7 +127,9 @@ def test_a_model_is_served_and_compared_whatever_its_label_is(
     pairs = observed.pairs(champion, champion)
     assert np.allclose(pairs.champion, [told if target.is_wide else told[0]] * len(pairs.champion))
     assert pairs.known.label.tolist() == [target.number_of(label)]
-    found = {check.name for check in checks_of(spec, observed.arm(champion), observed.arm(candidate), pairs)}
+    found = {
+        check.name for check in checks_of(spec, observed.arm(champion), observed.arm(candidate), pairs.known)
+    }
     assert rule in found
     result = result_of(observed, name="ab", version=candidate, champion=champion, share=0.5)
     assert result.measures[0].name == target.loss.name
