@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import DAG, AssetOrTimeSchedule, chain, task
+from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, XComArg, chain, task
 
 from airloop.connections import PSEUDONYM_KEY
 from airloop.use_cases.catalogue import all_use_cases
@@ -12,7 +12,7 @@ from airloop.use_cases.spec import UseCase
 from airloop_airflow import assets, run_times
 from airloop_airflow.dependencies import check_first
 from airloop_airflow.forms import days
-from airloop_airflow.jobs import job_task
+from airloop_airflow.jobs import JobOperator, job_task
 from airloop_airflow.policy import dag_arguments, schedule
 from airloop_airflow.stale import mark_stale, rows_changed
 
@@ -20,7 +20,8 @@ DOC = """
 ### Features
 
 Brings the days of the run from the source to the feature store: daily, when late records changed past days,
-and by hand. Each step replaces its interval, so a run can be stopped and repeated at any point.
+and by hand. A use case that reads the tables of another has no source: it follows whenever that one has
+published. Each step replaces its interval, so a run can be stopped and repeated at any point.
 
 | task | what it does | when it fails |
 |---|---|---|
@@ -49,32 +50,49 @@ def build(use_case: UseCase) -> DAG:
         dag_id,
         description=f"Source to audited features, daily: {use_case.description}",
         doc_md=DOC.replace("{dag_id}", dag_id),
-        schedule=AssetOrTimeSchedule(
-            timetable=schedule(use_case.schedules.features, timedelta(days=1)),
-            assets=[assets.data_changed(use_case)],
-        ),
+        schedule=_when(use_case),
         **dag_arguments(use_case, "features"),
         params=days(),
     ) as dag:
         interval = task(run_times.features_interval, task_id="resolve_interval")()
         span = {"start": interval["start"], "end": interval["end"]}
-        connections = [source.connection for source in use_case.sources if source.connection]
-        connections += [PSEUDONYM_KEY for feed in use_case.feeds if feed.has_hashed_columns][:1]
-        ingest = job_task(use_case, "ingest", "spark_jobs.ingest", span, connections=connections)
-        clean = job_task(use_case, "clean", "spark_jobs.clean", span, multiple_outputs=True)
-        branch = {"branch": clean.output["branch"]}
-        audit = job_task(use_case, "audit", "spark_jobs.audit", {**span, **branch}, has_report=True)
-        publish = job_task(
-            use_case, "publish", "airloop.lakehouse.publish", {**span, **branch, "audit": audit.output}
-        )
+        publish = _published(use_case, span) if use_case.lender is None else None
         features = job_task(use_case, "features", "spark_jobs.features", span)
         materialise = job_task(
             use_case, "materialise", "feature_repo.materialise", span, outlets=[assets.features(use_case)]
         )
-        changed = task.short_circuit(rows_changed, task_id="changed")(publish.output)
-        chain(ingest, clean, audit, publish, features, materialise, changed, mark_stale(use_case))
+        stale = mark_stale(use_case)
+        if publish is None:
+            chain(interval, features, materialise, stale)
+        else:
+            changed = task.short_circuit(rows_changed, task_id="changed")(publish.output)
+            chain(publish, features, materialise, changed, stale)
     check_first(dag)
     return dag
+
+
+def _when(use_case: UseCase) -> AssetOrTimeSchedule | list[Asset]:
+    if use_case.lender is not None:
+        return [assets.features_of(use_case.lender)]
+    return AssetOrTimeSchedule(
+        timetable=schedule(use_case.schedules.features, timedelta(days=1)),
+        assets=[assets.data_changed(use_case)],
+    )
+
+
+def _published(use_case: UseCase, span: dict[str, XComArg]) -> JobOperator:
+    """The tasks that bring the span from the source to audited clean tables; the last one."""
+    connections = [source.connection for source in use_case.sources if source.connection]
+    connections += [PSEUDONYM_KEY for feed in use_case.feeds if feed.has_hashed_columns][:1]
+    ingest = job_task(use_case, "ingest", "spark_jobs.ingest", span, connections=connections)
+    clean = job_task(use_case, "clean", "spark_jobs.clean", span, multiple_outputs=True)
+    branch = {"branch": clean.output["branch"]}
+    audit = job_task(use_case, "audit", "spark_jobs.audit", {**span, **branch}, has_report=True)
+    publish = job_task(
+        use_case, "publish", "airloop.lakehouse.publish", {**span, **branch, "audit": audit.output}
+    )
+    chain(ingest, clean, audit, publish)
+    return publish
 
 
 for _use_case in all_use_cases():

@@ -9,7 +9,7 @@ from airflow.sdk import DAG, chain, task
 from airloop.connections import PSEUDONYM_KEY
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
-from airloop_airflow import run_times
+from airloop_airflow import assets, run_times
 from airloop_airflow.dependencies import check_first
 from airloop_airflow.forms import optional_text
 from airloop_airflow.jobs import job_task
@@ -21,7 +21,7 @@ DOC = """
 Keeps the online features as fresh as the hour: lands what the sources have of the day so far, and pushes the
 newest value of each feature. A model sees offline exactly what is online an hour at a time. The values come
 before the day's audit; the features DAG replaces them with audited ones. An hour that was missed is made up
-for by the next.
+for by the next. A use case that reads the tables of another follows that one's push, and lands nothing.
 
 | task | what it does | when it fails |
 |---|---|---|
@@ -39,7 +39,9 @@ def build(use_case: UseCase) -> DAG:
         f"{use_case.name}_push",
         description=f"Online features as each hour ends: {use_case.description}",
         doc_md=DOC,
-        schedule=schedule(use_case.schedules.push, timedelta(hours=1)),
+        schedule=[assets.pushed_of(use_case.lender)]
+        if use_case.lender is not None
+        else schedule(use_case.schedules.push, timedelta(hours=1)),
         **dag_arguments(use_case, "push"),
         params={
             "until": optional_text(
@@ -50,17 +52,24 @@ def build(use_case: UseCase) -> DAG:
         },
     ) as dag:
         span = task(run_times.day_so_far, task_id="resolve_hour")()
-        connections = [source.connection for source in use_case.sources if source.connection]
-        connections += [PSEUDONYM_KEY for feed in use_case.feeds if feed.has_hashed_columns][:1]
-        ingest = job_task(
+        push = job_task(
             use_case,
-            "ingest",
-            "spark_jobs.ingest",
-            {"start": span["start"], "end": span["end"]},
-            connections=connections,
+            "push",
+            "spark_jobs.push",
+            {"until": span["end"]},
+            outlets=[assets.pushed_of(use_case.name)],
         )
-        push = job_task(use_case, "push", "spark_jobs.push", {"until": span["end"]})
-        chain(ingest, push)
+        if use_case.lender is None:
+            connections = [source.connection for source in use_case.sources if source.connection]
+            connections += [PSEUDONYM_KEY for feed in use_case.feeds if feed.has_hashed_columns][:1]
+            ingest = job_task(
+                use_case,
+                "ingest",
+                "spark_jobs.ingest",
+                {"start": span["start"], "end": span["end"]},
+                connections=connections,
+            )
+            chain(ingest, push)
     check_first(dag)
     return dag
 

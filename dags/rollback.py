@@ -97,4 +97,6 @@ def build(use_case: UseCase) -> DAG:
 
 
 for _use_case in all_use_cases():
-    globals()[f"{_use_case.name}_rollback"] = build(_use_case)
+    # Published data go back where they are published.
+    if _use_case.own_clean_tables:
+        globals()[f"{_use_case.name}_rollback"] = build(_use_case)

@@ -39,11 +39,11 @@ def span_to_write(table: FeatureTable, interval: Interval) -> Interval:
 def materialise(store: FeatureStore, spec: UseCase, interval: Interval, settings: Settings) -> Materialised:
     """Apply the definitions and write the latest values known at the interval's end."""
     store.apply(load(spec.feature_definitions).definitions(spec, settings))
-    for table in spec.feature_tables:
+    for table in spec.own_feature_tables:
         span = span_to_write(table, interval)
         store.materialize(span.start, span.end - MOMENT, feature_views=[table.name])
     return Materialised(
-        feature_views=tuple(table.name for table in spec.feature_tables),
+        feature_views=tuple(table.name for table in spec.own_feature_tables),
         start=interval.start.isoformat(),
         end=interval.end.isoformat(),
     )

@@ -69,7 +69,7 @@ def affected(spark: SparkSession, spec: UseCase, interval: Interval) -> Interval
     """
     built = [
         last
-        for table in spec.feature_tables
+        for table in spec.own_feature_tables
         if spark.catalog.tableExists(f"{FEATURES}.{table.name}")
         for last in spark.table(f"{FEATURES}.{table.name}").agg(F.max(F.unix_micros(EVENT_TIMESTAMP))).first()
         if last is not None
@@ -102,7 +102,7 @@ def _clean_versions(spark: SparkSession, spec: UseCase) -> list[int]:
 def _replace(spark: SparkSession, spec: UseCase, interval: Interval, key: str) -> Published:
     frames = load(spec.transform).features(clean_history(spark, spec, interval), interval)
     snapshots = []
-    for table in spec.feature_tables:
+    for table in spec.own_feature_tables:
         name = f"{FEATURES}.{table.name}"
         rows = conform(frames[table.name], table)
         ensure_table(spark, name, rows, EVENT_TIMESTAMP)

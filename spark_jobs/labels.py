@@ -19,7 +19,7 @@ from airloop.prediction_log.labels import table_name
 from airloop.references import TableSnapshot
 from airloop.use_cases.spec import UseCase
 from spark_jobs.history import EVENT_TIMESTAMP, clean_history
-from spark_jobs.request_columns import event_column, request_column
+from spark_jobs.request_columns import event_column, label_number, request_column
 from spark_jobs.tables import ensure_table, fast_forward, write_aside
 
 
@@ -41,7 +41,7 @@ def labels(examples: DataFrame, spec: UseCase) -> DataFrame:
     return examples.select(
         event_column(spec).alias("event"),
         F.col(EVENT_TIMESTAMP).alias("prediction_time"),
-        F.col(spec.label.name).cast("double").alias("label"),
+        label_number(spec.label).alias("label"),
         (F.col(outcome.name) if outcome else F.lit(None)).cast("double").alias("outcome"),
         request_column(spec).alias("request"),
     )

@@ -66,8 +66,8 @@ def tables_of(spec: UseCase) -> list[str]:
 
 def _declared(spec: UseCase) -> list[str]:
     names = [f"{RAW}.{feed.name}" for feed in spec.feeds]
-    names += [f"{CLEAN}.{table.name}" for table in spec.clean_tables]
-    names += [f"{FEATURES}.{table.name}" for table in spec.feature_tables]
+    names += [f"{CLEAN}.{table.name}" for table in spec.own_clean_tables]
+    names += [f"{FEATURES}.{table.name}" for table in spec.own_feature_tables]
     names += [f"{layer}.{spec.name}" for layer in (TRAINING, LABELS, SCORING)]
     names.append(f"{SCORING}.{spec.name}_requests")
     names += [counts_table(spec), windows_table(spec), features_table(spec)]

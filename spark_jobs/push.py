@@ -51,7 +51,7 @@ def newest_values(spark: SparkSession, spec: UseCase, interval: Interval) -> dic
     days = Interval(interval.start, day_interval(interval.end.date()).end)
     frames = load(spec.transform).features(known, days)
     found = {}
-    for table in spec.feature_tables:
+    for table in spec.own_feature_tables:
         if not table.pushed:
             continue
         rows = conform(frames[table.name], table).where(
@@ -67,7 +67,12 @@ def _known(spark: SparkSession, spec: UseCase, interval: Interval) -> dict[str, 
     published = {table.name: read_table(spark, f"{CLEAN}.{table.name}") for table in spec.clean_tables}
     boundary = _published_until(spec, published, reach)
     fresh = Interval(boundary, interval.end)
-    cleaned = load(spec.transform).clean(raw_records(spark, spec, fresh)) if boundary < interval.end else {}
+    landed_by = use_case(spec.lender) if spec.lender is not None else spec
+    cleaned = (
+        load(landed_by.transform).clean(raw_records(spark, landed_by, fresh))
+        if boundary < interval.end
+        else {}
+    )
     known = {}
     for table in spec.clean_tables:
         rows = published[table.name]

@@ -1,7 +1,7 @@
-"""What a gateway would know of a table's row: the request that a client would send, and the event's name.
+"""What a gateway would know of a table's row: the request that a client would send, the event, the label.
 
-Belongs here: columns that equal what `airloop.prediction_request` makes of a request. Does not belong here:
-the model's inputs, most of which are features.
+Belongs here: columns that equal what `airloop.prediction_request` makes of a request, and what a client could
+tell of its outcome. Does not belong here: the model's inputs, most of which are features.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from airloop.prediction_request import EVENT_DIGITS
-from airloop.use_cases.spec import LOCAL_SUFFIX, RequestField, UseCase
+from airloop.use_cases.spec import LOCAL_SUFFIX, Label, RequestField, UseCase
 
 
 def request_column(spec: UseCase) -> Column:
@@ -30,6 +30,21 @@ def request_column(spec: UseCase) -> Column:
             value = F.concat(F.date_format(local, "yyyy-MM-dd'T'HH:mm:ss"), offset)
         fields.append(value.alias(field.name))
     return F.to_json(F.struct(*fields))
+
+
+def label_column(label: Label) -> Column:
+    """The label as training reads it: 0 or 1, the name of a class, or a number."""
+    kinds = {"binary": "int", "multiclass": "string"}
+    return F.col(label.name).cast(kinds.get(label.target.kind, "double"))
+
+
+def label_number(label: Label) -> Column:
+    """The label as the log of outcomes has it: of several classes its place among them."""
+    if label.target.kind != "multiclass":
+        return F.col(label.name).cast("double")
+    classes = F.array(*map(F.lit, label.target.classes))
+    place = F.array_position(classes, F.col(label.name).cast("string"))
+    return F.when(place > 0, place - 1).cast("double")
 
 
 def event_column(spec: UseCase) -> Column:

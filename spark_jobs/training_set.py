@@ -34,7 +34,7 @@ from airloop.use_cases.training_policy import TrainingPolicy
 from feature_repo.store import open_store
 from spark_jobs.arguments import job_parser
 from spark_jobs.history import EVENT_TIMESTAMP, clean_history
-from spark_jobs.request_columns import request_column
+from spark_jobs.request_columns import label_column, request_column
 from spark_jobs.session import open_session
 from spark_jobs.tables import (
     CLEAN,
@@ -171,7 +171,7 @@ def training_rows(joined: DataFrame, spec: UseCase, spans: dict[str, Interval]) 
     outcome = [F.col(spec.label.outcome.name).cast("double")] if spec.label.outcome else []
     return joined.select(
         *model_columns(spec),
-        F.col(spec.label.name).cast("int"),
+        label_column(spec.label).alias(spec.label.name),
         *outcome,
         F.col(EVENT_TIMESTAMP).alias("prediction_time"),
         split_column(spans).alias(SPLIT),

@@ -57,9 +57,16 @@ def expected_dags(use_cases: Sequence[UseCase]) -> Iterator[ExpectedDag]:
     """All of them, the platform's own last."""
     for spec in use_cases:
         when, name = spec.schedules, spec.name
-        yield ExpectedDag(f"{name}_features", when.features, DAY, _DAILY, on_from_the_start=False)
+        follows = spec.lender is not None
+        if not follows:
+            yield ExpectedDag(f"{name}_features", when.features, DAY, _DAILY, on_from_the_start=False)
+            yield ExpectedDag(f"{name}_rollback")
+        else:
+            yield ExpectedDag(f"{name}_features", on_from_the_start=False)
         if spec.is_pushed:
-            yield ExpectedDag(f"{name}_push", when.push, HOUR, _HOURLY, on_from_the_start=False)
+            yield ExpectedDag(
+                f"{name}_push", None if follows else when.push, HOUR, _HOURLY, on_from_the_start=False
+            )
         if when.training is not None:
             yield ExpectedDag(
                 f"{name}_training",
@@ -74,7 +81,7 @@ def expected_dags(use_cases: Sequence[UseCase]) -> Iterator[ExpectedDag]:
         yield ExpectedDag(f"{name}_skew", when.skew, DAY, _DAILY)
         yield ExpectedDag(f"{name}_drill", when.drill, WEEK, _DAILY)
         yield ExpectedDag(f"{name}_monitoring", when.monitoring, HOUR, _HOURLY)
-        for kind in ("retraining", "overview", "rollback", "override", "experiment", "silence"):
+        for kind in ("retraining", "overview", "override", "experiment", "silence"):
             yield ExpectedDag(f"{name}_{kind}")
     if any(spec.streams for spec in use_cases):
         yield ExpectedDag("stream_ingest", "0 * * * *", HOUR, _HOURLY, on_from_the_start=False)

@@ -271,6 +271,10 @@ class JobOperator(BaseOperator):
             raise AirflowSkipException(result["skipped"])
         self.report_uri = result.get("data_docs_uri") or result.get("page_uri")
         self.result = result
+        if "start" in result and "end" in result:
+            # Whom the event starts, it tells which days it is about.
+            for outlet in self.outlets:
+                context["outlet_events"][outlet].extra.update(start=result["start"], end=result["end"])
         figures.send(self.module, self.use_case, self.flags, result, context)
         if self.each is None:
             return result

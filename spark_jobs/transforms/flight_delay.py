@@ -19,13 +19,19 @@ from pyspark.sql import functions as F
 from airloop.intervals import Interval
 from airloop.sources.contract import SOURCE_OFFSET, SOURCE_TIME
 from spark_jobs.tables import first_of_each, within
+from spark_jobs.transforms.hourly import (
+    HOUR_SECONDS,
+    hour_due,
+    hour_known,
+    on_grid,
+    rolling,
+    share,
+    stamped,
+)
 
-HOUR_SECONDS = 3600
 LATE_MINUTES = 15
 """A flight is late when it arrives more than this after its schedule: the US DOT's definition."""
 CARRIER_GRID_HOURS = 6
-GRID_DAYS = 7
-"""An airport or carrier without an event for so long has no hourly rows; the spec's lookback is longer."""
 PLANNED_IN_HOURS = 2
 """A prediction is asked this long before departure; the schedule counts departures around that hour."""
 OVERDUE_HOURS = 3
@@ -73,7 +79,7 @@ def clean(raw: Mapping[str, DataFrame]) -> dict[str, DataFrame]:
 def features(clean: Mapping[str, DataFrame], interval: Interval) -> dict[str, DataFrame]:
     """Feature rows known in `interval`, by feature table, from clean rows that reach back far enough."""
     flights = clean["flights"]
-    movements = clean["movements"].withColumn("hour", _hour_known("occurred_at")).cache()
+    movements = clean["movements"].withColumn("hour", hour_known("occurred_at")).cache()
     departures = movements.where("kind = 'departure'")
     landings = movements.where("kind = 'landing'")
     overdue = _overdue(flights, departures).cache()
@@ -137,32 +143,11 @@ def _code(name: str) -> Column:
     return F.when(F.trim(name) != "", F.upper(F.trim(name))).alias(name)
 
 
-def _hour_known(column: str) -> Column:
-    """The full hour, in epoch seconds, from which an event at `column` is known: the end of its own hour.
-
-    An event at 13:00:00 belongs to the hour that begins then, as it does in a data interval.
-    """
-    return ((F.floor(F.col(column).cast("double") / HOUR_SECONDS) + 1) * HOUR_SECONDS).cast("long")
-
-
-def _hour_due(column: str) -> Column:
-    """The first full hour, in epoch seconds, at which an event that was known beforehand is due."""
-    return (F.ceil(F.col(column).cast("double") / HOUR_SECONDS) * HOUR_SECONDS).cast("long")
-
-
-def _rolling(buckets: DataFrame, keys: tuple[str, ...], hours: int, sums: Mapping[str, str]) -> DataFrame:
-    """`buckets` with each column of `sums` summed, as its new name, over the last `hours` buckets."""
-    window = Window.partitionBy(*keys).orderBy("hour").rangeBetween(-(hours - 1) * HOUR_SECONDS, 0)
-    for name, column in sums.items():
-        buckets = buckets.withColumn(name, F.sum(column).over(window))
-    return buckets
-
-
 def _summed(buckets: DataFrame, keys: tuple[str, ...], spans_hours: tuple[int, ...]) -> DataFrame:
-    """`buckets` with all their columns summed by `_rolling`: `n3`, `delay3` and `late3` over three hours."""
+    """`buckets` with all their columns summed by `rolling`: `n3`, `delay3` and `late3` over three hours."""
     for hours in spans_hours:
         sums = {f"n{hours}": "events", f"delay{hours}": "delay", f"late{hours}": "late"}
-        buckets = _rolling(buckets, keys, hours, sums)
+        buckets = rolling(buckets, keys, hours, sums)
     return buckets
 
 
@@ -173,39 +158,6 @@ def _buckets(events: DataFrame, keys: tuple[str, ...]) -> DataFrame:
         F.sum("delay_minutes").alias("delay"),
         F.sum((F.col("delay_minutes") > LATE_MINUTES).cast("long")).alias("late"),
     )
-
-
-def _on_grid(buckets: DataFrame, keys: tuple[str, ...], interval: Interval, step_hours: int) -> DataFrame:
-    """`buckets` with an empty one at every `step_hours` of `interval` for every key that has none then.
-
-    But only for keys with an event in the `GRID_DAYS` before: whether a row is there must not depend on what
-    comes later, or on how many days are computed at once.
-    """
-    start, end = (int(moment.timestamp()) for moment in interval)
-    step = step_hours * HOUR_SECONDS
-    grid = (
-        buckets.select(*keys)
-        .distinct()
-        .withColumn(
-            "hour", F.explode(F.sequence(F.lit(start), F.lit(end - step), F.lit(step)).cast("array<bigint>"))
-        )
-    )
-    rows = buckets.join(grid, [*keys, "hour"], "full_outer").fillna(0, ["events", "delay", "late"])
-    return _rolling(rows, keys, GRID_DAYS * 24, {"_recent": "events"}).where("_recent > 0").drop("_recent")
-
-
-def _stamped(rows: DataFrame, interval: Interval, step_hours: int = 1) -> DataFrame:
-    """`rows` of the interval's grid, with `event_timestamp` in place of `hour`."""
-    return (
-        rows.where(F.col("hour") % (step_hours * HOUR_SECONDS) == 0)
-        .withColumn("event_timestamp", F.timestamp_seconds("hour"))
-        .where(within("event_timestamp", interval))
-        .drop("hour")
-    )
-
-
-def _share(part: str, whole: str) -> Column:
-    return F.when(F.col(whole) > 0, F.col(part).cast("double") / F.col(whole))
 
 
 def _overdue(flights: DataFrame, departures: DataFrame) -> DataFrame:
@@ -270,32 +222,32 @@ def _origin_hourly(
     flights: DataFrame, departures: DataFrame, overdue: DataFrame, interval: Interval
 ) -> DataFrame:
     keys = ("origin",)
-    rows = _on_grid(_buckets(departures, keys), keys, interval, 1)
+    rows = on_grid(_buckets(departures, keys), keys, interval, 1)
     rows = _summed(rows, keys, (3, 6, 24))
     whole = Window.partitionBy("hour")
     for name in ("events", "delay", "late"):
         rows = rows.withColumn(f"network_{name}", F.sum(name).over(whole))
     rows = _with_overdue(rows, overdue, keys)
     rows = rows.join(_planned(flights), ["origin", "hour"], "left")
-    return _stamped(
+    return stamped(
         rows.select(
             "origin",
             "hour",
             F.col("n3").cast("double").alias("origin_departures_3h"),
-            _share("delay", "events").alias("origin_mean_departure_delay_1h"),
-            _share("delay3", "n3").alias("origin_mean_departure_delay_3h"),
-            _share("delay6", "n6").alias("origin_mean_departure_delay_6h"),
-            _share("delay24", "n24").alias("origin_mean_departure_delay_24h"),
-            _share("late3", "n3").alias("origin_late_share_3h"),
-            _share("late24", "n24").alias("origin_late_share_24h"),
+            share("delay", "events").alias("origin_mean_departure_delay_1h"),
+            share("delay3", "n3").alias("origin_mean_departure_delay_3h"),
+            share("delay6", "n6").alias("origin_mean_departure_delay_6h"),
+            share("delay24", "n24").alias("origin_mean_departure_delay_24h"),
+            share("late3", "n3").alias("origin_late_share_3h"),
+            share("late24", "n24").alias("origin_late_share_24h"),
             F.col("overdue_flights").alias("origin_overdue_flights"),
             F.col("overdue_minutes").alias("origin_overdue_minutes"),
             *(
                 F.coalesce(name, F.lit(0.0)).alias(f"origin_departures_{name}")
                 for name in ("planned_before", "planned", "planned_after")
             ),
-            _share("network_delay", "network_events").alias("network_mean_departure_delay_1h"),
-            _share("network_late", "network_events").alias("network_late_share_1h"),
+            share("network_delay", "network_events").alias("network_mean_departure_delay_1h"),
+            share("network_late", "network_events").alias("network_late_share_1h"),
         ),
         interval,
     )
@@ -303,14 +255,14 @@ def _origin_hourly(
 
 def _origin_carrier_hourly(departures: DataFrame, overdue: DataFrame, interval: Interval) -> DataFrame:
     keys = ("origin", "carrier")
-    rows = _on_grid(_buckets(departures, keys), keys, interval, 1)
-    rows = _rolling(rows, keys, 3, {"n3": "events", "delay3": "delay"})
+    rows = on_grid(_buckets(departures, keys), keys, interval, 1)
+    rows = rolling(rows, keys, 3, {"n3": "events", "delay3": "delay"})
     rows = _with_overdue(rows, overdue, keys)
-    return _stamped(
+    return stamped(
         rows.select(
             *keys,
             "hour",
-            _share("delay3", "n3").alias("origin_carrier_mean_departure_delay_3h"),
+            share("delay3", "n3").alias("origin_carrier_mean_departure_delay_3h"),
             F.col("overdue_flights").alias("origin_carrier_overdue_flights"),
             F.col("overdue_minutes").alias("origin_carrier_overdue_minutes"),
         ),
@@ -320,7 +272,7 @@ def _origin_carrier_hourly(departures: DataFrame, overdue: DataFrame, interval: 
 
 def _origin_weather(weather: DataFrame, interval: Interval) -> DataFrame:
     """The last report of each hour, and what changed since the last one of the hour three hours before."""
-    known = weather.withColumn("hour", _hour_known("reported_at"))
+    known = weather.withColumn("hour", hour_known("reported_at"))
     reports = first_of_each(known, ("origin", "hour"), F.desc("reported_at")).drop("reported_at")
     changes = {
         "temperature_f": "temperature_change_3h_f",
@@ -336,22 +288,22 @@ def _origin_weather(weather: DataFrame, interval: Interval) -> DataFrame:
     rows = reports.join(before, ["origin", "hour"], "left")
     for name, change in changes.items():
         rows = rows.withColumn(change, F.col(name) - F.col(f"_{name}"))
-    return _stamped(rows, interval)
+    return stamped(rows, interval)
 
 
 def _dest_hourly(landings: DataFrame, interval: Interval) -> DataFrame:
     keys = ("dest",)
-    rows = _on_grid(_buckets(landings, keys), keys, interval, 1)
+    rows = on_grid(_buckets(landings, keys), keys, interval, 1)
     rows = _summed(rows, keys, (3, 24))
-    return _stamped(
+    return stamped(
         rows.select(
             "dest",
             "hour",
             F.col("n3").cast("double").alias("dest_landings_3h"),
-            _share("delay3", "n3").alias("dest_mean_arrival_delay_3h"),
-            _share("delay24", "n24").alias("dest_mean_arrival_delay_24h"),
-            _share("late3", "n3").alias("dest_late_share_3h"),
-            _share("late24", "n24").alias("dest_late_share_24h"),
+            share("delay3", "n3").alias("dest_mean_arrival_delay_3h"),
+            share("delay24", "n24").alias("dest_mean_arrival_delay_24h"),
+            share("late3", "n3").alias("dest_late_share_3h"),
+            share("late24", "n24").alias("dest_late_share_24h"),
         ),
         interval,
     )
@@ -359,15 +311,15 @@ def _dest_hourly(landings: DataFrame, interval: Interval) -> DataFrame:
 
 def _carrier_hourly(landings: DataFrame, interval: Interval) -> DataFrame:
     keys = ("carrier",)
-    rows = _on_grid(_buckets(landings, keys), keys, interval, CARRIER_GRID_HOURS)
-    rows = _rolling(rows, keys, 7 * 24, {"n7d": "events", "late7d": "late"})
-    rows = _rolling(rows, keys, 6, {"n6": "events", "delay6": "delay"})
-    return _stamped(
+    rows = on_grid(_buckets(landings, keys), keys, interval, CARRIER_GRID_HOURS)
+    rows = rolling(rows, keys, 7 * 24, {"n7d": "events", "late7d": "late"})
+    rows = rolling(rows, keys, 6, {"n6": "events", "delay6": "delay"})
+    return stamped(
         rows.select(
             "carrier",
             "hour",
-            _share("late7d", "n7d").alias("carrier_delay_rate_7d"),
-            _share("delay6", "n6").alias("carrier_mean_arrival_delay_6h"),
+            share("late7d", "n7d").alias("carrier_delay_rate_7d"),
+            share("delay6", "n6").alias("carrier_mean_arrival_delay_6h"),
         ),
         interval,
         CARRIER_GRID_HOURS,
@@ -378,13 +330,13 @@ def _route_history(landings: DataFrame, interval: Interval) -> DataFrame:
     """A row whenever a flight of the route landed, not one an hour: most routes have a few flights a day."""
     keys = ("origin", "dest")
     sums = {"n7d": "events", "late7d": "late", "delay7d": "delay"}
-    rows = _rolling(_buckets(landings, keys), keys, 7 * 24, sums)
-    return _stamped(
+    rows = rolling(_buckets(landings, keys), keys, 7 * 24, sums)
+    return stamped(
         rows.select(
             *keys,
             "hour",
-            _share("late7d", "n7d").alias("route_delay_rate_7d"),
-            _share("delay7d", "n7d").alias("route_mean_arrival_delay_7d"),
+            share("late7d", "n7d").alias("route_delay_rate_7d"),
+            share("delay7d", "n7d").alias("route_mean_arrival_delay_7d"),
         ),
         interval,
     )
@@ -400,7 +352,7 @@ def _tail_history(
         .join(flights.select("flight_id", "scheduled_departure", "scheduled_minutes"), "flight_id", "left")
         .join(planes.select("tail_number", "seats", "year_built"), "tail_number", "left")
     )
-    return _stamped(
+    return stamped(
         rows.select(
             "tail_number",
             "hour",
@@ -420,11 +372,11 @@ def _tail_schedule(flights: DataFrame, interval: Interval) -> DataFrame:
     """A row for each hour in which a plane should depart: the last such flight, as published by then."""
     published = (
         flights.where(F.col("tail_number").isNotNull())
-        .withColumn("hour", _hour_due("scheduled_departure"))
+        .withColumn("hour", hour_due("scheduled_departure"))
         .where(F.col("published_at").cast("long") < F.col("hour"))
     )
     rows = first_of_each(published, ("tail_number", "hour"), F.desc("scheduled_departure"), "flight_id")
-    return _stamped(
+    return stamped(
         rows.select(
             "tail_number",
             "hour",

@@ -225,7 +225,7 @@ def _features(run: Run) -> Touched:
 
 
 def _materialise(run: Run) -> Touched:
-    read = _read(run, "features", [item.name for item in run.spec.feature_tables])
+    read = _read(run, "features", [item.name for item in run.spec.own_feature_tables])
     views = run.result.feature_views if isinstance(run.result, Materialised) else ()
     return Touched(read, tuple(map(online, views)))
 

@@ -59,8 +59,8 @@ def late_data(settings: Settings, spec: UseCase, at: datetime) -> LateData:
 
 def _late_tables(catalog: Catalog, spec: UseCase, due: datetime) -> Iterator[tuple[str, str]]:
     """The tables without a row of the day `due`, and what they have."""
-    timed = [(f"{CLEAN}.{one.name}", one.event_time) for one in spec.clean_tables if one.event_time]
-    timed += [(f"{FEATURES}.{one.name}", EVENT_TIMESTAMP) for one in spec.feature_tables]
+    timed = [(f"{CLEAN}.{one.name}", one.event_time) for one in spec.own_clean_tables if one.event_time]
+    timed += [(f"{FEATURES}.{one.name}", EVENT_TIMESTAMP) for one in spec.own_feature_tables]
     for name, column in timed:
         table = existing(catalog, name)
         if table is None or table.current_snapshot() is None:

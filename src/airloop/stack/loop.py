@@ -88,15 +88,22 @@ def run_loop(
     Raises `StackError` naming the task that failed.
     """
     features, training, rollout = (f"{spec.name}_{kind}" for kind in ("features", "training", "rollout"))
-    _wait_for_dags(api, (features, training, rollout), console)
     run_id = loop_run_id(spec, as_of, windows)
     span = features_interval(spec, as_of, windows)
     dates = {"start_date": f"{span.start:%Y-%m-%d}", "end_date": f"{span.end:%Y-%m-%d}"}
-    worked = [
+    worked, lent = [], []
+    if spec.lender is not None:
+        dag_id = f"{spec.lender}_features"
+        _wait_for_dags(api, (dag_id,), console)
+        worked.append(_ensure_run(api, dag_id, run_id, dates, console))
+        lent += _stages(api, dag_id, run_id)
+    # Not before: what they publish would start a run of these as well.
+    _wait_for_dags(api, (features, training, rollout), console)
+    worked += [
         _ensure_run(api, features, run_id, dates, console),
         _ensure_run(api, training, run_id, {"as_of": f"{as_of:%Y-%m-%d}", **windows.given}, console),
     ]
-    stages = [*_stages(api, features, run_id), *_stages(api, training, run_id)]
+    stages = [*lent, *_stages(api, features, run_id), *_stages(api, training, run_id)]
     accepted = api.result(training, run_id, "evaluate")["accepted"] is True
     version = None
     if accepted:

@@ -35,6 +35,22 @@ def contradictions(spec: UseCase) -> Iterable[str]:
         for name, count in Counter(names).items():
             if count > 1:
                 yield f"{where}: {name!r} appears {count} times"
+    if spec.own_clean_tables and not spec.sources:
+        unfed = ", ".join(table.name for table in spec.own_clean_tables)
+        yield f"sources: there is none for the clean tables {unfed}; name one, or have them lent"
+    if not spec.own_clean_tables and (spec.sources or spec.streams):
+        yield "clean_tables: all are lent, so nothing reads what the sources and streams bring"
+    lenders = {
+        *(table.made_by for table in spec.clean_tables),
+        *(table.made_by for table in spec.feature_tables),
+    } - {None}
+    if len(lenders) > 1 or (lenders and spec.own_clean_tables):
+        others = ", ".join(sorted(map(str, lenders)))
+        own = ", and some of its own" if spec.own_clean_tables else ""
+        yield (
+            f"clean_tables: it reads tables of {others}{own}, which are published at different times; make "
+            "all of them in one use case, and have them lent"
+        )
     for stream in spec.streams:
         for name in stream.topics:
             if name not in groups["sources.feeds"]:
@@ -61,7 +77,7 @@ def contradictions(spec: UseCase) -> Iterable[str]:
         yield "retraining.after_new_events: there is no event_table whose events could be counted"
     if spec.event_table and spec.event_table not in {table.name for table in spec.clean_tables}:
         yield f"event_table: {spec.event_table!r} is not a clean table"
-    for table in spec.clean_tables:
+    for table in spec.own_clean_tables:
         for link in table.references:
             if link.table not in groups["clean_tables"] or link.table == table.name:
                 yield f"clean_tables.{table.name}.references: {link.table!r} is not another clean table"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
@@ -154,6 +154,8 @@ class CleanTable(SpecPart):
     """How long before its interval's end the newest row may be."""
     renamed: dict[Identifier, Identifier] = Field(default_factory=dict)
     """Columns that had another name before, as new name to former: tables are renamed, not rewritten."""
+    made_by: Identifier | None = None
+    """The use case that writes it, where this one only reads it (`UseCase.lends`)."""
 
 
 class FeatureTable(SpecPart):
@@ -166,6 +168,8 @@ class FeatureTable(SpecPart):
     """A value older than this at the moment of prediction counts as missing, offline and online."""
     pushed: bool = False
     """Whether rows also reach the online store as each hour ends, before the day's audit."""
+    made_by: Identifier | None = None
+    """The use case that writes it, where this one only reads it (`UseCase.lends`)."""
 
 
 class OnDemandView(SpecPart):
@@ -307,6 +311,13 @@ class Schedules(SpecPart):
     """How long what a gateway wrote down may wait for its table; then it is late."""
 
 
+class Lent(NamedTuple):
+    """Tables of one use case as another's spec names them."""
+
+    clean: tuple[CleanTable, ...]
+    features: tuple[FeatureTable, ...]
+
+
 class UseCase(SpecPart):
     """One model's whole life, from its source to its rollout."""
 
@@ -320,10 +331,12 @@ class UseCase(SpecPart):
     limits: tuple[str, ...] = ()
     """For the model card: what is known to be wrong or missing, and what is not known."""
     schedules: Schedules = Schedules()
-    sources: tuple[Source, ...]
+    sources: tuple[Source, ...] = ()
+    """None where all clean tables are another use case's."""
     streams: tuple[Stream, ...] = ()
     transform: DottedPath
-    """Module with `clean`, `features` and `examples`, pure functions of Spark data frames."""
+    """Module with `clean`, `features` and `examples`, pure functions of Spark data frames; without sources of
+    its own, without `clean`."""
     lookback: timedelta
     """How much history before its interval the features step reads."""
     clean_tables: tuple[CleanTable, ...]
@@ -363,6 +376,38 @@ class UseCase(SpecPart):
     erasure: Erasure | None = None
     """Without it there is no erasing by this use case's subject."""
 
+    def lends(self, *names: str) -> Lent:
+        """These clean tables and feature tables, for another use case to read; raises `KeyError`.
+
+        It reads them as they are published here, and its own features follow whenever these do.
+        """
+        made_by = {"made_by": self.name}
+        clean = {table.name: table.model_copy(update=made_by) for table in self.own_clean_tables}
+        features = {table.name: table.model_copy(update=made_by) for table in self.own_feature_tables}
+        if unknown := set(names) - {*clean, *features}:
+            raise KeyError(f"{self.name} has no tables {', '.join(sorted(unknown))} of its own")
+        return Lent(
+            clean=tuple(table for name, table in clean.items() if name in names),
+            features=tuple(table for name, table in features.items() if name in names),
+        )
+
+    @property
+    def own_clean_tables(self) -> tuple[CleanTable, ...]:
+        """Those that no other use case writes."""
+        return tuple(table for table in self.clean_tables if table.made_by is None)
+
+    @property
+    def own_feature_tables(self) -> tuple[FeatureTable, ...]:
+        """Those that no other use case writes."""
+        return tuple(table for table in self.feature_tables if table.made_by is None)
+
+    @property
+    def lender(self) -> str | None:
+        """The use case whose tables this one reads, if it has none of its own."""
+        of_clean = (table.made_by for table in self.clean_tables)
+        of_features = (table.made_by for table in self.feature_tables)
+        return next((name for name in (*of_clean, *of_features) if name is not None), None)
+
     @property
     def model_name(self) -> str:
         """The model's name in the registry, on the model server and in the gateway."""
@@ -385,7 +430,7 @@ class UseCase(SpecPart):
     @property
     def is_pushed(self) -> bool:
         """Whether any feature reaches the online store as each hour ends."""
-        return any(table.pushed for table in self.feature_tables)
+        return any(table.pushed for table in self.own_feature_tables)
 
     @property
     def features(self) -> tuple[str, ...]:

@@ -76,7 +76,7 @@ def _stale_features(
     spec: UseCase, catalog: Catalog, since: datetime, days: Interval
 ) -> tuple[StaleFeatures, ...]:
     found = []
-    for declared in spec.feature_tables:
+    for declared in spec.own_feature_tables:
         name = f"{FEATURES}.{declared.name}"
         if not catalog.table_exists(name):
             continue
