@@ -33,12 +33,20 @@ PLATFORM = {
 }
 
 
+# What a use case has only with a source, or a table of events, of its own.
+NEEDS = {"rollback": lambda spec: spec.lender is None, "scoring": lambda spec: spec.event_table is not None}
+
+
+def kinds_of(spec) -> list[str]:
+    return [kind for kind in KINDS if NEEDS.get(kind, lambda spec: True)(spec)]
+
+
 def kind_of(dag) -> str:
     return PLATFORM.get(dag.dag_id) or dag.dag_id.rsplit("_", 1)[1]
 
 
 def test_each_use_case_has_its_dags_and_the_platform_its_own(dags):
-    expected = {f"{spec.name}_{kind}" for spec in all_use_cases() for kind in KINDS} | set(PLATFORM)
+    expected = {f"{spec.name}_{kind}" for spec in all_use_cases() for kind in kinds_of(spec)} | set(PLATFORM)
     assert set(dags) == expected
 
 
@@ -71,6 +79,13 @@ def test_every_runbook_that_an_alert_names_is_there(dags):
     named = {name for path in sources for name in re.findall(r"docs/runbooks/(\w+)\.md", path.read_text())}
     named |= {f"{kind}_failed" for kind in (*KINDS, *PLATFORM.values())}
     assert named == {path.stem for path in (REPOSITORY / "docs/runbooks").glob("*.md")}
+
+
+OF_A_SOURCE = {"ingest", "clean", "audit", "publish", "changed"}
+
+
+def _asset_names(schedule) -> list[str]:
+    return [asset.name for asset in schedule]
 
 
 def _follows(dag, first: str, second: str) -> bool:
@@ -117,10 +132,24 @@ def _follows(dag, first: str, second: str) -> bool:
     ],
 )
 def test_tasks_run_in_order(dags, kind, order):
-    for spec in all_use_cases():
+    for spec in (one for one in all_use_cases() if kind in kinds_of(one)):
         dag = dags[f"{spec.name}_{kind}"]
-        for first, second in itertools.pairwise(order):
+        here = [name for name in order if spec.lender is None or name not in OF_A_SOURCE]
+        for first, second in itertools.pairwise(here):
             assert _follows(dag, first, second), f"{second} must wait for {first}"
+
+
+def test_who_reads_the_tables_of_another_follows_it(dags):
+    borrowers = [spec for spec in all_use_cases() if spec.lender]
+    assert borrowers
+    for spec in borrowers:
+        for kind in ("features", "push"):
+            dag = dags[f"{spec.name}_{kind}"]
+            assert not OF_A_SOURCE & set(dag.task_ids)
+            event = {"features": "features", "push": "pushed"}[kind]
+            assert _asset_names(dag.schedule) == [f"{spec.lender}_{event}"]
+            made = dags[f"{spec.lender}_{kind}"].tasks
+            assert f"{spec.lender}_{event}" in [asset.name for task in made for asset in task.outlets]
 
 
 def test_a_failed_experiment_unloads_its_version_and_still_fails_the_run(dags):
@@ -332,18 +361,22 @@ def _inlets(dag) -> set[str]:
 
 def test_the_dags_meet_through_assets(dags):
     for spec in all_use_cases():
-        features, training, rollout, rollback, override, push = (
-            dags[f"{spec.name}_{kind}"] for kind in KINDS[:6]
+        features, training, rollout, override, push = (
+            dags[f"{spec.name}_{kind}"] for kind in ("features", "training", "rollout", "override", "push")
         )
-        assert not _outlets(push, "push"), "nothing is trained on what was not audited"
         prefix = f"airloop://{spec.name}"
-        assert _outlets(features, "materialise") == {f"{prefix}/features"}
-        assert _outlets(rollback, "materialise") == {f"{prefix}/features"}
-        for source, task_id in ((features, "request_training"), (rollback, "request_training")):
-            assert _outlets(source, task_id) == _inlets(training) == {f"{prefix}/retrain_request"}
-        late_days = f"{spec.name}_late_days"
-        assert _outlets(dags["stream_ingest"], late_days) == _inlets(features) == {f"{prefix}/data_changed"}
-        assert _outlets(dags["erasure"], f"retrain_{spec.name}") == {f"{prefix}/retrain_request"}
+        assert _outlets(push, "push") == {f"{prefix}/pushed"}
+        changing = [features]
+        if spec.lender is None:
+            changing.append(dags[f"{spec.name}_rollback"])
+            late = _outlets(dags["stream_ingest"], f"{spec.name}_late_days")
+            assert late == _inlets(features) == {f"{prefix}/data_changed"}
+        for source in changing:
+            assert _outlets(source, "materialise") == {f"{prefix}/features"}
+            # Not by what was pushed: nothing is trained on what was not audited.
+            assert _outlets(source, "request_training") == _inlets(training) == {f"{prefix}/retrain_request"}
+        if spec.erasure is not None:
+            assert _outlets(dags["erasure"], f"retrain_{spec.name}") == {f"{prefix}/retrain_request"}
         monitoring, retraining = dags[f"{spec.name}_monitoring"], dags[f"{spec.name}_retraining"]
         for task_id in ("tell", "tell_quality"):
             assert _outlets(monitoring, task_id) == _inlets(retraining) == {f"{prefix}/judged"}
@@ -379,7 +412,11 @@ def test_the_dags_meet_through_assets(dags):
 def test_parameters_are_typed(dags, kind, good, bad):
     from airflow.sdk.exceptions import ParamValidationError
 
-    for spec in all_use_cases():
+    there = [spec for spec in all_use_cases() if kind in kinds_of(spec)]
+    if {"tune", "cross_validate"} & set(good):
+        there = [spec for spec in there if spec.training.tuning and spec.training.cross_validation]
+    assert there
+    for spec in there:
         params = dags[f"{spec.name}_{kind}"].params
         for name, value in good.items():
             assert params.get_param(name).resolve(value) == value
@@ -424,7 +461,8 @@ def _first_run(dag):
 def test_what_is_started_in_an_emergency_is_switched_on(dags):
     by_hand = {dag.dag_id for dag in dags.values() if dag.timetable.__class__.__name__ == "NullTimetable"}
     kinds = ("rollback", "override", "experiment", "silence")
-    assert by_hand == {"erasure", *(f"{spec.name}_{kind}" for spec in all_use_cases() for kind in kinds)}
+    wanted = {f"{spec.name}_{kind}" for spec in all_use_cases() for kind in kinds if kind in kinds_of(spec)}
+    assert by_hand == {"erasure", *wanted}
     for dag_id in by_hand | {"backup", "maintenance", "predictions", "watchdog"}:
         assert dags[dag_id].is_paused_upon_creation is False
 
@@ -432,7 +470,14 @@ def test_what_is_started_in_an_emergency_is_switched_on(dags):
 def test_switching_a_dag_on_starts_no_run_for_a_time_already_past(dags):
     """Such a run would compete with the one that a person is about to trigger."""
     scheduled = [run for dag in dags.values() if (run := _first_run(dag)) is not None]
-    assert len(scheduled) == 8 * len(all_use_cases()) + len(
+    kinds = ("features", "push", "training", "rollout", "scoring", "skew", "drill", "monitoring")
+    by_the_clock = [
+        (spec, kind)
+        for spec in all_use_cases()
+        for kind in kinds
+        if kind in kinds_of(spec) and not (spec.lender and kind in ("features", "push"))
+    ]
+    assert len(scheduled) == len(by_the_clock) + len(
         {"stream_ingest", "maintenance", "predictions", "backup", "cost", "watchdog"}
     )
     for run in scheduled:
@@ -440,7 +485,7 @@ def test_switching_a_dag_on_starts_no_run_for_a_time_already_past(dags):
 
 
 def test_a_scheduled_features_run_covers_the_day_before_it(dags):
-    for spec in all_use_cases():
+    for spec in (one for one in all_use_cases() if one.lender is None):
         info = _first_run(dags[f"{spec.name}_features"])
         assert info.data_interval.end == info.run_after
         assert info.data_interval.end - info.data_interval.start == timedelta(days=1)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from airloop.use_cases.catalogue import all_use_cases
+from tests.dags.test_dags import PLATFORM, kinds_of
 from tests.group_environment import python_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -33,24 +34,7 @@ def test_dags_parse_with_only_the_airflow_group(tmp_path):
         assert probe.returncode != 0, f"{name} is in the airflow group"
     done = _parse(airflow_only, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
-    kinds = (
-        "features",
-        "training",
-        "rollout",
-        "rollback",
-        "override",
-        "push",
-        "experiment",
-        "scoring",
-        "monitoring",
-        "retraining",
-        "silence",
-        "skew",
-        "overview",
-        "drill",
-    )
-    wanted = {f"{spec.name}_{kind}" for spec in all_use_cases() for kind in kinds}
-    wanted |= {"stream_ingest", "maintenance", "erasure", "predictions", "backup", "cost", "watchdog"}
+    wanted = {f"{spec.name}_{kind}" for spec in all_use_cases() for kind in kinds_of(spec)} | set(PLATFORM)
     assert set(done.stdout.split()[-len(wanted) :]) == wanted
 
 
