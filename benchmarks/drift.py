@@ -54,12 +54,11 @@ from airloop.monitoring.homogeneity import Comparison, compare
 from airloop.monitoring.monitored import PREDICTION, watched, watched_values
 from airloop.monitoring.profile import Profile, profile_of
 from airloop.settings import load_settings
-from airloop.training.examples import Columns, Examples, read_examples, take
-from airloop.training.statistics import SECONDS_PER_DAY
+from airloop.training.examples import SECONDS_PER_DAY, Columns, Examples, read_examples, take
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
 from benchmarks.model import USE_CASE, bench_settings, build_training_set
-from benchmarks.usual_models import logistic_regression
+from benchmarks.usual_models import linear
 
 BEFORE, DRIFTED = 2, 5
 """Windows of a sequence without the drift, and with it."""
@@ -128,12 +127,12 @@ def whole_year(spec: UseCase, splits: Sequence[Examples], seed: int) -> Year:
     half = np.random.default_rng(seed).permutation(np.unique(days))[::2]
     inside, predictions = np.isin(days, half), np.empty(len(labels))
     for learnt, asked in ((inside, ~inside), (~inside, inside)):
-        fitted = logistic_regression(
+        fitted = linear(
             spec,
             Examples(take(columns, np.flatnonzero(learnt)), labels[learnt]),
             Examples(take(columns, np.flatnonzero(asked)), labels[asked]),
         )
-        predictions[asked] = fitted.probabilities
+        predictions[asked] = fitted.answers
     # The first and the last day are cut by the windows at noon.
     rows_of = {
         int(day): rows for day in np.unique(days) if len(rows := np.flatnonzero(days == day)) >= FEWEST_ROWS

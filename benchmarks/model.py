@@ -1,20 +1,19 @@
-"""Benchmark: flight_delay's model on fixed windows of 2013, beside a base rate and two usual models.
+"""Benchmark: a use case's model on fixed windows of 2013, beside what was usual and two usual models.
 
-    make bench-model        (or: python -m benchmarks.model [--minutes 15] [--rebuild])
+    make bench-model        (or: python -m benchmarks.model [--use-case NAME] [--minutes 15] [--rebuild])
 
 Trains on January to August, validates on September, tests on October and November, through the jobs that
-Airflow runs; December is not touched. Windows are cut at 12:00 UTC, and begin on 2 January, when the first
-day's schedule is known. Our model and LightGBM are tuned for `--minutes` each, on the same rows and facts, by
-validation log loss; ours through the tuning jobs, one process a trial, LightGBM in this process. A trial that
-has begun ends. Both searches begin anew with each benchmark, and look at the test rows once, with the model
-that each ends with.
+Airflow runs; December is not touched. Windows begin on 2 January, when the first day's schedule is known.
+LightGBM is tuned for `--minutes`, on the same rows and facts, by validation loss; so is our model, through the tuning jobs, one process a trial, where its spec says what to
+search: otherwise it is trained once with the spec's parameters. A trial that has begun ends. Both searches
+begin anew with each benchmark, and look at the test rows once, with the model that each ends with.
 
-What our search begins with, the spec, is not as innocent of the test months as that: some of it was chosen
-with their figures beside (docs/adr/0016 to 0019 say what). The ranges do not cover that.
+What our search begins with, the spec, is not as innocent of the test months as that: some of flight_delay's
+was chosen with their figures beside (docs/adr/0016 to 0019 say what). The ranges do not cover that.
 
-Ends with one line of JSON: `roc_auc`, `pr_auc`, `log_loss`, `brier`, `ece` (15 bins of equally many rows),
-`train_seconds` (of the model that is tested), `tuning_seconds` and `trials` of each; and `gain_over_lightgbm`
-with ranges over resampled days. Exits with 1 when our ROC AUC or log loss is worse than LightGBM's.
+Ends with one line of JSON: the figures of the label's kind, `train_seconds` (of the model that is tested),
+`tuning_seconds` and `trials` of each; and `gain_over_lightgbm` with ranges over resampled days, above 0 where
+ours is better. Exits with 1 when the figure that ranks candidates, or the loss, is worse than LightGBM's.
 
 Belongs here: the comparison. Does not belong here: anything that training needs. The data are built once per
 version of the code that builds them, in a state folder of their own under `.airloop/bench/`.
@@ -43,16 +42,15 @@ from airloop.references import Candidate, Study, TrainingSet, TrialDone, Tuned
 from airloop.registry import SAVED_MODEL, download_artifacts
 from airloop.settings import Settings, environment_of, load_settings
 from airloop.training.bootstrap import ranges
-from airloop.training.examples import Examples, read_examples
-from airloop.training.measures.binary import measure
+from airloop.training.examples import Examples, event_days, read_examples
+from airloop.training.measures import measure
 from airloop.training.provenance import code_commit
 from airloop.training.served_model import ServedModel
-from airloop.training.statistics import SECONDS_PER_DAY
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
-from benchmarks.usual_models import Fitted, light_gbm, logistic_regression
+from airloop.use_cases.target import Target
+from benchmarks.usual_models import Fitted, light_gbm, linear
 
-USE_CASE: Final = "flight_delay"
 START, END, AS_OF = "2013-01-01", "2013-12-03", "2013-12-02"
 LAST_DAY: Final = "2013-12-01"
 WINDOWS: Final = ("--train-days", "242", "--validation-days", "30", "--test-days", "61")
@@ -65,7 +63,8 @@ class JobFailedError(RuntimeError):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Compare flight_delay's model with others on fixed windows.")
+    parser = argparse.ArgumentParser(description="Compare a use case's model with others on fixed windows.")
+    parser.add_argument("--use-case", default="flight_delay", help="name of the use case")
     parser.add_argument("--rebuild", action="store_true", help="build the data again")
     parser.add_argument("--minutes", type=int, default=15, help="to tune our model, and LightGBM, each")
     parser.add_argument("--trials", type=int, default=200, help="of our model at most")
@@ -75,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Once: whoever commits meanwhile must not end the study.
         commit = code_commit(settings.repository)
         budget = Budget(arguments.minutes, arguments.trials, commit)
-        return compare(settings, use_case(USE_CASE), rebuild=arguments.rebuild, budget=budget)
+        return compare(settings, use_case(arguments.use_case), rebuild=arguments.rebuild, budget=budget)
     except AirloopError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return EXIT_PERMANENT
@@ -98,42 +97,45 @@ def compare(deployment: Settings, spec: UseCase, *, rebuild: bool, budget: Budge
     settings = bench_settings(deployment, spec)
     if rebuild:
         shutil.rmtree(settings.state_dir, ignore_errors=True)
-    training_set = build_training_set(deployment, settings)
+    training_set = build_training_set(deployment, settings, spec)
     train, validation, test = (
         read_examples(settings, spec, training_set, split) for split in ("train", "validation", "test")
     )
     models: dict[str, Callable[[], Fitted]] = {
         "base_rate": lambda: base_rate(spec, train, test),
-        "logistic_regression": lambda: logistic_regression(spec, train, test),
+        "linear": lambda: linear(spec, train, test),
         "lightgbm": lambda: light_gbm(
             spec, train, validation, test, minutes=budget.minutes, seed=spec.training.seed
         ),
-        "tensorflow": lambda: ours(anew(settings), training_set, test, budget),
+        "tensorflow": lambda: ours(anew(settings), spec, training_set, test, budget),
     }
     fitted, document = {}, {}
     for name, fit in models.items():
         fitted[name] = fit()
-        document[name] = figures(test.labels, fitted[name])
+        document[name] = figures(spec.label.target, test.labels, fitted[name])
         print(f"{name}: {json.dumps(document[name])}", flush=True)
-    print_table(document, training_set)
+    print_table(spec.label.target, document, training_set)
     print(f"tensorflow: {json.dumps(fitted['tensorflow'].parameters)}")
     print(f"lightgbm: {json.dumps(fitted['lightgbm'].parameters)}")
     gains = ranges(
         spec.label.target,
-        {name: fitted[name].probabilities for name in ("tensorflow", "lightgbm")},
+        {name: fitted[name].answers for name in ("tensorflow", "lightgbm")},
         test.labels,
-        test.columns[spec.event_field] // SECONDS_PER_DAY,
+        event_days(spec, test),
         spec.training.seed,
     )
+    target = spec.label.target
+    weighed = dict.fromkeys((target.figures[0], target.loss))
     difference = {
-        "roc_auc": document["tensorflow"]["roc_auc"] - document["lightgbm"]["roc_auc"],
-        "log_loss": document["lightgbm"]["log_loss"] - document["tensorflow"]["log_loss"],
+        figure.name: (1 if figure.higher_is_better else -1)
+        * (document["tensorflow"][figure.name] - document["lightgbm"][figure.name])
+        for figure in weighed
     }
     shown = {name: round(value, 5) for name, value in difference.items()}
     over = {
-        name: [round(gains[key].low, 5), round(gains[key].high, 5)]
-        for name, key in (("roc_auc", "roc_auc_over_lightgbm"), ("log_loss", "log_loss_under_lightgbm"))
-        if key in gains
+        figure.name: [round(gains[key].low, 5), round(gains[key].high, 5)]
+        for figure in weighed
+        if (key := f"{figure.gain}_lightgbm") in gains
     }
     print(
         json.dumps(
@@ -150,49 +152,45 @@ def compare(deployment: Settings, spec: UseCase, *, rebuild: bool, budget: Budge
     return 0 if min(difference.values()) >= 0 else 1
 
 
-def ours(settings: Settings, training_set: TrainingSet, test: Examples, budget: Budget) -> Fitted:
+def ours(
+    settings: Settings, spec: UseCase, training_set: TrainingSet, test: Examples, budget: Budget
+) -> Fitted:
     """Our model, by the jobs of the training DAG: a study, its trials one after another, the training."""
     pinned = ("--training-set", training_set.model_dump_json(), "--code-commit", budget.commit)
     began = time.monotonic()
-    study = Study.model_validate(
-        run(
-            settings,
-            "airloop.training.study",
-            *(*pinned, "--trials", str(budget.trials), "--minutes", str(budget.minutes)),
-        )
-    )
-    tried = []
-    for slot in study.slots:
-        done = TrialDone.model_validate(
-            run(settings, "airloop.training.trial", *pinned, "--study", study.name, "--slot", str(slot))
-        )
-        print(f"  {done.summary}", flush=True)
-        if done.state == "skipped":
-            break
-        tried.append(done)
-    tuned = Tuned.model_validate(run(settings, "airloop.training.tuned", "--study", study.name))
+    tuned, trials = _tuned(settings, spec, pinned, budget) if spec.training.tuning else (None, 0)
     tuning_seconds = time.monotonic() - began
     began = time.monotonic()
-    candidate = Candidate.model_validate(
-        run(settings, "airloop.training.train", *pinned, "--parameters", tuned.model_dump_json())
-    )
+    given = ("--parameters", tuned.model_dump_json()) if tuned else ()
+    candidate = Candidate.model_validate(run(settings, spec, "airloop.training.train", *pinned, *given))
     seconds = time.monotonic() - began
     with tempfile.TemporaryDirectory() as folder:
         path = download_artifacts(settings, candidate.run_id, SAVED_MODEL, Path(folder))
-        probabilities = ServedModel(path).predict(test.columns)
-    return Fitted(probabilities, seconds, len(tried), tuning_seconds, dict(tuned.parameters))
+        answers = ServedModel(path).predict(test.columns)
+    parameters = tuned.parameters if tuned else spec.training.parameters
+    return Fitted(answers, seconds, trials, tuning_seconds, dict(parameters))
 
 
-def figures(labels: np.ndarray, fitted: Fitted) -> dict[str, float]:
+def _tuned(settings: Settings, spec: UseCase, pinned: tuple[str, ...], budget: Budget) -> tuple[Tuned, int]:
+    """What a study found, and how many trials it had."""
+    limits = ("--trials", str(budget.trials), "--minutes", str(budget.minutes))
+    study = Study.model_validate(run(settings, spec, "airloop.training.study", *pinned, *limits))
+    trials = 0
+    for slot in study.slots:
+        flags = (*pinned, "--study", study.name, "--slot", str(slot))
+        done = TrialDone.model_validate(run(settings, spec, "airloop.training.trial", *flags))
+        print(f"  {done.summary}", flush=True)
+        if done.state == "skipped":
+            break
+        trials += 1
+    tuned = run(settings, spec, "airloop.training.tuned", "--study", study.name)
+    return Tuned.model_validate(tuned), trials
+
+
+def figures(target: Target, labels: np.ndarray, fitted: Fitted) -> dict[str, float]:
     """What is compared."""
-    found = measure(labels, fitted.probabilities)
-    values = {
-        "roc_auc": found.roc_auc,
-        "pr_auc": found.average_precision,
-        "log_loss": found.log_loss,
-        "brier": found.brier,
-        "ece": found.calibration_error,
-    }
+    found = measure(target, labels, fitted.answers)
+    values = {figure.name: getattr(found, figure.name) for figure in target.figures}
     return {
         **{name: round(value, 5) for name, value in values.items() if value is not None},
         "train_seconds": round(fitted.train_seconds, 1),
@@ -230,7 +228,7 @@ def anew(settings: Settings) -> Settings:
     )
 
 
-def build_training_set(deployment: Settings, settings: Settings) -> TrainingSet:
+def build_training_set(deployment: Settings, settings: Settings, spec: UseCase) -> TrainingSet:
     """The training set over the fixed windows; a step that an earlier benchmark finished is not repeated."""
     for other in settings.state_dir.parent.glob("model-*"):
         if other != settings.state_dir:
@@ -239,35 +237,38 @@ def build_training_set(deployment: Settings, settings: Settings) -> TrainingSet:
     if not settings.jars_dir.exists():
         settings.jars_dir.symlink_to(deployment.jars_dir, target_is_directory=True)
     interval = ("--start", START, "--end", END)
-    built(settings, "spark_jobs.ingest", *interval)
-    branch = built(settings, "spark_jobs.clean", *interval)["branch"]
-    built(settings, "spark_jobs.audit", *interval, "--branch", branch)
-    built(settings, "airloop.lakehouse.publish", *interval, "--branch", branch)
-    built(settings, "spark_jobs.features", *interval)
-    # Training reads history, not the online store; the last day is enough to apply the definitions.
-    built(settings, "feature_repo.materialise", "--start", LAST_DAY, "--end", AS_OF)
-    return TrainingSet.model_validate(built(settings, "spark_jobs.training_set", "--as-of", AS_OF, *WINDOWS))
+    source = use_case(spec.lender) if spec.lender else spec
+    built(settings, source, "spark_jobs.ingest", *interval)
+    branch = built(settings, source, "spark_jobs.clean", *interval)["branch"]
+    built(settings, source, "spark_jobs.audit", *interval, "--branch", branch)
+    built(settings, source, "airloop.lakehouse.publish", *interval, "--branch", branch)
+    for one in dict.fromkeys((source, spec)):
+        built(settings, one, "spark_jobs.features", *interval)
+        # Training reads history, not the online store; the last day is enough to apply the definitions.
+        built(settings, one, "feature_repo.materialise", "--start", LAST_DAY, "--end", AS_OF)
+    made = built(settings, spec, "spark_jobs.training_set", "--as-of", AS_OF, *WINDOWS)
+    return TrainingSet.model_validate(made)
 
 
-def built(settings: Settings, module: str, *flags: str) -> dict[str, Any]:
+def built(settings: Settings, spec: UseCase, module: str, *flags: str) -> dict[str, Any]:
     """The result of a job that builds data: of an earlier run, or of one now."""
-    result = result_file(settings, module)
+    result = result_file(settings, spec, module)
     if result.is_file():
         there: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
         if "error" not in there:
             return there
-    return run(settings, module, *flags)
+    return run(settings, spec, module, *flags)
 
 
-def result_file(settings: Settings, module: str) -> Path:
+def result_file(settings: Settings, spec: UseCase, module: str) -> Path:
     """Where `module`'s result goes; it appears whole, once the job is done."""
-    return settings.state_dir / "results" / f"{module}.json"
+    return settings.state_dir / "results" / f"{spec.name}.{module}.json"
 
 
-def run(settings: Settings, module: str, *flags: str) -> dict[str, Any]:
+def run(settings: Settings, spec: UseCase, module: str, *flags: str) -> dict[str, Any]:
     """Run a job as Airflow would, say how long it took, and return its result; raises `JobFailedError`."""
-    result = result_file(settings, module)
-    command = [sys.executable, "-m", module, "--use-case", USE_CASE, *flags, "--result", str(result)]
+    result = result_file(settings, spec, module)
+    command = [sys.executable, "-m", module, "--use-case", spec.name, *flags, "--result", str(result)]
     path = os.pathsep.join([str(settings.repository / "src"), str(settings.repository)])
     environment = {**os.environ, **environment_of(settings), "PYTHONPATH": path}
     began = time.monotonic()
@@ -288,17 +289,19 @@ def base_rate(spec: UseCase, train: Examples, test: Examples) -> Fitted:
     return Fitted(rates.predict(test.columns), time.monotonic() - began)
 
 
-def print_table(document: Mapping[str, Mapping[str, float]], training_set: TrainingSet) -> None:
+def print_table(
+    target: Target, document: Mapping[str, Mapping[str, float]], training_set: TrainingSet
+) -> None:
     """Print one line per model."""
     print(
         f"\n{training_set.table} {training_set.tag}: {training_set.train_rows} train, "
         f"{training_set.validation_rows} validation, {training_set.test_rows} test rows"
     )
-    columns = ("roc_auc", "pr_auc", "log_loss", "brier", "ece", "train_seconds", "trials")
-    print(f"{'model':<20}" + "".join(f"{name:>15}" for name in columns))
+    measured, spent = [figure.name for figure in target.figures], ["train_seconds", "trials"]
+    print(f"{'model':<12}" + "".join(f"{name:>25}" for name in (*measured, *spent)))
     for name, found in document.items():
-        shown = (f"{found[c]:15.4f}" if c not in columns[5:] else f"{found[c]:15.0f}" for c in columns)
-        print(f"{name:<20}" + "".join(shown))
+        shown = [f"{found[c]:25.4f}" for c in measured] + [f"{found[c]:25.0f}" for c in spent]
+        print(f"{name:<12}" + "".join(shown))
 
 
 if __name__ == "__main__":

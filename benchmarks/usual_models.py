@@ -1,4 +1,4 @@
-"""What a user would pick instead: a logistic regression, and LightGBM tuned by Optuna, on the same facts.
+"""What a user would pick instead: a linear model, and LightGBM tuned by Optuna, on the same facts.
 
 Belongs here: these models. Does not belong here: our own, or the comparison (`benchmarks.model`).
 """
@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from airloop.row_losses import row_losses
 from airloop.training.examples import Columns, Examples
-from airloop.training.measures.binary import log_loss
 from airloop.training.statistics import elapsed_hours
 from airloop.use_cases.spec import UseCase
 
@@ -22,9 +22,10 @@ STOP_AFTER_TREES = 60
 
 
 class Fitted(NamedTuple):
-    """Predictions of a model for the test rows, and what they cost."""
+    """Answers of a model for the test rows, and what they cost."""
 
-    probabilities: np.ndarray
+    answers: np.ndarray
+    """[rows]: probabilities, or numbers."""
     train_seconds: float
     """Of the model itself, without what was tried before."""
     trials: int = 0
@@ -32,11 +33,12 @@ class Fitted(NamedTuple):
     parameters: Mapping[str, Any] = MappingProxyType({})
 
 
-def logistic_regression(spec: UseCase, train: Examples, test: Examples) -> Fitted:
-    """On everything: categories, hours and weekdays one-hot; numbers standardised, missing ones marked."""
+def linear(spec: UseCase, train: Examples, test: Examples) -> Fitted:
+    """Logistic, or of numbers ridge regression, on everything: categories, hours and weekdays one-hot; numbers
+    standardised, missing ones marked."""
     from sklearn.compose import make_column_transformer
     from sklearn.impute import SimpleImputer
-    from sklearn.linear_model import LogisticRegression
+    from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
@@ -57,16 +59,16 @@ def logistic_regression(spec: UseCase, train: Examples, test: Examples) -> Fitte
                 list(range(width, width + numbers.shape[1])),
             ),
         ),
-        LogisticRegression(max_iter=300),
+        LogisticRegression(max_iter=300) if spec.label.target.has_classes else Ridge(),
     ).fit(together(train.columns), train.labels)
     seconds = time.monotonic() - began
-    return Fitted(model.predict_proba(together(test.columns))[:, 1], seconds)
+    return Fitted(_answers(model, together(test.columns)), seconds)
 
 
 def light_gbm(
     spec: UseCase, train: Examples, validation: Examples, test: Examples, *, minutes: float, seed: int
 ) -> Fitted:
-    """LightGBM with the parameters that had the least validation log loss of all tried in `minutes`.
+    """LightGBM with the parameters that had the least validation loss of all tried in `minutes`.
 
     Like ours: the first trial is what one would begin with, validation rows stop the fitting early and
     choose, and the best trial's own model is the one that is tested.
@@ -74,6 +76,7 @@ def light_gbm(
     import lightgbm
     import optuna
 
+    target = spec.label.target
     words, _ = frames(spec, train.columns)
     codes: list[dict[str, int]] = [
         {str(word): code for code, word in enumerate(np.unique(column))} for column in words.T
@@ -92,7 +95,8 @@ def light_gbm(
     best: dict[str, Any] = {"loss": np.inf}
 
     def tried(trial: optuna.Trial) -> float:
-        model = lightgbm.LGBMClassifier(
+        kind = lightgbm.LGBMClassifier if target.has_classes else lightgbm.LGBMRegressor
+        model = kind(
             n_estimators=MOST_TREES,
             learning_rate=trial.suggest_float("learning_rate", 0.01, 0.2, log=True),
             num_leaves=trial.suggest_int("num_leaves", 7, 255, log=True),
@@ -117,8 +121,8 @@ def light_gbm(
             callbacks=[lightgbm.early_stopping(STOP_AFTER_TREES, verbose=False)],
         )
         seconds = time.monotonic() - began
-        found = np.asarray(model.predict_proba(rows["validation"]))[:, 1]
-        loss = log_loss(validation.labels, found)
+        found = _answers(model, rows["validation"])
+        loss = float(row_losses(target, validation.labels, found).mean())
         if loss < best["loss"]:
             best.update(loss=loss, model=model, seconds=seconds, parameters=dict(trial.params))
         return loss
@@ -140,8 +144,15 @@ def light_gbm(
     began = time.monotonic()
     study.optimize(tried, timeout=minutes * 60)
     took = time.monotonic() - began
-    probabilities = np.asarray(best["model"].predict_proba(together(test.columns)))[:, 1]
-    return Fitted(probabilities, best["seconds"], len(study.trials), took, best["parameters"])
+    answers = _answers(best["model"], together(test.columns))
+    return Fitted(answers, best["seconds"], len(study.trials), took, best["parameters"])
+
+
+def _answers(model: Any, rows: np.ndarray) -> np.ndarray:
+    """Probabilities of 1, or numbers, [rows]."""
+    if hasattr(model, "predict_proba"):
+        return np.asarray(model.predict_proba(rows))[:, 1]
+    return np.asarray(model.predict(rows))
 
 
 def frames(spec: UseCase, columns: Columns) -> tuple[np.ndarray, np.ndarray]:

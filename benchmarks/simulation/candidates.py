@@ -30,10 +30,9 @@ from airloop.settings import Settings
 from airloop.training import fitting, learning, probes
 from airloop.training.checkpoints import Checkpoints
 from airloop.training.devices import open_devices
-from airloop.training.examples import Columns
+from airloop.training.examples import SECONDS_PER_DAY, Columns
 from airloop.training.network import OUTPUT
 from airloop.training.served_model import input_signature
-from airloop.training.statistics import SECONDS_PER_DAY
 from airloop.use_cases.spec import UseCase
 from airloop.verdict import Probe
 from benchmarks.simulation.year import Year

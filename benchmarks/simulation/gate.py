@@ -18,9 +18,9 @@ from airloop import baseline
 from airloop.references import TrainingSet
 from airloop.row_losses import log_losses
 from airloop.training.bootstrap import LEVEL, RESAMPLES, gain_range, resampled
+from airloop.training.examples import SECONDS_PER_DAY
 from airloop.training.measures.binary import measure
 from airloop.training.slices import slices_of
-from airloop.training.statistics import SECONDS_PER_DAY
 from airloop.verdict import Champion, Range, Resampling, SliceMeasures, judge
 from benchmarks.simulation.candidates import Candidate
 from benchmarks.simulation.year import Year

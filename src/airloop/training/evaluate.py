@@ -30,7 +30,7 @@ from airloop.signed_models import download_verified
 from airloop.training import probes
 from airloop.training.arguments import parse_reference, training_parser, training_set_of
 from airloop.training.bootstrap import RESAMPLES, gain_range, ranges
-from airloop.training.examples import Examples, read_examples
+from airloop.training.examples import Examples, event_days, read_examples
 from airloop.training.explain import background_document
 from airloop.training.importance import FEWEST_ROWS, importance_of
 from airloop.training.measures import measure, reliability
@@ -39,7 +39,6 @@ from airloop.training.publication import publish
 from airloop.training.served_model import ServedModel
 from airloop.training.serving_cost import serving_cost
 from airloop.training.slices import Slice, slices_of
-from airloop.training.statistics import SECONDS_PER_DAY
 from airloop.training.tracking import TRAINING_SET, TrainingRuns
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import UseCase
@@ -79,7 +78,7 @@ def evaluate(settings: Settings, spec: UseCase, training_set: TrainingSet, candi
         champion, theirs = _champion(settings, spec, test, scratch / "champion")
         if theirs is not None:
             found["champion"] = theirs
-        days = _days(spec, test)
+        days = event_days(spec, test)
         verdict = judge(
             use_case=spec.name,
             target=target,
@@ -105,7 +104,7 @@ def evaluate(settings: Settings, spec: UseCase, training_set: TrainingSet, candi
             profile = profile_of(
                 *(spec, candidate.run_id),
                 train=train.columns,
-                train_days=_days(spec, train),
+                train_days=event_days(spec, train),
                 predictions=found["candidate"],
                 labels=test.labels,
                 test_days=days,
@@ -143,14 +142,6 @@ def _on_slice(
         baseline=measure(target, labels[rows], rates[rows]),
         gain=gain_range(gains, days[rows], spec.training.seed),
     )
-
-
-def _days(spec: UseCase, rows: Examples) -> np.ndarray:
-    """The day of each row's event; without such an input, a number for each hundredth of the rows."""
-    for item in spec.inputs:
-        if item.type == "instant" and item.request_field == spec.event_field:
-            return rows.columns[item.name] // SECONDS_PER_DAY
-    return np.arange(len(rows)) * 100 // max(len(rows), 1)
 
 
 def load_model(settings: Settings, spec: UseCase, run_id: str, folder: Path) -> ServedModel:

@@ -22,6 +22,8 @@ from airloop.settings import Settings
 from airloop.use_cases.spec import Label, ModelInput, UseCase
 from airloop.use_cases.target import Kind
 
+SECONDS_PER_DAY: Final = 86_400
+
 Split = Literal["train", "validation", "test"]
 Columns = Mapping[str, np.ndarray]
 """By input name, vectors of one length: object (str), float32 (NaN = missing) or int64 (0 = missing)."""
@@ -41,6 +43,18 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def event_days(spec: UseCase, rows: Examples) -> np.ndarray:
+    """The day of each row's event, since the epoch: in UTC, else on the wall clock.
+
+    A number for each hundredth of the rows where no input is the event's time.
+    """
+    for kind in ("instant", "local_time"):
+        for item in spec.inputs:
+            if item.type == kind and item.request_field == spec.event_field:
+                return rows.columns[item.name] // SECONDS_PER_DAY
+    return np.arange(len(rows)) * 100 // max(len(rows), 1)
 
 
 def read_examples(settings: Settings, use_case: UseCase, training_set: TrainingSet, split: Split) -> Examples:

@@ -19,7 +19,6 @@ from airloop.use_cases.spec import UseCase
 from airloop.use_cases.target import Target
 
 SECONDS_PER_HOUR: Final = 3600
-SECONDS_PER_DAY: Final = 86400
 RARE_BELOW: Final = 20
 """Words seen less often share the embedding of unknown words, which is trained on them."""
 CLIPPED_SHARE: Final = 0.001

@@ -27,9 +27,10 @@ import numpy as np
 from keras import layers, ops
 
 from airloop.training.dropout import PlacedDropout
+from airloop.training.examples import SECONDS_PER_DAY
 from airloop.training.heads import head_of
 from airloop.training.network import Network, require_parameters
-from airloop.training.statistics import SECONDS_PER_DAY, SECONDS_PER_HOUR, Number, Statistics
+from airloop.training.statistics import SECONDS_PER_HOUR, Number, Statistics
 from airloop.use_cases.spec import ModelInput, UseCase
 
 EPOCH_WEEKDAY: Final = 3
