@@ -4,9 +4,10 @@
 
 Trains on January to August, validates on September, tests on October and November, through the jobs that
 Airflow runs; December is not touched. Windows begin on 2 January, when the first day's schedule is known.
-LightGBM is tuned for `--minutes`, on the same rows and facts, by validation loss; so is our model, through the tuning jobs, one process a trial, where its spec says what to
-search: otherwise it is trained once with the spec's parameters. A trial that has begun ends. Both searches
-begin anew with each benchmark, and look at the test rows once, with the model that each ends with.
+LightGBM is tuned for `--minutes`, on the same rows and facts, by validation loss; so is our model, through the
+tuning jobs, one process a trial, where its spec says what to search: otherwise it is trained once with the
+spec's parameters. A trial that has begun ends. Both searches begin anew with each benchmark, and look at the
+test rows once, with the model that each ends with.
 
 What our search begins with, the spec, is not as innocent of the test months as that: some of flight_delay's
 was chosen with their figures beside (docs/adr/0016 to 0019 say what). The ranges do not cover that.
