@@ -34,8 +34,10 @@ class Fitted(NamedTuple):
 
 
 def linear(spec: UseCase, train: Examples, test: Examples) -> Fitted:
-    """Logistic regression, of numbers ridge regression, on everything: categories, hours and weekdays one-hot;
-    numbers standardised, missing ones marked."""
+    """Logistic regression, of numbers ridge regression, on everything.
+
+    Categories, hours and weekdays one-hot; numbers standardised, missing ones marked.
+    """
     from sklearn.compose import make_column_transformer
     from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression, Ridge
