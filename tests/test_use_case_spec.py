@@ -46,6 +46,15 @@ def _figures(**figures: Any) -> dict[str, Any]:
     return {"gates": {**FLIGHT_DELAY.gates.model_dump(), "figures": figures}}
 
 
+_CLEAN = [table.name for table in FLIGHT_DELAY.clean_tables]
+
+
+def _lent(*names: str) -> dict[str, Any]:
+    made_by = dict.fromkeys(names, "another")
+    tables = FLIGHT_DELAY.model_dump()["clean_tables"]
+    return {"clean_tables": [{**table, "made_by": made_by.get(table["name"])} for table in tables]}
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
@@ -75,12 +84,33 @@ def _figures(**figures: Any) -> dict[str, Any]:
         ({"identifiers": ["carrier"]}, "inputs: 'carrier' is the identifier carrier"),
         (_outcome(thresholds=(10, 0)), r"thresholds must rise, found \[10"),
         (_outcome(thresholds=()), "label.outcome.thresholds"),
+        ({"sources": [], "streams": []}, "sources: there is none for the clean tables flights, movements"),
+        (
+            _lent("flights"),
+            "it reads tables of another, and some of its own, which are published at different",
+        ),
+        (_lent(*_CLEAN), "all are lent, so nothing reads what the sources and streams bring"),
         (_folds(10, 14), "training.cross_validation: 10 folds of 14 days"),
     ],
 )
 def test_a_wrong_field_is_named(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(SpecError, match=named):
         define(**_fields(**changes))
+
+
+def test_a_use_case_lends_what_it_makes_and_nothing_else() -> None:
+    lent = FLIGHT_DELAY.lends("flights", "origin_hourly")
+    assert [(table.name, table.made_by) for table in lent.clean] == [("flights", "flight_delay")]
+    assert [(table.name, table.made_by) for table in lent.features] == [("origin_hourly", "flight_delay")]
+    assert FLIGHT_DELAY.lender is None
+    assert FLIGHT_DELAY.own_clean_tables == FLIGHT_DELAY.clean_tables
+    borrower = use_case("airport_congestion")
+    assert (borrower.lender, borrower.own_clean_tables) == ("flight_delay", ())
+    assert [table.name for table in borrower.own_feature_tables] == ["origin_next_hour"]
+    with pytest.raises(KeyError, match="flight_delay has no tables delays of its own"):
+        FLIGHT_DELAY.lends("flights", "delays")
+    with pytest.raises(KeyError, match="airport_congestion has no tables flights of its own"):
+        borrower.lends("flights")
 
 
 def test_no_model_can_be_told_which_flight_or_plane_it_is() -> None:

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from airloop.errors import StackError
 from airloop.intervals import Interval
+from airloop.prediction_request import example_body
 from airloop.settings import Settings
 from airloop.upcoming import upcoming_requests
 from airloop.use_cases.spec import UseCase
@@ -72,7 +73,7 @@ def ask_gateway(settings: Settings, spec: UseCase, as_of: datetime) -> tuple[str
     Raises `StackError` when there is no such event or the gateway refuses.
     """
     soon = Interval(as_of + spec.prediction_lead, as_of + spec.prediction_lead + timedelta(hours=12))
-    bodies = upcoming_requests(settings, spec, soon, 1)
+    bodies = upcoming_requests(settings, spec, soon, 1) if spec.event_table else [_example(spec, soon.start)]
     if not bodies:
         raise StackError(
             expected=f"an event between {soon.start.isoformat()} and {soon.end.isoformat()}",
@@ -90,6 +91,13 @@ def ask_gateway(settings: Settings, spec: UseCase, as_of: datetime) -> tuple[str
         )
     curl = f"curl -s {url} -H 'content-type: application/json' -d {shlex.quote(bodies[0])}"
     return curl, answer.json()
+
+
+def _example(spec: UseCase, at: datetime) -> str:
+    """The spec's example, about `at` on the wall clock of its place."""
+    body = example_body(spec)
+    place = datetime.fromisoformat(str(body[spec.event_field])).tzinfo
+    return json.dumps(body | {spec.event_field: at.astimezone(place).isoformat()})
 
 
 def figures_of(settings: Settings, spec: UseCase, version: int) -> dict[str, Measured]:
