@@ -11,12 +11,14 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from airloop.connections import find_connection
 from airloop.cost.attempts import written_attempts
 from airloop.settings import Settings
 from airloop_airflow.jobs import JobOperator
+from airloop_airflow.run_times import _changed_days
 
 JOB = """
 import argparse, json, os, subprocess, sys, time
@@ -33,6 +35,7 @@ outcomes = {
     "well": ({"version": 3, "document": flags.document, "mode": flags.mode}, 0),
     "environment": ({name: value for name, value in os.environ.items() if name.startswith("AIRFLOW_C")}, 0),
     "nothing": ({"skipped": "no champion yet", "version": None}, 0),
+    "interval": ({"start": "2026-01-01T00:00:00+00:00", "end": "2026-01-02T00:00:00+00:00"}, 0),
     "list": ({"listed": [0, 1, 2], "name": "s", "none": None}, 0),
     "permanent": ({"error": {"type": "SourceError", "expected": "a file", "found": "none", "next_step": "bring it"}}, 65),
     "temporary": (None, 1),
@@ -101,6 +104,16 @@ def test_what_a_job_used_is_written_down_even_when_it_fails(operator, tmp_path):
 def test_a_job_that_finds_nothing_to_do_skips_its_task_and_says_why(operator):
     with pytest.raises(AirflowSkipException, match="no champion yet"):
         operator(mode="nothing").execute(CONTEXT)
+
+
+def test_whom_an_event_starts_it_tells_which_interval_it_is_about(operator):
+    asset = Asset(name="published", uri="airloop://any/published")
+    events = {asset: SimpleNamespace(extra={"traceparent": "kept"})}
+    operator(options={"outlets": [asset]}, mode="interval").execute({**CONTEXT, "outlet_events": events})
+    extra = {"start": "2026-01-01T00:00:00+00:00", "end": "2026-01-02T00:00:00+00:00"}
+    assert events[asset].extra == {"traceparent": "kept", **extra}
+    said = _changed_days({asset: [events[asset]]})
+    assert [(day.start.isoformat(), day.end.isoformat()) for day in said] == [tuple(extra.values())]
 
 
 def test_a_list_in_the_result_is_returned_for_mapping_and_the_rest_is_pushed(operator):
