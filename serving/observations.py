@@ -150,7 +150,7 @@ def answers_in(target: Target, rows: pa.Table, suffix: str = "") -> np.ndarray:
 
 def _spread(target: Target, rows: pa.Table) -> pa.Table:
     """`rows` with a column for each number of an answer; without those that answered another spec's label."""
-    found = answers.numbers_of(rows[answers.COLUMN], target).reshape(len(rows), -1)
+    found = answers.numbers_of(rows[answers.COLUMN], target).reshape(len(rows), len(target.answers))
     rows = rows.drop_columns(answers.COLUMN)
     for name, numbers in zip(names_of(target), found.T, strict=True):
         rows = rows.append_column(name, pa.array(numbers))

@@ -27,7 +27,7 @@ MOST_KIBIBYTES = 100
 
 
 def _open(page: Page) -> FrameLocator:
-    page.goto("/plugin/airloop")
+    page.goto(f"/plugin/airloop/airloop/#{SPEC.name}")
     frame = page.frame_locator("iframe")
     frame.locator("html[data-shown=flight_delay]").wait_for(state="attached")
     return frame
@@ -41,6 +41,7 @@ def test_it_is_in_airflows_navigation_and_says_what_serves_and_what_is_under_way
     page = signed_in("admin")
     page.get_by_role("link", name="Airloop").click()
     frame = page.frame_locator("iframe")
+    frame.get_by_role("link", name=SPEC.name, exact=True).click()
     serving = _card(frame, "Serving")
     expect(serving).to_contain_text("Version 5")
     expect(serving).to_contain_text("held through every stage")

@@ -158,7 +158,7 @@ def show(summary: Summary, login: Mapping[str, str], console: Console) -> None:
     console.print(summary.curl, soft_wrap=True, markup=False, highlight=False)
     console.print(
         f"Airflow  {summary.addresses['airflow']}  (login {login['username']} / {login['password']})\n"
-        f"Page     {summary.addresses['airflow']}/plugin/airloop#{summary.use_case}\n"
+        f"Page     {summary.addresses['airflow']}/plugin/airloop/airloop/#{summary.use_case}\n"
         f"Gateway  {summary.addresses['gateway']}\n"
         f"MLflow   {summary.addresses['mlflow']}",
         markup=False,
