@@ -175,7 +175,7 @@ def _enter(
 
 def _result(observed: Observed, running: Experiment, share: float) -> ExperimentResult:
     return result_of(
-        observed.rows, name=running.name, version=running.version, champion=running.champion, share=share
+        observed, name=running.name, version=running.version, champion=running.champion, share=share
     )
 
 

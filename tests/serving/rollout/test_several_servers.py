@@ -243,7 +243,8 @@ def test_a_version_is_as_far_as_where_it_is_least_far(
     replicas: tuple[Replica, Replica],
     tmp_path: Path,
 ) -> None:
-    name, recorded = spec.model_name, answer_directly(saved[0.0], spec, some_rows(spec))
+    name = spec.model_name
+    recorded = [(number,) for number in answer_directly(saved[0.0], spec, some_rows(spec))]
     # Each has a copy of its own; that of the second is another model, and broken in its second version.
     for number, bias in ((0, 0.0), (1, 1.0)):
         for version in (1, 2):
