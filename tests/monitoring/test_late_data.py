@@ -14,7 +14,7 @@ from airloop.monitoring.late_data import late_data
 from airloop.prediction_log.logs import OUTCOMES, PREDICTIONS
 from airloop.prediction_log.spool import Spool
 from airloop.settings import Settings
-from airloop.use_cases.catalogue import use_case
+from airloop.use_cases.catalogue import all_use_cases, use_case
 from airloop.use_cases.spec import UseCase
 
 AT = datetime(2026, 11, 20, 6, 40, tzinfo=UTC)
@@ -95,7 +95,9 @@ def test_a_table_whose_rows_are_of_long_ago_is_late(settings, spec):
 
 
 @pytest.mark.parametrize("kept", [PREDICTIONS, OUTCOMES], ids=lambda kept: kept.table)
-def test_what_gateways_wrote_and_nobody_landed_is_late(settings, spec, kept):
+def test_what_gateways_wrote_and_nobody_landed_is_late(settings, kept):
+    # One use case tells it for all.
+    spec, *others = all_use_cases()
     folder = kept.folder(settings)
     spool = Spool(folder)
     spool.append(["{}"])
@@ -109,5 +111,6 @@ def test_what_gateways_wrote_and_nobody_landed_is_late(settings, spec, kept):
     (found,) = late_data(settings, spec, AT).late.items()
     assert found[0] == kept.table
     assert "1 files of the gateways' spool have not landed" in found[1]
+    assert [late_data(settings, other, AT).late for other in others] == [{} for _ in others]
     os.utime(open_file, (AT.timestamp(), AT.timestamp() - 60))
     assert late_data(settings, spec, AT).late == {}
