@@ -21,8 +21,8 @@ from airloop.lakehouse.catalog import open_catalog
 from airloop.monitoring.counts import replace_hours
 from airloop.monitoring.judge import judge_span
 from airloop.monitoring.judge_quality import judge_quality
-from airloop.monitoring.score_table import SUMS, days_needed, replace_scores
-from airloop.monitoring.scores import scores_of
+from airloop.monitoring.score_table import days_needed, replace_scores
+from airloop.monitoring.scores.binary import BinaryScoring
 from airloop.monitoring.windows import needed
 from airloop.retraining.causes import causes
 from airloop.retraining.decision import Refusal
@@ -231,10 +231,10 @@ def test_a_day_is_judged_as_the_jobs_judge_it(year: Year, candidates: Candidates
     for day in days.pieces(ONE_DAY):
         if day.end + spec.prediction_lead + spec.label.matures_after <= at:
             of_day = moved.numbers(day)
-            sums = scores_of(champion.of(of_day), moved.rows.labels[of_day].astype(float))
+            sums = BinaryScoring().scores_of(champion.of(of_day), moved.rows.labels[of_day].astype(float))
             scored += [
-                {"hour": day.start, "slice": "", "cell": cell, **{n: getattr(sums, n)[cell] for n in SUMS}}
-                for cell in range(len(sums.answers))
+                {"hour": day.start, "slice": "", "cell": cell, **{n: of[cell] for n, of in sums.sums.items()}}
+                for cell in range(len(sums["answers"]))
             ]
     replace_scores(catalog, spec, 1, days, pa.Table.from_pylist(scored), "labels")
     judge_quality(settings, spec, champion.profile, 1, days)

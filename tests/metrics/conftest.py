@@ -24,7 +24,7 @@ from airloop.prediction_request import example_body
 from airloop.settings import REPOSITORY, Settings
 from airloop.stack.programs import environment, programs
 from airloop.use_cases.flight_delay import USE_CASE
-from serving.gateway.feedback import EXAMPLE
+from serving.gateway.feedback import example
 from serving.model_config import config_message
 from tests.serving.gateway.conftest import VERSION, gateway_app, listening, serve_champion
 from tests.serving.gateway.small_store import apply_features, fill_features, open_small_store
@@ -132,7 +132,9 @@ def _traffic(client: httpx.Client) -> None:
             answer = client.post(predict, json=body)
             assert answer.status_code == 200, answer.text
     assert client.post(predict, json={}).status_code == 422
-    assert client.post(f"/v1/{USE_CASE.name}/feedback", json=EXAMPLE).status_code == 202
+    assert (
+        client.post(f"/v1/{USE_CASE.name}/feedback", json=example(USE_CASE.label.target)).status_code == 202
+    )
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,8 @@ from airloop.intervals import ONE_DAY, ONE_HOUR
 from airloop.lakehouse.catalog import ensure_namespace, open_catalog
 from airloop.monitoring import judge_quality
 from airloop.monitoring.findings import WINDOWS, windows_table
-from airloop.monitoring.judge_quality import QUALITY
+from airloop.monitoring.judge_quality import arrow_schema
+from airloop.monitoring.scores.binary import BinaryScoring
 from airloop.monitoring.silence import silence
 from airloop.monitoring.silences import Silence, silences_of
 from airloop.monitoring.tables import replace_rows, rows_where
@@ -88,7 +89,7 @@ class Deployment:
             "decayed": alarmed,
             "alarmed": alarmed,
         }
-        self._add(judge_quality.table_name(USE_CASE), row, QUALITY, "day_end")
+        self._add(judge_quality.table_name(USE_CASE), row, arrow_schema(BinaryScoring()), "day_end")
 
     def flights(self, count: int, at: datetime) -> None:
         """Rows of the event table, of which only the event time matters here."""
