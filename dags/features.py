@@ -6,12 +6,12 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, XComArg, chain, task
 
-from airloop.connections import PSEUDONYM_KEY
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import assets, run_times
 from airloop_airflow.dependencies import check_first
 from airloop_airflow.forms import days
+from airloop_airflow.ingestion import ingest
 from airloop_airflow.jobs import JobOperator, job_task
 from airloop_airflow.policy import dag_arguments, schedule
 from airloop_airflow.stale import mark_stale, rows_changed
@@ -56,17 +56,17 @@ def build(use_case: UseCase) -> DAG:
     ) as dag:
         interval = task(run_times.features_interval, task_id="resolve_interval")()
         span = {"start": interval["start"], "end": interval["end"]}
-        publish = _published(use_case, span) if use_case.lender is None else None
         features = job_task(use_case, "features", "spark_jobs.features", span)
         materialise = job_task(
             use_case, "materialise", "feature_repo.materialise", span, outlets=[assets.features(use_case)]
         )
         stale = mark_stale(use_case)
-        if publish is None:
-            chain(interval, features, materialise, stale)
-        else:
+        if use_case.lender is None:
+            publish = _published(use_case, span)
             changed = task.short_circuit(rows_changed, task_id="changed")(publish.output)
             chain(publish, features, materialise, changed, stale)
+        else:
+            chain(features, materialise, stale)
     check_first(dag)
     return dag
 
@@ -82,16 +82,13 @@ def _when(use_case: UseCase) -> AssetOrTimeSchedule | list[Asset]:
 
 def _published(use_case: UseCase, span: dict[str, XComArg]) -> JobOperator:
     """The tasks that bring the span from the source to audited clean tables; the last one."""
-    connections = [source.connection for source in use_case.sources if source.connection]
-    connections += [PSEUDONYM_KEY for feed in use_case.feeds if feed.has_hashed_columns][:1]
-    ingest = job_task(use_case, "ingest", "spark_jobs.ingest", span, connections=connections)
     clean = job_task(use_case, "clean", "spark_jobs.clean", span, multiple_outputs=True)
     branch = {"branch": clean.output["branch"]}
     audit = job_task(use_case, "audit", "spark_jobs.audit", {**span, **branch}, has_report=True)
     publish = job_task(
         use_case, "publish", "airloop.lakehouse.publish", {**span, **branch, "audit": audit.output}
     )
-    chain(ingest, clean, audit, publish)
+    chain(ingest(use_case, span), clean, audit, publish)
     return publish
 
 

@@ -6,12 +6,12 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, chain, task
 
-from airloop.connections import PSEUDONYM_KEY
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import assets, run_times
 from airloop_airflow.dependencies import check_first
 from airloop_airflow.forms import optional_text
+from airloop_airflow.ingestion import ingest
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments, schedule
 
@@ -60,16 +60,7 @@ def build(use_case: UseCase) -> DAG:
             outlets=[assets.pushed_of(use_case.name)],
         )
         if use_case.lender is None:
-            connections = [source.connection for source in use_case.sources if source.connection]
-            connections += [PSEUDONYM_KEY for feed in use_case.feeds if feed.has_hashed_columns][:1]
-            ingest = job_task(
-                use_case,
-                "ingest",
-                "spark_jobs.ingest",
-                {"start": span["start"], "end": span["end"]},
-                connections=connections,
-            )
-            chain(ingest, push)
+            chain(ingest(use_case, span), push)
     check_first(dag)
     return dag
 

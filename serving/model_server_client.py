@@ -86,6 +86,11 @@ class Prediction:
     answers: tuple[tuple[float, ...], ...]
     """Of each row the numbers that `target.answers` of the use case's label names."""
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all of them are numbers."""
+        return all(math.isfinite(number) for answer in self.answers for number in answer)
+
 
 @dataclass(frozen=True)
 class VersionState:

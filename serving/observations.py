@@ -19,7 +19,7 @@ from pyiceberg.expressions import And, EqualTo, GreaterThanOrEqual, LessThan
 
 from airloop.lakehouse.catalog import open_catalog
 from airloop.prediction_log import answers, outcome, variants
-from airloop.prediction_log.answers import one_number
+from airloop.prediction_log.answers import one_number, shaped
 from airloop.prediction_log.labels import known_labels
 from airloop.prediction_log.land import land
 from airloop.prediction_log.logs import OUTCOMES, PREDICTIONS, Log
@@ -145,7 +145,7 @@ def names_of(target: Target) -> list[str]:
 def answers_in(target: Target, rows: pa.Table, suffix: str = "") -> np.ndarray:
     """The answers of `rows`, float64 [rows], or [rows, numbers of an answer] where these are several."""
     found = np.stack([_floats(rows[f"{name}{suffix}"]) for name in names_of(target)], axis=1)
-    return found if target.is_wide else found[:, 0]
+    return shaped(target, found)
 
 
 def _spread(target: Target, rows: pa.Table) -> pa.Table:

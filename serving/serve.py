@@ -7,7 +7,6 @@ version comes from (`serving.rollout`). Importing this imports no MLflow: going 
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Mapping
 from typing import Final
@@ -122,9 +121,7 @@ def require_champion_answers(
     row = {name: [value] for name, value in assemble_inputs(spec, request, {}).items()}
     for member in server.members():
         answer = member.predict(spec, row, version=CHAMPION, timeout=PROBE_TIMEOUT_SECONDS)
-        if answer.version == version and all(
-            math.isfinite(number) for row in answer.answers for number in row
-        ):
+        if answer.version == version and answer.is_finite:
             continue
         serve(server, otherwise, timeout=RELOAD_TIMEOUT_SECONDS)
         raise RolloutError(

@@ -27,12 +27,12 @@ from airloop.jobs import run_job
 from airloop.lakehouse.catalog import open_catalog
 from airloop.monitoring.cells import Cells
 from airloop.monitoring.counts import ANSWERED, FAILED, REQUESTS, replace_hours, table_name, uncounted
-from airloop.monitoring.logged import logged_inputs
-from airloop.monitoring.monitored import PREDICTION, watched_answer, watched_inputs, watched_values
+from airloop.monitoring.logged import logged_answers, logged_inputs
+from airloop.monitoring.monitored import PREDICTION, watched_inputs, watched_values
 from airloop.monitoring.profile import Profile, kept_profile
 from airloop.monitoring.windows import needed
 from airloop.prediction_log import record, variants
-from airloop.prediction_log.answers import COLUMN, numbers_of
+from airloop.prediction_log.answers import COLUMN
 from airloop.references import CountedPredictions
 from airloop.settings import Settings
 from airloop.use_cases.catalogue import use_case
@@ -75,8 +75,7 @@ def count(
         return {name for name, needs in watched_inputs(use_case).items() if needs <= names}
 
     def prediction(batch: pa.RecordBatch) -> dict[str, np.ndarray]:
-        target = use_case.label.target
-        return {PREDICTION: watched_answer(target, numbers_of(batch[COLUMN], target))}
+        return {PREDICTION: logged_answers(use_case, batch[COLUMN])}
 
     features = (
         answered.where(F.col("variant") != variants.SHADOW)

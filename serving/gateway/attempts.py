@@ -7,7 +7,6 @@ here: which version is asked (`versions`), or what becomes of the answer (`predi
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -117,7 +116,7 @@ class Versions:
             try:
                 if isinstance(found, Exception):
                     done(Attempt(version, None, error_of(found), seconds))
-                elif not _finite(found):
+                elif not found.is_finite:
                     done(Attempt(version, None, variants.NOT_FINITE, seconds))
                 else:
                     done(Attempt(version, found.answers, None, seconds))
@@ -151,7 +150,7 @@ class Versions:
                 use_case, columns, version=version, inputs=self.inputs(use_case, version)
             )
             found = self._server.answer(request, timeout=timeout, metadata=trace)
-        if not _finite(found):
+        if not found.is_finite:
             raise NotFinite(f"version {found.version} answered {found.answers[:5]}")
         return found
 
@@ -199,7 +198,3 @@ def error_of(error: Exception) -> str:
             return variants.DOWN if not_loaded else variants.REFUSED
         case _:
             return variants.DOWN
-
-
-def _finite(found: Prediction) -> bool:
-    return all(math.isfinite(number) for answer in found.answers for number in answer)

@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from airloop.errors import RegistryError
+from airloop.prediction_log.answers import shaped
 from airloop.use_cases.spec import UseCase
 from serving.gateway import problems
 from serving.gateway.attempts import Columns
@@ -74,8 +75,7 @@ class _Asked:
                 self._use_case, part, version=self._version, timeout=TIMEOUT_SECONDS, inputs=names
             )
             found += answer.answers
-        numbers = np.array(found, np.float32)
-        return numbers if self._use_case.label.target.is_wide else numbers[:, 0]
+        return shaped(self._use_case.label.target, np.array(found, np.float32))
 
 
 class Explanations:
@@ -98,9 +98,6 @@ class Explanations:
                 for item in use_case.inputs
             }
             found = explainer.explain(row)
-            (answer,) = self._server.predict(
-                use_case, columns, version=version, timeout=TIMEOUT_SECONDS, inputs=found.contributions
-            ).answers
         except ModelServerDown as error:
             raise problems.model_server_down(str(error)) from None
         except ModelServerLate as error:
@@ -116,7 +113,7 @@ class Explanations:
         contributions.sort(key=lambda item: -abs(item.contribution))
         return Explained(
             version=version,
-            prediction=use_case.label.named(answer),
+            prediction=use_case.label.named(np.atleast_1d(found.answers[0]).tolist()),
             scale=use_case.label.target.scale,
             base=float(found.base[0]),
             contributions=contributions,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from functools import cache
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import (
     AwareDatetime,
@@ -62,7 +62,9 @@ class Kept(BaseModel):
 @cache
 def feedback_model(target: Target) -> type[BaseModel]:
     """The form of a body: `outcomes`, each with a `label` as `target` has it."""
-    outcome: Any = create_model("Outcome", __base__=_Outcome, label=(_type_of(target), _field_of(target)))
+    label = _label_of(target)
+    field = Field(description=label.description, examples=[label.example])
+    outcome: Any = create_model("Outcome", __base__=_Outcome, label=(label.type, field))
     return create_model(
         "Feedback",
         __doc__="Outcomes of predictions.",
@@ -82,7 +84,7 @@ def body_schema(target: Target) -> dict[str, Any]:
 def example(target: Target) -> dict[str, Any]:
     """A body."""
     request_id = "0b7e4a1c52d34f0f9a3c7a1de0f5b6aa"
-    return {"outcomes": [{"request_id": request_id, "label": _example_label(target)}]}
+    return {"outcomes": [{"request_id": request_id, "label": _label_of(target).example}]}
 
 
 def keep(use_case: UseCase, body: bytes, caller: Caller, spool: Spool | None, metrics: Metrics) -> Kept:
@@ -114,26 +116,20 @@ def keep(use_case: UseCase, body: bytes, caller: Caller, spool: Spool | None, me
     return Kept(request_id=caller.request_id, use_case=use_case.name, kept=len(records))
 
 
-def _type_of(target: Target) -> Any:
+class _Label(NamedTuple):
+    """The field `label` of an outcome."""
+
+    type: Any
+    description: str
+    example: int | float | str
+
+
+def _label_of(target: Target) -> _Label:
     if target.kind == "binary":
-        return Literal[0, 1]
+        return _Label(Literal[0, 1], "1 if what was predicted came true", 1)
     if target.kind == "multiclass":
-        return Literal[target.classes]
-    return FiniteFloat
-
-
-def _field_of(target: Target) -> Any:
-    if target.kind == "binary":
-        return Field(description="1 if what was predicted came true", examples=[1])
-    if target.kind == "multiclass":
-        return Field(description="the class that it was", examples=[_example_label(target)])
-    return Field(description=f"what it was, in {target.unit}", examples=[_example_label(target)])
-
-
-def _example_label(target: Target) -> int | float | str:
-    if target.kind == "multiclass":
-        return target.classes[0]
-    return 1 if target.kind == "binary" else 12.5
+        return _Label(Literal[target.classes], "the class that it was", target.classes[0])
+    return _Label(FiniteFloat, f"what it was, in {target.unit}", 12.5)
 
 
 def _request_error(error: ValidationError, target: Target) -> RequestError:

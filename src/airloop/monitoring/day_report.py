@@ -33,11 +33,11 @@ from airloop.jobs import run_job
 from airloop.lakehouse.catalog import load_table, open_catalog
 from airloop.lakehouse.sample import sample_rows
 from airloop.monitoring.day_report_files import day_folder
-from airloop.monitoring.logged import logged_inputs
-from airloop.monitoring.monitored import PREDICTION, watched_answer, watched_values
+from airloop.monitoring.logged import logged_answers, logged_inputs
+from airloop.monitoring.monitored import PREDICTION, watched_values
 from airloop.monitoring.tables import existing, starting_in
 from airloop.prediction_log import record, variants
-from airloop.prediction_log.answers import COLUMN, numbers_of
+from airloop.prediction_log.answers import COLUMN
 from airloop.references import DayReport
 from airloop.registry import open_registry
 from airloop.settings import Settings
@@ -114,8 +114,7 @@ def logged_sample(catalog: Catalog, spec: UseCase, version: int, span: Interval)
     columns = ("request", "features", COLUMN)
     rows = sample_rows(table, columns, where, most=MOST_ROWS, seed=_seed(span))
     inputs = logged_inputs(spec, _texts(rows["request"]), _texts(rows["features"]))
-    target = spec.label.target
-    return _frame(spec, inputs, watched_answer(target, numbers_of(rows[COLUMN], target)))
+    return _frame(spec, inputs, logged_answers(spec, rows[COLUMN]))
 
 
 def training_sample(

@@ -1,7 +1,7 @@
-"""A model's inputs, from what the prediction log keeps of requests.
+"""A model's inputs and answers, from what the prediction log keeps of requests.
 
-Belongs here: reading the log's JSON back into the inputs that the model was given. Does not belong here: the
-log (`airloop.prediction_log`), or what is made of the inputs (`monitored`).
+Belongs here: reading the log's JSON back into the inputs that the model was given, and its answers. Does not
+belong here: the log (`airloop.prediction_log`), or what is made of the inputs (`monitored`).
 
 No Python runs per row: a batch's JSON objects are read as one document.
 """
@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import json as arrow_json
 
+from airloop.monitoring.monitored import watched_answer
+from airloop.prediction_log.answers import numbers_of
 from airloop.use_cases.spec import ModelInput, UseCase
 
 _TYPES: Final = {
@@ -23,6 +25,12 @@ _TYPES: Final = {
     "instant": pa.int64(),
     "local_time": pa.int64(),
 }
+
+
+def logged_answers(use_case: UseCase, answers: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """What is watched of each answer, [rows], from the log's column."""
+    target = use_case.label.target
+    return watched_answer(target, numbers_of(answers, target))
 
 
 def logged_inputs(

@@ -26,7 +26,12 @@ def numbers_of(answers: pa.Array | pa.ChunkedArray, target: Target) -> np.ndarra
     found = np.full((len(answers), width), np.nan)
     flat = pc.list_flatten(answers.filter(right)).to_numpy(zero_copy_only=False)
     found[right.to_numpy(zero_copy_only=False)] = flat.reshape(-1, width)
-    return found if target.is_wide else found[:, 0]
+    return shaped(target, found)
+
+
+def shaped(target: Target, numbers: np.ndarray) -> np.ndarray:
+    """Answers as formulas take them, from [rows, numbers of an answer]: [rows] where each is one number."""
+    return numbers if target.is_wide else numbers[:, 0]
 
 
 def one_number(target: Target, answers: np.ndarray) -> np.ndarray:

@@ -56,6 +56,8 @@ class Explained(NamedTuple):
     where there are several."""
     contributions: Mapping[str, np.ndarray]
     """By input, float64 [rows]; above 0 it made the outcome more likely, or the number greater."""
+    answers: np.ndarray
+    """What the model answers, as it does: [rows], or [rows, numbers of an answer]."""
 
     def total(self) -> np.ndarray:
         """What base and contributions add up to, [rows]."""
@@ -128,7 +130,7 @@ class Explainer:
                     values[row] = found.values[0]
             finally:
                 np.random.set_state(state)
-        return Explained(base, {name: values[:, i] for i, name in enumerate(self._names)})
+        return Explained(base, {name: values[:, i] for i, name in enumerate(self._names)}, own)
 
     def _encode(self, asked: Columns) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
         """The values of each input, and background and asked rows as places among them, [rows, inputs].

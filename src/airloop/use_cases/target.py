@@ -66,6 +66,11 @@ class _Kind(SpecPart):
         """Whether the label is one of several classes, or happens or not."""
         return self.kind in ("binary", "multiclass")
 
+    @property
+    def loss(self) -> Figure:
+        """The mean over rows of what each row's answer costs."""
+        return LOG_LOSS
+
     def number_of(self, label: str | float) -> float:
         """A label as a number: of several classes its place among them."""
         return float(label)
@@ -96,11 +101,6 @@ class Binary(_Kind):
             BRIER,
             CALIBRATION_ERROR,
         )
-
-    @property
-    def loss(self) -> Figure:
-        """The mean over rows of what each row's answer costs."""
-        return LOG_LOSS
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -140,11 +140,6 @@ class Multiclass(_Kind):
             Figure("macro_f1", "macro F1", higher_is_better=True),
             CALIBRATION_ERROR,
         )
-
-    @property
-    def loss(self) -> Figure:
-        """See `Binary`."""
-        return LOG_LOSS
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -190,7 +185,7 @@ class Regression(_Kind):
 
     @property
     def loss(self) -> Figure:
-        """See `Binary`."""
+        """See `_Kind`."""
         return MEAN_SQUARED_ERROR if self.estimates == "mean" else MEAN_ABSOLUTE_ERROR
 
     @property
@@ -232,7 +227,7 @@ class Quantiles(_Kind):
 
     @property
     def loss(self) -> Figure:
-        """See `Binary`."""
+        """See `_Kind`."""
         return self.figures[0]
 
     @property

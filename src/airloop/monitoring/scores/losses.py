@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from airloop.monitoring.scores.sums import Figures, Scores, Tested
+from airloop.prediction_log.answers import shaped
 from airloop.row_losses import row_losses
 from airloop.use_cases.target import ACCURACY, LOG_LOSS, Figure, Multiclass, Quantiles, Regression
 
@@ -81,7 +82,7 @@ class LossScoring:
         told, labels = answers[known].astype(np.float64), labels[known]
         same = np.tile(np.asarray(usual, np.float64), (len(labels), 1))
         loss = row_losses(self.target, labels, told)
-        base = row_losses(self.target, labels, same if self.target.is_wide else same[:, 0])
+        base = row_losses(self.target, labels, shaped(self.target, same))
         columns = {
             "loss": loss,
             "usual_loss": base,

@@ -6,7 +6,9 @@ thresholds (`airloop.verdict`).
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -23,38 +25,42 @@ class Scored(Protocol):
         ...
 
 
+class _Measuring(NamedTuple):
+    """What one kind has."""
+
+    measure: Callable[[np.ndarray, np.ndarray], Measures]
+    scored: Callable[[np.ndarray, np.ndarray], Scored]
+    reliability: Callable[[np.ndarray, np.ndarray], tuple[ReliabilityBin, ...]]
+
+
 def measure(target: Target, labels: np.ndarray, answers: np.ndarray) -> Measures:
     """All measures of `answers`, [rows] or [rows, numbers of an answer], against `labels`, [rows].
 
     A measure that is not defined (one class only, no rows, an answer that is not finite) is None, so that
     the verdict fails closed on it.
     """
-    if isinstance(target, Binary):
-        return binary.measure(labels, answers)
-    if isinstance(target, Multiclass):
-        return multiclass.measure(target, labels, answers)
-    if isinstance(target, Quantiles):
-        return quantiles.measure(target, labels, answers)
-    return regression.measure(labels, answers)
+    return _measuring(target).measure(labels, answers)
 
 
 def scored(target: Target, labels: np.ndarray, answers: np.ndarray) -> Scored:
     """Prepare `answers` to `labels`; see `measure` for their shapes."""
-    if isinstance(target, Binary):
-        return binary.scored(labels, answers)
-    if isinstance(target, Multiclass):
-        return multiclass.scored(target, labels, answers)
-    if isinstance(target, Quantiles):
-        return quantiles.scored(target, labels, answers)
-    return regression.scored(labels, answers)
+    return _measuring(target).scored(labels, answers)
 
 
 def reliability(target: Target, labels: np.ndarray, answers: np.ndarray) -> tuple[ReliabilityBin, ...]:
     """What was predicted for rows with neighbouring answers, and what came of it; of one number each."""
+    return _measuring(target).reliability(labels, answers)
+
+
+def _measuring(target: Target) -> _Measuring:
     if isinstance(target, Binary):
-        return binary.reliability(labels, answers)
+        return _Measuring(binary.measure, binary.scored, binary.reliability)
     if isinstance(target, Multiclass):
-        return multiclass.reliability(labels, answers)
+        return _Measuring(
+            partial(multiclass.measure, target), partial(multiclass.scored, target), multiclass.reliability
+        )
     if isinstance(target, Quantiles):
-        return ()
-    return regression.reliability(labels, answers)
+        return _Measuring(
+            partial(quantiles.measure, target), partial(quantiles.scored, target), lambda labels, answers: ()
+        )
+    return _Measuring(regression.measure, regression.scored, regression.reliability)
