@@ -21,7 +21,8 @@ _PREDICT: Final = {"service": "tensorflow.serving.PredictionService", "method": 
 
 # gRPC's own retries, with its own budget: once half of the tokens are spent, none is retried; a failure costs
 # one, and a good answer brings back a tenth. Only Predict, which changes nothing, and only a server that is
-# not there or is full: a late one would be later still.
+# not there, is full, or stops: calls that it has read but not begun then end as CANCELLED. A late one would
+# be later still.
 _SERVICE_CONFIG: Final[dict[str, Any]] = {
     "methodConfig": [
         {
@@ -31,7 +32,7 @@ _SERVICE_CONFIG: Final[dict[str, Any]] = {
                 "initialBackoff": "0.05s",
                 "maxBackoff": "0.5s",
                 "backoffMultiplier": 3,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
         }
     ],

@@ -52,8 +52,9 @@ SIGNATURE: Final = "serving_default"
 
 _PREDICT: Final = "tensorflow.serving.PredictionService/Predict"
 _RPC: Final = {"rpc.system": "grpc"}
-_DOWN: Final = (grpc.StatusCode.UNAVAILABLE,)
-_LATE: Final = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+# CANCELLED by the server: it stopped before it began, or before it was done.
+_DOWN: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+_LATE: Final = (grpc.StatusCode.DEADLINE_EXCEEDED,)
 _FROM_GONE_TO_THERE: Final = (END, "UNLOADING", "UNKNOWN", START, "LOADING", AVAILABLE)
 _PRESENCE_TIMEOUT_SECONDS: Final = 5.0
 

@@ -95,11 +95,12 @@ def metric(client: httpx.Client, name: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
-def test_a_server_that_is_away_for_a_moment_is_asked_again(
-    scripted: tuple[Scripted, httpx.Client],
+@pytest.mark.parametrize("found", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
+def test_a_server_that_is_away_or_stops_for_a_moment_is_asked_again(
+    scripted: tuple[Scripted, httpx.Client], found: grpc.StatusCode
 ) -> None:
     server, client = scripted
-    server.script = [grpc.StatusCode.UNAVAILABLE] * 2
+    server.script = [found] * 2
     answer = ask(client)
     assert answer.status_code == 200
     assert answer.json()["prediction"] == {"arrived_late": 0.25}
