@@ -16,8 +16,16 @@ setup: ## uv, the locked environment, Java, Spark's jars; all under .airloop/
 	@bash scripts/setup.sh
 
 .PHONY: run
-run: setup ## the whole loop of USE_CASE (flight_delay) on the local stack, which stays up
-	@$(STACK) run --use-case $(USE_CASE)
+run: setup ## the whole loop of USE_CASE (flight_delay) on the local stack, which stays up; AS_OF=<date> for another day
+	@$(STACK) run --use-case $(USE_CASE) $(if $(AS_OF),--as-of $(AS_OF))
+
+.PHONY: new-use-case
+new-use-case: setup ## three files and a test to begin with: make new-use-case NAME=churn [CSV=<path> KEY=<column> TIME=<column>]
+	@$(PYTHON) -m airloop.scaffold --name "$(NAME)" $(if $(CSV),--csv "$(CSV)") $(if $(KEY),--key "$(KEY)") $(if $(TIME),--time "$(TIME)")
+
+.PHONY: try-use-case
+try-use-case: setup ## what a use case makes of its source, in seconds, without Airflow: make try-use-case NAME=churn [AS_OF=<date>]
+	@$(PYTHON) -m spark_jobs.try_use_case --use-case "$(NAME)" $(if $(AS_OF),--as-of $(AS_OF))
 
 .PHONY: up
 up: setup ## start the local stack
@@ -150,6 +158,10 @@ bench-serving: setup ## requests a second of the model server and of a plain end
 .PHONY: bench-audit
 bench-audit: setup ## the audit of 5 million rows beside one scan of them; ends with one line of JSON
 	$(PYTHON) -m benchmarks.audit
+
+.PHONY: bench-parse
+bench-parse: setup ## how long all DAG files take to parse with 1, 10 and 50 use cases; ends with one line of JSON
+	$(PYTHON) -m benchmarks.many_use_cases
 
 .PHONY: bench-scale
 bench-scale: setup ## each data stage at 1, 10 and 100 times the flights; ends with one line of JSON

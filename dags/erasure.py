@@ -10,6 +10,7 @@ from airloop.use_cases.spec import UseCase
 from airloop_airflow import assets, retraining, run_times
 from airloop_airflow.dependencies import check_first
 from airloop_airflow.erasure import forget_subject, hand_over_subject, tell_done, trainings_to_request
+from airloop_airflow.forms import ask
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import owned_by, platform_arguments
 
@@ -57,44 +58,6 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
         # A run that on-call triggers on a paused DAG would wait for ever.
         is_paused_upon_creation=False,
         **platform_arguments("erasure"),
-        params={
-            "subject": Param(
-                type="string",
-                minLength=3,
-                maxLength=256,
-                title="Subject",
-                description="exactly as the source writes it",
-            ),
-            "use_case": Param(
-                use_cases[0].name,
-                type="string",
-                enum=[spec.name for spec in use_cases],
-                title="Use case",
-                description="whose spec says what a subject is",
-            ),
-            "reason": Param(
-                type="string",
-                minLength=3,
-                title="Reason",
-                description="for the audit log; a ticket number, never the subject",
-            ),
-            "dry_run": Param(
-                True, type="boolean", title="Dry run", description="only say what would be done"
-            ),
-            "accept_similar": Param(
-                False,
-                type="boolean",
-                title="Accept similar names",
-                description="longer names that contain the subject's were looked at and are others'",
-            ),
-            "grace_minutes": Param(
-                180,
-                type="integer",
-                minimum=0,
-                title="Grace",
-                description="minutes after which a file that no table knows has no writer any more",
-            ),
-        },
     ) as dag:
         handed = task(hand_over_subject, task_id="hand_over")().as_setup()
         subject = {"use-case": "{{ params.use_case }}", "subject-file": handed}
@@ -149,6 +112,47 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
         chain(write_down, keep_list)
         chain(plan, models_used, gate, erase, prove, models, write_down, decision, requests, forgotten)
     check_first(dag)
+    ask(
+        dag,
+        {
+            "subject": Param(
+                type="string",
+                minLength=3,
+                maxLength=256,
+                title="Subject",
+                description="exactly as the source writes it",
+            ),
+            "use_case": Param(
+                use_cases[0].name,
+                type="string",
+                enum=[spec.name for spec in use_cases],
+                title="Use case",
+                description="whose spec says what a subject is",
+            ),
+            "reason": Param(
+                type="string",
+                minLength=3,
+                title="Reason",
+                description="for the audit log; a ticket number, never the subject",
+            ),
+            "dry_run": Param(
+                True, type="boolean", title="Dry run", description="only say what would be done"
+            ),
+            "accept_similar": Param(
+                False,
+                type="boolean",
+                title="Accept similar names",
+                description="longer names that contain the subject's were looked at and are others'",
+            ),
+            "grace_minutes": Param(
+                180,
+                type="integer",
+                minimum=0,
+                title="Grace",
+                description="minutes after which a file that no table knows has no writer any more",
+            ),
+        },
+    )
     return dag
 
 

@@ -8,6 +8,7 @@ from airflow.sdk import DAG, Param, TriggerRule, chain
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow.dependencies import check_first
+from airloop_airflow.forms import ask
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments
 from airloop_airflow.rollout import looking_task
@@ -43,7 +44,29 @@ def build(use_case: UseCase) -> DAG:
         schedule=None,
         is_paused_upon_creation=False,
         **dag_arguments(use_case, "experiment"),
-        params={
+    ) as dag:
+        asked = {"version": "{{ params.version }}"}
+        infra_check = job_task(use_case, "infra_check", "serving.infra_check", asked)
+        experiment = looking_task(
+            use_case,
+            "experiment",
+            "serving.experiment",
+            {
+                **asked,
+                "name": "{{ params.name }}",
+                "share": "{{ params.share }}",
+                "horizon-hours": "{{ params.horizon_hours }}",
+            },
+        )
+        abandon = job_task(use_case, "abandon", "serving.abandon", asked, trigger_rule=TriggerRule.ONE_FAILED)
+        chain(infra_check, experiment)
+        chain([infra_check, experiment], abandon)
+        # This leaf fails with them: a run that unloaded its version in good order is still a failed run.
+        chain(experiment, EmptyOperator(task_id="ended"))
+    check_first(dag)
+    ask(
+        dag,
+        {
             "name": Param(
                 type="string",
                 pattern="^[a-z][a-z0-9_-]{0,62}$",
@@ -69,26 +92,7 @@ def build(use_case: UseCase) -> DAG:
                 description="when it ends; whole weeks, so that each weekday counts the same",
             ),
         },
-    ) as dag:
-        asked = {"version": "{{ params.version }}"}
-        infra_check = job_task(use_case, "infra_check", "serving.infra_check", asked)
-        experiment = looking_task(
-            use_case,
-            "experiment",
-            "serving.experiment",
-            {
-                **asked,
-                "name": "{{ params.name }}",
-                "share": "{{ params.share }}",
-                "horizon-hours": "{{ params.horizon_hours }}",
-            },
-        )
-        abandon = job_task(use_case, "abandon", "serving.abandon", asked, trigger_rule=TriggerRule.ONE_FAILED)
-        chain(infra_check, experiment)
-        chain([infra_check, experiment], abandon)
-        # This leaf fails with them: a run that unloaded its version in good order is still a failed run.
-        chain(experiment, EmptyOperator(task_id="ended"))
-    check_first(dag)
+    )
     return dag
 
 

@@ -10,7 +10,7 @@ from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import assets, run_times
 from airloop_airflow.dependencies import check_first
-from airloop_airflow.forms import days
+from airloop_airflow.forms import ask, days
 from airloop_airflow.ingestion import ingest
 from airloop_airflow.jobs import JobOperator, job_task
 from airloop_airflow.policy import dag_arguments, schedule
@@ -52,7 +52,6 @@ def build(use_case: UseCase) -> DAG:
         doc_md=DOC.replace("{dag_id}", dag_id),
         schedule=_when(use_case),
         **dag_arguments(use_case, "features"),
-        params=days(),
     ) as dag:
         interval = task(run_times.features_interval, task_id="resolve_interval")()
         span = {"start": interval["start"], "end": interval["end"]}
@@ -68,6 +67,7 @@ def build(use_case: UseCase) -> DAG:
         else:
             chain(features, materialise, stale)
     check_first(dag)
+    ask(dag, days())
     return dag
 
 

@@ -9,7 +9,7 @@ from airflow.sdk import DAG, Param
 from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow.dependencies import check_first
-from airloop_airflow.forms import optional_text
+from airloop_airflow.forms import ask, optional_text
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import platform_arguments, schedule
 
@@ -38,7 +38,18 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
         schedule=schedule("30 3 * * *", timedelta(days=1)),
         is_paused_upon_creation=False,
         **platform_arguments("maintenance"),
-        params={
+    ) as dag:
+        flags = {
+            "as-of": "{{ dag_run.run_after.isoformat() }}",
+            "tables": "{{ params.tables or '' }}",
+            "dry-run": "{{ params.dry_run | lower }}",
+        }
+        for spec in use_cases:
+            job_task(spec, spec.name, "spark_jobs.maintenance", flags)
+    check_first(dag)
+    ask(
+        dag,
+        {
             "use_case": optional_text(
                 enum=[None, *(spec.name for spec in use_cases)],
                 title="Use case",
@@ -50,15 +61,7 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
             ),
             "dry_run": Param(False, type="boolean", title="Dry run", description="only count"),
         },
-    ) as dag:
-        flags = {
-            "as-of": "{{ dag_run.run_after.isoformat() }}",
-            "tables": "{{ params.tables or '' }}",
-            "dry-run": "{{ params.dry_run | lower }}",
-        }
-        for spec in use_cases:
-            job_task(spec, spec.name, "spark_jobs.maintenance", flags)
-    check_first(dag)
+    )
     return dag
 
 

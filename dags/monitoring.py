@@ -10,7 +10,7 @@ from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import assets, monitoring, run_times
 from airloop_airflow.dependencies import check_first
-from airloop_airflow.forms import optional_text
+from airloop_airflow.forms import ask, optional_text
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments, schedule
 
@@ -51,17 +51,6 @@ def build(use_case: UseCase) -> DAG:
         schedule=schedule(use_case.schedules.monitoring, timedelta(hours=1)),
         is_paused_upon_creation=False,
         **dag_arguments(use_case, "monitoring"),
-        params={
-            name: optional_text(
-                format="date-time",
-                title=title,
-                description=description,
-            )
-            for name, title, description in (
-                ("start", "From", "whole hour, UTC; empty for the hour before the end"),
-                ("end", "Until", "whole hour, UTC; empty for the last one"),
-            )
-        },
     ) as dag:
         hours = task(run_times.hours, task_id="resolve_hours")()
         span = {"start": hours["start"], "end": hours["end"]}
@@ -93,6 +82,20 @@ def build(use_case: UseCase) -> DAG:
         # One after the other: both are Spark's, and a laptop has two cores.
         chain(count, scores, quality, told_quality)
     check_first(dag)
+    ask(
+        dag,
+        {
+            name: optional_text(
+                format="date-time",
+                title=title,
+                description=description,
+            )
+            for name, title, description in (
+                ("start", "From", "whole hour, UTC; empty for the hour before the end"),
+                ("end", "Until", "whole hour, UTC; empty for the last one"),
+            )
+        },
+    )
     return dag
 
 

@@ -8,6 +8,7 @@ from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import assets, gate
 from airloop_airflow.dependencies import check_first
+from airloop_airflow.forms import ask
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments
 
@@ -41,26 +42,6 @@ def build(use_case: UseCase) -> DAG:
         # A run that a person triggers on a paused DAG would wait for ever.
         is_paused_upon_creation=False,
         **dag_arguments(use_case, "override"),
-        params={
-            "run_id": Param(
-                type="string",
-                pattern="^[0-9a-f]{32}$",
-                title="MLflow run",
-                description="the candidate's run; the verdict's page begins with it",
-            ),
-            "by": Param(
-                type="string",
-                minLength=1,
-                title="Your name",
-                description="who accepts the candidate; it is recorded",
-            ),
-            "reason": Param(
-                type="string",
-                minLength=1,
-                title="Reason",
-                description="why it may serve in spite of the failed rules; names no person of the data",
-            ),
-        },
     ) as dag:
         override = job_task(
             use_case,
@@ -84,6 +65,29 @@ def build(use_case: UseCase) -> DAG:
         )
         task(gate.tell_registered, task_id="tell")(register.output, override.output)
     check_first(dag)
+    ask(
+        dag,
+        {
+            "run_id": Param(
+                type="string",
+                pattern="^[0-9a-f]{32}$",
+                title="MLflow run",
+                description="the candidate's run; the verdict's page begins with it",
+            ),
+            "by": Param(
+                type="string",
+                minLength=1,
+                title="Your name",
+                description="who accepts the candidate; it is recorded",
+            ),
+            "reason": Param(
+                type="string",
+                minLength=1,
+                title="Reason",
+                description="why it may serve in spite of the failed rules; names no person of the data",
+            ),
+        },
+    )
     return dag
 
 

@@ -10,7 +10,7 @@ from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import assets, run_times
 from airloop_airflow.dependencies import check_first
-from airloop_airflow.forms import optional_text
+from airloop_airflow.forms import ask, optional_text
 from airloop_airflow.ingestion import ingest
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments, schedule
@@ -43,13 +43,6 @@ def build(use_case: UseCase) -> DAG:
         if use_case.lender is not None
         else schedule(use_case.schedules.push, timedelta(hours=1)),
         **dag_arguments(use_case, "push"),
-        params={
-            "until": optional_text(
-                format="date-time",
-                title="Until",
-                description="full hour in UTC; empty for the one that just ended",
-            ),
-        },
     ) as dag:
         span = task(run_times.day_so_far, task_id="resolve_hour")()
         push = job_task(
@@ -62,6 +55,16 @@ def build(use_case: UseCase) -> DAG:
         if use_case.lender is None:
             chain(ingest(use_case, span), push)
     check_first(dag)
+    ask(
+        dag,
+        {
+            "until": optional_text(
+                format="date-time",
+                title="Until",
+                description="full hour in UTC; empty for the one that just ended",
+            ),
+        },
+    )
     return dag
 
 

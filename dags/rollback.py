@@ -8,7 +8,7 @@ from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import assets, run_times
 from airloop_airflow.dependencies import check_first
-from airloop_airflow.forms import optional_text
+from airloop_airflow.forms import ask, optional_text
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments
 from airloop_airflow.stale import mark_stale
@@ -48,29 +48,6 @@ def build(use_case: UseCase) -> DAG:
         # A run that on-call triggers on a paused DAG would wait for ever.
         is_paused_upon_creation=False,
         **dag_arguments(use_case, "rollback"),
-        params={
-            "before_run": Param(
-                type="string",
-                minLength=1,
-                title="Before run",
-                description="run id of the features DAG, or <dag_id>/<run_id>; what it published goes",
-            ),
-            "start_date": optional_text(
-                format="date",
-                title="Start date",
-                description="only the rows from this day on (UTC); empty for whole tables",
-            ),
-            "end_date": optional_text(
-                format="date",
-                title="End date",
-                description="day after the last one; empty for a single day",
-            ),
-            "tables": optional_text(
-                title="Tables",
-                description="only these, comma-separated, such as clean.<table>; empty for all",
-            ),
-            "dry_run": Param(False, type="boolean", title="Dry run", description="only say what follows"),
-        },
     ) as dag:
         back = job_task(
             use_case,
@@ -93,6 +70,32 @@ def build(use_case: UseCase) -> DAG:
         )
         chain(back, confirmed, features, materialise, mark_stale(use_case))
     check_first(dag)
+    ask(
+        dag,
+        {
+            "before_run": Param(
+                type="string",
+                minLength=1,
+                title="Before run",
+                description="run id of the features DAG, or <dag_id>/<run_id>; what it published goes",
+            ),
+            "start_date": optional_text(
+                format="date",
+                title="Start date",
+                description="only the rows from this day on (UTC); empty for whole tables",
+            ),
+            "end_date": optional_text(
+                format="date",
+                title="End date",
+                description="day after the last one; empty for a single day",
+            ),
+            "tables": optional_text(
+                title="Tables",
+                description="only these, comma-separated, such as clean.<table>; empty for all",
+            ),
+            "dry_run": Param(False, type="boolean", title="Dry run", description="only say what follows"),
+        },
+    )
     return dag
 
 

@@ -12,7 +12,7 @@ from airloop.use_cases.spec import UseCase
 from airloop_airflow import assets
 from airloop_airflow.approval import APPROVED_BY, TASK_ID, PersonApproves
 from airloop_airflow.dependencies import check_first
-from airloop_airflow.forms import optional_text
+from airloop_airflow.forms import ask, optional_text
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments, schedule
 from airloop_airflow.rollout import page_unless_rolled_back, stage_task, stages_of, tell_rollback
@@ -51,6 +51,33 @@ AT_ONCE = 4
 """Runs: going back must not wait for a rollout, nor a newer candidate for an older one. Their jobs see to it
 that one rollout has the traffic."""
 
+FORM = {
+    "action": Param(
+        "roll_out",
+        enum=["roll_out", "rollback"],
+        title="Action",
+        description="roll a candidate out, or go back to the version before at once",
+    ),
+    "version": Param(
+        None,
+        type=["null", "integer"],
+        minimum=1,
+        title="Model version",
+        description="number in the registry; empty for the challenger, or for the version before",
+    ),
+    "reason": optional_text(
+        title="Reason",
+        description="for the record of what served when; above all when going back",
+    ),
+    "bake_minutes": Param(
+        None,
+        type=["null", "number"],
+        minimum=0,
+        title="Bake minutes",
+        description="how long each stage lasts at least; empty for the spec's",
+    ),
+}
+
 
 def build(use_case: UseCase) -> DAG:
     """The rollout DAG of `use_case`."""
@@ -64,32 +91,6 @@ def build(use_case: UseCase) -> DAG:
             assets=[assets.candidate(use_case)],
         ),
         **(dag_arguments(use_case, "rollout") | {"max_active_runs": AT_ONCE}),
-        params={
-            "action": Param(
-                "roll_out",
-                enum=["roll_out", "rollback"],
-                title="Action",
-                description="roll a candidate out, or go back to the version before at once",
-            ),
-            "version": Param(
-                None,
-                type=["null", "integer"],
-                minimum=1,
-                title="Model version",
-                description="number in the registry; empty for the challenger, or for the version before",
-            ),
-            "reason": optional_text(
-                title="Reason",
-                description="for the record of what served when; above all when going back",
-            ),
-            "bake_minutes": Param(
-                None,
-                type=["null", "number"],
-                minimum=0,
-                title="Bake minutes",
-                description="how long each stage lasts at least; empty for the spec's",
-            ),
-        },
     ) as dag:
         asked = {"version": "{{ params.version or '' }}"}
         who = "{{ dag_run.triggering_user_name or '' }}"
@@ -174,6 +175,7 @@ def build(use_case: UseCase) -> DAG:
         chain([nothing_beside, last], promote, [live, watch])
         chain([infra_check, *stages, promote], abandon)
     check_first(dag)
+    ask(dag, FORM)
     return dag
 
 

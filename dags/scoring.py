@@ -10,7 +10,7 @@ from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import run_times
 from airloop_airflow.dependencies import check_first
-from airloop_airflow.forms import days
+from airloop_airflow.forms import ask, days
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments, schedule
 
@@ -39,7 +39,6 @@ def build(use_case: UseCase) -> DAG:
         doc_md=DOC,
         schedule=schedule(use_case.schedules.scoring, timedelta(days=1)),
         **dag_arguments(use_case, "scoring"),
-        params=days(),
     ) as dag:
         interval = task(run_times.features_interval, task_id="resolve_interval")()
         span = {"start": interval["start"], "end": interval["end"]}
@@ -49,6 +48,7 @@ def build(use_case: UseCase) -> DAG:
         )
         chain(asked, score)
     check_first(dag)
+    ask(dag, days())
     return dag
 
 

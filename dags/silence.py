@@ -8,6 +8,7 @@ from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.retraining_policy import CAUSES
 from airloop.use_cases.spec import UseCase
 from airloop_airflow.dependencies import check_first
+from airloop_airflow.forms import ask
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments
 
@@ -38,7 +39,23 @@ def build(use_case: UseCase) -> DAG:
         # A run that a person triggers on a paused DAG would wait for ever.
         is_paused_upon_creation=False,
         **dag_arguments(use_case, "silence"),
-        params={
+    ) as dag:
+        job_task(
+            use_case,
+            "silence",
+            "airloop.monitoring.silence",
+            {
+                "cause": "{{ params.cause }}",
+                "until": "{{ params.until }}",
+                "by": "{{ params.by }}",
+                "reason": "{{ params.reason }}",
+                "at": "{{ dag_run.run_after.isoformat() }}",
+            },
+        )
+    check_first(dag)
+    ask(
+        dag,
+        {
             "cause": Param(
                 type="string",
                 minLength=1,
@@ -65,20 +82,7 @@ def build(use_case: UseCase) -> DAG:
                 description="why; who is on call next reads it",
             ),
         },
-    ) as dag:
-        job_task(
-            use_case,
-            "silence",
-            "airloop.monitoring.silence",
-            {
-                "cause": "{{ params.cause }}",
-                "until": "{{ params.until }}",
-                "by": "{{ params.by }}",
-                "reason": "{{ params.reason }}",
-                "at": "{{ dag_run.run_after.isoformat() }}",
-            },
-        )
-    check_first(dag)
+    )
     return dag
 
 

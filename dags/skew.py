@@ -10,7 +10,7 @@ from airloop.use_cases.catalogue import all_use_cases
 from airloop.use_cases.spec import UseCase
 from airloop_airflow import monitoring, run_times
 from airloop_airflow.dependencies import check_first
-from airloop_airflow.forms import days
+from airloop_airflow.forms import ask, days
 from airloop_airflow.jobs import job_task
 from airloop_airflow.policy import dag_arguments, schedule
 
@@ -46,7 +46,6 @@ def build(use_case: UseCase) -> DAG:
         schedule=schedule(use_case.schedules.skew, timedelta(days=1)),
         is_paused_upon_creation=False,
         **dag_arguments(use_case, "skew"),
-        params=days(),
     ) as dag:
         interval = task(run_times.features_interval, task_id="resolve_interval")()
         span = {"start": interval["start"], "end": interval["end"]}
@@ -72,6 +71,7 @@ def build(use_case: UseCase) -> DAG:
             has_report=True,
         )
     check_first(dag)
+    ask(dag, days())
     return dag
 
 

@@ -12,6 +12,7 @@ from airloop.use_cases.spec import Stream, UseCase
 from airloop_airflow import assets
 from airloop_airflow.changed_days import announce_late_days
 from airloop_airflow.dependencies import check_first
+from airloop_airflow.forms import ask
 from airloop_airflow.jobs import JobOperator, job_task
 from airloop_airflow.policy import owned_by, platform_arguments, schedule
 
@@ -58,14 +59,6 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
         doc_md=DOC,
         schedule=schedule("0 * * * *", timedelta(hours=1)),
         **platform_arguments("ingest"),
-        params={
-            "accept_loss": Param(
-                False,
-                type="boolean",
-                title="Accept loss",
-                description="go on although messages are gone from the broker that were never landed",
-            ),
-        },
     ) as dag:
         for use_case in use_cases:
             asset = assets.data_changed(use_case)
@@ -78,6 +71,17 @@ def build(use_cases: tuple[UseCase, ...]) -> DAG:
                 **owned_by(use_case),
             )(asset, [ingest.output for ingest in ingests])
     check_first(dag)
+    ask(
+        dag,
+        {
+            "accept_loss": Param(
+                False,
+                type="boolean",
+                title="Accept loss",
+                description="go on although messages are gone from the broker that were never landed",
+            ),
+        },
+    )
     return dag
 
 

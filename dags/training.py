@@ -13,7 +13,7 @@ from airloop.use_cases.spec import UseCase
 from airloop.use_cases.training_policy import CrossValidation, Tuning
 from airloop_airflow import assets, cost, gate, optional_steps, retraining, run_times
 from airloop_airflow.dependencies import check_first
-from airloop_airflow.forms import optional_text
+from airloop_airflow.forms import ask, optional_text
 from airloop_airflow.jobs import JobOperator, job_task, mapped_job_task
 from airloop_airflow.policy import dag_arguments, interval_of, schedule
 
@@ -152,6 +152,27 @@ def _schedule(use_case: UseCase) -> AssetOrTimeSchedule | list[Asset]:
     return AssetOrTimeSchedule(timetable=schedule(cron, interval_of(cron)), assets=requests)
 
 
+def _form(use_case: UseCase) -> dict[str, Param]:
+    """What the trigger form asks."""
+    return {
+        "as_of": optional_text(
+            format="date",
+            title="As of",
+            description="UTC day whose midnight to look back from; empty for the run's",
+        ),
+        "reason": optional_text(
+            title="Reason",
+            description="why, for the record; empty for that of the request",
+        ),
+        "train_days": _count("Training window", "days"),
+        "validation_days": _count("Validation window", "days"),
+        "test_days": _count("Test window", "days"),
+        **(TUNING_PARAMS if use_case.training.tuning else {}),
+        **(CROSS_VALIDATION_PARAMS if use_case.training.cross_validation else {}),
+        **(BUDGET_PARAMS if use_case.budget else {}),
+    }
+
+
 def build(use_case: UseCase) -> DAG:
     """The training DAG of `use_case`."""
     policy = use_case.training
@@ -162,23 +183,6 @@ def build(use_case: UseCase) -> DAG:
         schedule=_schedule(use_case),
         user_defined_macros={"why": retraining.why},
         **dag_arguments(use_case, "training"),
-        params={
-            "as_of": optional_text(
-                format="date",
-                title="As of",
-                description="UTC day whose midnight to look back from; empty for the run's",
-            ),
-            "reason": optional_text(
-                title="Reason",
-                description="why, for the record; empty for that of the request",
-            ),
-            "train_days": _count("Training window", "days"),
-            "validation_days": _count("Validation window", "days"),
-            "test_days": _count("Test window", "days"),
-            **(TUNING_PARAMS if policy.tuning else {}),
-            **(CROSS_VALIDATION_PARAMS if policy.cross_validation else {}),
-            **(BUDGET_PARAMS if use_case.budget else {}),
-        },
     ) as dag:
         training_set = job_task(
             use_case,
@@ -240,6 +244,7 @@ def build(use_case: UseCase) -> DAG:
         chain(judged, register)
         task(gate.tell_registered, task_id="tell")(register.output, evaluate.output)
     check_first(dag)
+    ask(dag, _form(use_case))
     return dag
 
 

@@ -64,6 +64,29 @@ def read_from(spark: SparkSession, records: Mapping[str, DataFrame]) -> dict[str
     return found
 
 
+def cleaned(spec: UseCase, records: Mapping[str, DataFrame]) -> dict[str, DataFrame]:
+    """What the transform makes of raw `records`, by clean table.
+
+    Raises `SpecError` when those are not the spec's tables, or lack the column that places them in time.
+    """
+    frames: dict[str, DataFrame] = load(spec.transform).clean(records)
+    names = {table.name for table in spec.own_clean_tables}
+    if set(frames) != names:
+        raise SpecError(
+            expected=f"{spec.transform}.clean to yield the tables {', '.join(sorted(names))}",
+            found=", ".join(sorted(frames)) or "none",
+            next_step="make the transform and the spec's clean_tables agree",
+        )
+    for table in spec.own_clean_tables:
+        if table.event_time is not None and table.event_time not in frames[table.name].columns:
+            raise SpecError(
+                expected=f"{spec.transform}.clean to yield {table.name} with its {table.event_time}",
+                found=f"columns {', '.join(frames[table.name].columns)}",
+                next_step="keep the column there, or correct event_time in the spec's clean_tables",
+            )
+    return frames
+
+
 def clean(spark: SparkSession, spec: UseCase, interval: Interval) -> AuditBranch:
     """Write the clean rows of `interval` to a fresh branch of each clean table.
 
@@ -73,14 +96,7 @@ def clean(spark: SparkSession, spec: UseCase, interval: Interval) -> AuditBranch
     branch = branch_of(interval)
     records = raw_records(spark, spec, interval)
     properties = {**signature(spec.name, interval), SOURCE_OFFSETS: json_text(read_from(spark, records))}
-    frames = load(spec.transform).clean(records)
-    names = {table.name for table in spec.clean_tables}
-    if set(frames) != names:
-        raise SpecError(
-            expected=f"{spec.transform}.clean to yield the tables {', '.join(sorted(names))}",
-            found=", ".join(sorted(frames)),
-            next_step="make the transform and the spec's clean_tables agree",
-        )
+    frames = cleaned(spec, records)
     snapshots = []
     for table in spec.clean_tables:
         name = f"{CLEAN}.{table.name}"

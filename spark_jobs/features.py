@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from pyspark.sql import DataFrame, SparkSession
@@ -41,7 +41,23 @@ MOST_ROUNDS = 5
 SPARK_TYPES = {"string": "string", "long": "bigint", "double": "double", "timestamp": "timestamp"}
 
 
-def conform(rows: DataFrame, table: FeatureTable) -> DataFrame:
+def conformed(spec: UseCase, frames: Mapping[str, DataFrame]) -> dict[str, DataFrame]:
+    """The feature tables that the transform yielded, as the spec declares them.
+
+    Raises `SpecError` naming the table, or the columns of one, that are not among them.
+    """
+    missing = [table.name for table in spec.own_feature_tables if table.name not in frames]
+    if missing:
+        names = ", ".join(table.name for table in spec.own_feature_tables)
+        raise SpecError(
+            expected=f"{spec.transform}.features to yield {names}",
+            found=f"only {', '.join(sorted(frames)) or 'nothing'}",
+            next_step=f"return {', '.join(missing)} there too, or take it out of the spec's feature_tables",
+        )
+    return {table.name: conform(frames[table.name], table, spec) for table in spec.own_feature_tables}
+
+
+def conform(rows: DataFrame, table: FeatureTable, spec: UseCase) -> DataFrame:
     """`rows` as the spec declares them: entities, `event_timestamp`, then features, each of its type.
 
     Raises `SpecError` naming the columns that the transform did not yield.
@@ -50,9 +66,10 @@ def conform(rows: DataFrame, table: FeatureTable) -> DataFrame:
     missing = [name for name in wanted if name not in rows.columns]
     if missing:
         raise SpecError(
-            expected=f"the transform to yield {', '.join(wanted)} for feature table {table.name}",
+            expected=f"{spec.transform}.features to yield {', '.join(wanted)} for {table.name}",
             found=f"no {', '.join(missing)}",
-            next_step="make the transform and the spec's feature_tables agree",
+            next_step="add what is missing there, or take it out of feature_tables in the spec of "
+            f"{spec.name}",
         )
     return rows.select(
         *table.entities,
@@ -102,9 +119,8 @@ def _clean_versions(spark: SparkSession, spec: UseCase) -> list[int]:
 def _replace(spark: SparkSession, spec: UseCase, interval: Interval, key: str) -> Published:
     frames = load(spec.transform).features(clean_history(spark, spec, interval), interval)
     snapshots = []
-    for table in spec.own_feature_tables:
-        name = f"{FEATURES}.{table.name}"
-        rows = conform(frames[table.name], table)
+    for table, rows in conformed(spec, frames).items():
+        name = f"{FEATURES}.{table}"
         ensure_table(spark, name, rows, EVENT_TIMESTAMP)
         branch = f"build_{key}"
         write_aside(spark, rows, name, EVENT_TIMESTAMP, interval, branch, signature(spec.name, interval))

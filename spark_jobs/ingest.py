@@ -162,7 +162,7 @@ def ingest(spark: SparkSession, spec: UseCase, interval: Interval, settings: Set
     contract.
     """
     with work_folder(settings, f"ingest_{spec.name}_{interval.key}") as folder:
-        staged = list(_stage_all(spec, interval, settings, folder))
+        staged = list(stage_all(spec, interval, settings, folder))
         landed = [_land(spark, item, interval, spec) for item in staged]
         bad = [str(item.malformed) for item in staged if item.malformed_rows]
         quarantined = quarantine(spark, spark.read.parquet(*bad)) if bad else 0
@@ -174,7 +174,8 @@ def ingest(spark: SparkSession, spec: UseCase, interval: Interval, settings: Set
     )
 
 
-def _stage_all(spec: UseCase, interval: Interval, settings: Settings, folder: Path) -> Iterator[Staged]:
+def stage_all(spec: UseCase, interval: Interval, settings: Settings, folder: Path) -> Iterator[Staged]:
+    """What every source of `spec` delivers for `interval`, feed by feed, written to `folder`."""
     landing = Landing(find_key(spec.feeds), read_list(settings))
     for source in spec.sources:
         connection = require_connection(source.connection) if source.connection else None

@@ -54,7 +54,7 @@ def newest_values(spark: SparkSession, spec: UseCase, interval: Interval) -> dic
     for table in spec.own_feature_tables:
         if not table.pushed:
             continue
-        rows = conform(frames[table.name], table).where(
+        rows = conform(frames[table.name], table, spec).where(
             F.col(EVENT_TIMESTAMP) <= F.lit(interval.end.isoformat()).cast("timestamp")
         )
         found[table.name] = first_of_each(rows, table.entities, F.desc(EVENT_TIMESTAMP))

@@ -273,6 +273,26 @@ def tag_snapshot(spark: SparkSession, table: str, tag: str, snapshot_id: int | N
     despite_conflicts(lambda: spark.sql(statement))
 
 
+def tagged(
+    spark: SparkSession, table: str, prefix: str, properties: Mapping[str, str]
+) -> tuple[str, int] | None:
+    """A tag of `table` that begins with `prefix`, on a snapshot that carries `properties`, and its id.
+
+    The latest by name; None where there is none, or no such table.
+    """
+    if not spark.catalog.tableExists(table):
+        return None
+    tags = spark.sql(
+        "SELECT r.name, s.snapshot_id, s.summary "  # noqa: S608 - the spec's names
+        f"FROM {table}.refs r JOIN {table}.snapshots s ON s.snapshot_id = r.snapshot_id "
+        f"WHERE r.type = 'TAG' AND startswith(r.name, '{prefix}')"
+    ).collect()
+    for name, snapshot_id, said in sorted(tags, reverse=True):
+        if properties.items() <= said.items():
+            return name, snapshot_id
+    return None
+
+
 def _with_catalog(spark: SparkSession, table: str) -> str:
     # Iceberg's ALTER statements take the first part of a two-part name for a catalog before they fall back.
     return f"{spark.catalog.currentCatalog()}.{table}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 import pyarrow as pa
@@ -23,11 +23,12 @@ from airloop.dotted import load
 from airloop.errors import HistoryError
 from airloop.intervals import ONE_DAY, Interval, resolve_as_of
 from airloop.jobs import run_job
-from airloop.lakehouse.properties import SOURCES, json_text
+from airloop.lakehouse.properties import COMMIT, RUN_ID, SOURCES, json_text
 from airloop.lakehouse.provenance import signature
 from airloop.prediction_request import ON_DEMAND_TIME, on_demand_fields
 from airloop.references import TableSnapshot, TrainingSet
 from airloop.settings import Settings
+from airloop.training.provenance import is_reproducible
 from airloop.use_cases.catalogue import use_case
 from airloop.use_cases.spec import LOCAL_SUFFIX, ModelInput, OnDemandView, UseCase
 from airloop.use_cases.training_policy import TrainingPolicy
@@ -46,6 +47,7 @@ from spark_jobs.tables import (
     read_table,
     snapshot_of,
     tag_snapshot,
+    tagged,
     within,
     write_aside,
 )
@@ -182,7 +184,10 @@ def training_rows(joined: DataFrame, spec: UseCase, spans: dict[str, Interval]) 
 def build(
     spark: SparkSession, spec: UseCase, policy: TrainingPolicy, as_of: datetime, settings: Settings
 ) -> TrainingSet:
-    """Write the training set as of `as_of` and pin it; the same arguments and sources give the same rows.
+    """The pinned training set as of `as_of`; the same arguments and sources give the same rows.
+
+    One that the same commit of the code pinned from the same snapshots of its sources is taken as it is: a
+    training that is started twice, or again after its set was pinned, is then one training.
 
     Raises `HistoryError` when published data does not reach over every window and on to `as_of`, and
     `TimeoutError` when the sources changed meanwhile.
@@ -191,15 +196,20 @@ def build(
     whole = Interval(spans["train"].start, spans["test"].end)
     _require_published(spark, spec, as_of)
     sources = _source_snapshots(spark, spec)
+    made_from = {source.table: source.snapshot_id for source in sources}
+    properties = {**signature(spec.name, whole), SOURCES: json_text(made_from)}
+    table, tag = f"{TRAINING}.{spec.name}", tag_of(policy, as_of)
+    found = _pinned_before(spark, table, tag, properties)
+    if found is not None:
+        pinned, snapshot_id = found
+        counts = _check_coverage(spark.read.option("tag", pinned).table(table), spans)
+        return _reference(table, pinned, snapshot_id, counts, as_of, sources)
     examples = (
         load(spec.transform)
         .examples(clean_history(spark, spec, Interval(whole.start, as_of)), whole, spec.prediction_lead)
         .cache()
     )
-    store, table, tag = open_store(settings), f"{TRAINING}.{spec.name}", tag_of(policy, as_of)
-    branch = f"build_{tag}"
-    made_from = {source.table: source.snapshot_id for source in sources}
-    properties = {**signature(spec.name, whole), SOURCES: json_text(made_from)}
+    store, branch = open_store(settings), f"build_{tag}"
     for number, chunk in enumerate(chunks(whole)):
         part = examples.where(within(EVENT_TIMESTAMP, chunk)).cache()
         if part.isEmpty():
@@ -215,17 +225,37 @@ def build(
         else:
             append_aside(spark, rows, table, branch)
         part.unpersist()
-    counts = _check_coverage(spark, table, branch, spans)
+    counts = _check_coverage(spark.read.option("branch", branch).table(table), spans)
     if _source_snapshots(spark, spec) != sources:
         raise TimeoutError(f"the sources of {table} changed meanwhile; the next try reads the new ones")
     written = fast_forward(spark, table, branch)
     # Its own, for ever: another set of the same day must not take the rows of a model's from under it.
     pinned = f"{tag}_{written.snapshot_id}"
     tag_snapshot(spark, table, pinned, written.snapshot_id)
+    return _reference(table, pinned, written.snapshot_id, counts, as_of, sources)
+
+
+def _pinned_before(
+    spark: SparkSession, table: str, tag: str, properties: Mapping[str, str]
+) -> tuple[str, int] | None:
+    if not is_reproducible(properties[COMMIT]):
+        return None
+    same = {name: value for name, value in properties.items() if name != RUN_ID}
+    return tagged(spark, table, f"{tag}_", same)
+
+
+def _reference(
+    table: str,
+    tag: str,
+    snapshot_id: int,
+    counts: Mapping[str, int],
+    as_of: datetime,
+    sources: tuple[TableSnapshot, ...],
+) -> TrainingSet:
     return TrainingSet(
         table=table,
-        tag=pinned,
-        snapshot_id=written.snapshot_id,
+        tag=tag,
+        snapshot_id=snapshot_id,
         rows=sum(counts.values()),
         train_rows=counts["train"],
         validation_rows=counts["validation"],
@@ -272,17 +302,11 @@ def _source_snapshots(spark: SparkSession, spec: UseCase) -> tuple[TableSnapshot
     return tuple(snapshot_of(spark, name) for name in names)
 
 
-def _check_coverage(
-    spark: SparkSession, table: str, branch: str, spans: dict[str, Interval]
-) -> dict[str, int]:
-    """Rows per split on `branch`; raises `HistoryError` naming the days of the windows without an example."""
+def _check_coverage(rows: DataFrame, spans: dict[str, Interval]) -> dict[str, int]:
+    """Rows per split; raises `HistoryError` naming the days of the windows without an example."""
     days = {
         (row[0], row[1]): row[2]
-        for row in spark.read.option("branch", branch)
-        .table(table)
-        .groupBy(SPLIT, F.date_format("prediction_time", "yyyy-MM-dd"))
-        .count()
-        .collect()
+        for row in rows.groupBy(SPLIT, F.date_format("prediction_time", "yyyy-MM-dd")).count().collect()
     }
     wanted = {
         (name, f"{span.start + n * ONE_DAY:%Y-%m-%d}")

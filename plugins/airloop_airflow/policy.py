@@ -5,6 +5,7 @@ Belongs here: the defaults that the policy tests hold all DAGs to. Does not belo
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -56,6 +57,7 @@ def _arguments(owner: Mapping[str, str], *tags: str) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def interval_of(cron: str) -> timedelta:
     """What a run by `cron` is about, up to its tick: the longest time from one tick to the next."""
     clock = croniter(cron, _ANY_SUNDAY)

@@ -235,7 +235,7 @@ def test_a_corrected_day_is_published_again_and_reaches_the_features_that_look_b
     whole = load(spec.transform).features(clean_history(lake, spec, HISTORY), HISTORY)
     for table in spec.feature_tables:
         name = f"{FEATURES}.{table.name}"
-        anew = _of_frame(conform(whole[table.name], table), after[name])
+        anew = _of_frame(conform(whole[table.name], table, spec), after[name])
         assert after[name].equals(anew), f"{name} is not what all days computed at once would be"
 
 

@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 from airloop.errors import AuditError, HistoryError, PublishError
 from airloop.intervals import ONE_DAY, Interval
+from airloop.lakehouse import provenance
 from airloop.lakehouse.catalog import open_catalog, read_snapshot
 from airloop.lakehouse.publish import publish
 from airloop.prediction_request import assemble_inputs, parse_request
@@ -185,6 +186,29 @@ def test_requests_in_the_training_set_parse_to_the_inputs_beside_them(
         inputs = assemble_inputs(spec, request, dict.fromkeys(spec.features))
         assert {name: inputs[name] for name in own} == {name: row[name] for name in own}
         assert request.prediction_time == row["prediction_time"]
+
+
+def test_a_set_of_the_same_sources_and_code_is_made_once(
+    trained_on: TrainingSet,
+    spark: SparkSession,
+    spec: UseCase,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    policy = TrainingPolicy(
+        **{**spec.training.model_dump(), "train_days": 2, "validation_days": 1, "test_days": 1}
+    )
+    made = []
+    for commit in ("a" * 40, "a" * 40, "b" * 40, "b" * 40 + "-dirty", "b" * 40 + "-dirty"):
+        monkeypatch.setattr(provenance, "_commit", lambda commit=commit: commit)
+        made.append(training_set.build(spark, spec, policy, WEEK.end, settings))
+    first, again, other, changed, changed_again = made
+    assert again == first
+    assert len({one.tag for one in (first, other, changed, changed_again)}) == 4
+    assert {one.rows for one in made} == {first.rows}
+    longer = policy.model_copy(update={"train_days": 3})
+    monkeypatch.setattr(provenance, "_commit", lambda: "a" * 40)
+    assert training_set.build(spark, spec, longer, WEEK.end, settings).rows > first.rows
 
 
 def test_a_window_without_data_names_its_days(

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import cache
+from traceback import extract_tb
+from types import ModuleType
 
 from airloop import use_cases
 from airloop.errors import SpecError
@@ -19,7 +21,7 @@ def all_use_cases() -> tuple[UseCase, ...]:
     """Every use case, by name; raises `SpecError` for two of one name."""
     found: dict[str, UseCase] = {}
     for module_info in pkgutil.iter_modules(use_cases.__path__):
-        module = importlib.import_module(f"{use_cases.__name__}.{module_info.name}")
+        module = _imported(module_info.name)
         spec = getattr(module, "USE_CASE", None)
         if not isinstance(spec, UseCase):
             continue
@@ -31,6 +33,25 @@ def all_use_cases() -> tuple[UseCase, ...]:
             )
         found[spec.name] = spec
     return tuple(found[name] for name in sorted(found))
+
+
+def _imported(name: str) -> ModuleType:
+    """The module of that name; raises `SpecError` naming the file and the line of what is wrong."""
+    file = f"src/airloop/use_cases/{name}.py"
+    try:
+        return importlib.import_module(f"{use_cases.__name__}.{name}")
+    except SpecError as error:
+        raise SpecError(
+            expected=error.expected, found=error.found, next_step=f"{error.next_step} (it is {file})"
+        ) from None
+    except Exception as error:
+        lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename.endswith(file)]
+        line = getattr(error, "lineno", None) or next(reversed(lines), None)
+        raise SpecError(
+            expected=f"{file} to be a module that Python can import",
+            found=f"{type(error).__name__}: {error}" + (f" (line {line})" if line else ""),
+            next_step="mend that line; make try-use-case tells whether it holds",
+        ) from error
 
 
 def use_case(name: str) -> UseCase:
