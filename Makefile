@@ -63,6 +63,10 @@ clean: setup ## stop the stack and remove its data; the environment stays
 check: setup ## lint, format, types, import contracts, schemas, secrets, scripts, workflows
 	@bash scripts/check.sh
 
+.PHONY: docs
+docs: setup ## the documentation as a site in build/site; a link that leads nowhere fails it
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --clean --quiet && echo "build/site/index.html"
+
 .PHONY: pre-commit
 pre-commit: setup ## have git run the checks before each commit
 	@$(PRE_COMMIT) install
