@@ -59,4 +59,5 @@ def build(use_case: UseCase) -> DAG:
 
 
 for _use_case in all_use_cases():
-    globals()[f"{_use_case.name}_retraining"] = build(_use_case)
+    if _use_case.is_online:
+        globals()[f"{_use_case.name}_retraining"] = build(_use_case)

@@ -116,7 +116,8 @@ def build(use_case: UseCase) -> DAG:
 
         @task.branch
         def compare(version: int, champion: int | None) -> str:
-            return "nothing_beside" if champion in (None, version) else "shadow"
+            beside = use_case.is_online and champion not in (None, version)
+            return "shadow" if beside else "nothing_beside"
 
         compared = compare(version, infra_check.output["champion"])
         nothing_beside = EmptyOperator(task_id="nothing_beside")
@@ -136,7 +137,6 @@ def build(use_case: UseCase) -> DAG:
         )
         # This leaf fails with them: a run that abandoned its candidate in good order is still a failed run.
         live = EmptyOperator(task_id="live", outlets=[assets.live_model(use_case)])
-        watch = stage_task(use_case, "watch", staged)
         # The version that was checked, for by now another may be the challenger.
         checked = "{{ (ti.xcom_pull(task_ids='infra_check') or {}).get('version') or params.version or '' }}"
         abandon = job_task(
@@ -172,7 +172,9 @@ def build(use_case: UseCase) -> DAG:
         chain(*stages)
         chain(infra_check, compared, [stages[0], nothing_beside])
         # Of these two one succeeds: a candidate that was superseded in a stage is not promoted either.
-        chain([nothing_beside, last], promote, [live, watch])
+        chain([nothing_beside, last], promote, live)
+        if use_case.is_online:
+            chain(promote, stage_task(use_case, "watch", staged))
         chain([infra_check, *stages, promote], abandon)
     check_first(dag)
     ask(dag, FORM)

@@ -49,13 +49,14 @@ def build(use_case: UseCase) -> DAG:
     ) as dag:
         interval = task(run_times.features_interval, task_id="resolve_interval")()
         span = {"start": interval["start"], "end": interval["end"]}
-        counted = job_task(
-            use_case,
-            "count_skew",
-            "spark_jobs.count_skew",
-            {**span, "at": "{{ dag_run.run_after.isoformat() }}"},
-        )
-        task(monitoring.tell_skew, task_id="tell_skew")(counted.output)
+        if use_case.has_features:
+            counted = job_task(
+                use_case,
+                "count_skew",
+                "spark_jobs.count_skew",
+                {**span, "at": "{{ dag_run.run_after.isoformat() }}"},
+            )
+            task(monitoring.tell_skew, task_id="tell_skew")(counted.output)
         watched = job_task(
             use_case,
             "reference",
@@ -76,4 +77,5 @@ def build(use_case: UseCase) -> DAG:
 
 
 for _use_case in all_use_cases():
-    globals()[f"{_use_case.name}_skew"] = build(_use_case)
+    if _use_case.is_online:
+        globals()[f"{_use_case.name}_skew"] = build(_use_case)

@@ -37,13 +37,18 @@ def span_to_write(table: FeatureTable, interval: Interval) -> Interval:
 
 
 def materialise(store: FeatureStore, spec: UseCase, interval: Interval, settings: Settings) -> Materialised:
-    """Apply the definitions and write the latest values known at the interval's end."""
-    store.apply(load(spec.feature_definitions).definitions(spec, settings))
-    for table in spec.own_feature_tables:
+    """Apply the definitions, if any, and write the latest values known at the interval's end.
+
+    Of a use case that is scored in batches nothing is written: nobody would read it.
+    """
+    if spec.feature_definitions is not None:
+        store.apply(load(spec.feature_definitions).definitions(spec, settings))
+    tables = spec.own_feature_tables if spec.is_online else ()
+    for table in tables:
         span = span_to_write(table, interval)
         store.materialize(span.start, span.end - MOMENT, feature_views=[table.name])
     return Materialised(
-        feature_views=tuple(table.name for table in spec.own_feature_tables),
+        feature_views=tuple(table.name for table in tables),
         start=interval.start.isoformat(),
         end=interval.end.isoformat(),
     )

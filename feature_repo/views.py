@@ -52,10 +52,9 @@ def feast_objects(
     views = {table.name: feature_view(table, entities, settings) for table in use_case.feature_tables}
     on_demand = [on_demand_view(view, views, use_case) for view in use_case.on_demand]
     every = [*views.values(), *on_demand]
-    services = {
-        use_case.feature_service: (*use_case.features, *use_case.on_demand_features),
-        **use_case.earlier_feature_services,
-    }
+    services = dict(use_case.earlier_feature_services)
+    if use_case.feature_service is not None:
+        services[use_case.feature_service] = (*use_case.features, *use_case.on_demand_features)
     return [
         *entities.values(),
         *every,

@@ -131,10 +131,10 @@ def join_features(
         for name, column in _on_demand_columns(spec, view, prediction_time)
     }
     asked = examples.fillna("", list(spec.entities)).withColumns(given)
-    job = store.get_historical_features(
-        entity_df=asked, features=store.get_feature_service(spec.feature_service)
-    )
-    frame: DataFrame = job.to_spark_df()
+    frame: DataFrame = asked
+    if spec.feature_tables:
+        service = store.get_feature_service(spec.feature_service)
+        frame = store.get_historical_features(entity_df=asked, features=service).to_spark_df()
     for view in spec.on_demand:
         frame = computed(frame, store.get_on_demand_feature_view(view.name), view)
     return frame.drop(*given)

@@ -190,9 +190,8 @@ def _blamed(spec: UseCase) -> Iterator[None]:
     except AirloopError:
         raise
     except Exception as error:
-        own = {
-            str(REPOSITORY / _path(path)): _path(path) for path in (spec.transform, spec.feature_definitions)
-        }
+        paths = [_path(path) for path in (spec.transform, spec.feature_definitions) if path is not None]
+        own = {str(REPOSITORY / path): path for path in paths}
         for frame in reversed(traceback.extract_tb(error.__traceback__)):
             if frame.filename in own:
                 raise SpecError(
@@ -219,7 +218,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = load_settings()
         as_of = resolve_as_of(as_of=arguments.as_of, data_interval=None, run_after=datetime.now(UTC))
         with _blamed(spec):
-            load(spec.feature_definitions).definitions(spec, settings)
+            if spec.feature_definitions is not None:
+                load(spec.feature_definitions).definitions(spec, settings)
             spark = open_session(settings, f"try {spec.name}")
             try_use_case(spark, spec, as_of, arguments.days, settings, lambda line: print(line, flush=True))
     except AirloopError as error:

@@ -78,11 +78,14 @@ def expected_dags(use_cases: Sequence[UseCase]) -> Iterator[ExpectedDag]:
         yield ExpectedDag(f"{name}_rollout", when.rollout, DAY, None, on_from_the_start=False)
         if spec.event_table:
             yield ExpectedDag(f"{name}_scoring", when.scoring, DAY, _DAILY, on_from_the_start=False)
-        yield ExpectedDag(f"{name}_skew", when.skew, DAY, _DAILY)
         yield ExpectedDag(f"{name}_drill", when.drill, WEEK, _DAILY)
-        yield ExpectedDag(f"{name}_monitoring", when.monitoring, HOUR, _HOURLY)
-        for kind in ("retraining", "overview", "override", "experiment", "silence"):
+        for kind in ("overview", "override"):
             yield ExpectedDag(f"{name}_{kind}")
+        if spec.is_online:
+            yield ExpectedDag(f"{name}_skew", when.skew, DAY, _DAILY)
+            yield ExpectedDag(f"{name}_monitoring", when.monitoring, HOUR, _HOURLY)
+            for kind in ("retraining", "experiment", "silence"):
+                yield ExpectedDag(f"{name}_{kind}")
     if any(spec.streams for spec in use_cases):
         yield ExpectedDag("stream_ingest", "0 * * * *", HOUR, _HOURLY, on_from_the_start=False)
     if any(spec.erasure is not None for spec in use_cases):

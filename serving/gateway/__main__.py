@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     configure_server(SERVICE, settings.log_format)
     log_predictions(SERVICE, settings.log_format)
     try:
-        use_cases = all_use_cases()
+        use_cases = tuple(spec for spec in all_use_cases() if spec.is_online)
         access = Access(settings.gateway_keys)
         model_server = ModelServer.of(settings)
         connection = find_connection(PREDICTION_LOG)

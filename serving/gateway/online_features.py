@@ -66,6 +66,8 @@ class OnlineFeatures:
 
         One read of the store, however many there are.
         """
+        if use_case.feature_service is None or not use_case.feature_tables:
+            return [{} for _ in requests]
         service = self.service(use_case.feature_service)
         # An absent key is asked for as "" or 0; whatever that finds, features that need the key are missing.
         absent = {item.name: "" if item.type == "string" else 0 for item in use_case.request}

@@ -328,7 +328,8 @@ class Predictor:
         """What is not there yet that a prediction needs."""
         faults: list[problems.Fault] = []
         try:
-            self._features.service(use_case.feature_service)
+            if use_case.feature_service is not None:
+                self._features.service(use_case.feature_service)
         except NoFeatureService:
             faults.append(problems.no_features(use_case).fault)
         except FeatureStoreDown as error:

@@ -33,8 +33,15 @@ PLATFORM = {
 }
 
 
-# What a use case has only with a source, or a table of events, of its own.
-NEEDS = {"rollback": lambda spec: spec.lender is None, "scoring": lambda spec: spec.event_table is not None}
+# What a use case has only with a source, or a table of events, of its own, or if a gateway answers for it.
+NEEDS = {
+    "rollback": lambda spec: spec.lender is None,
+    "scoring": lambda spec: spec.event_table is not None,
+    "push": lambda spec: spec.is_pushed,
+    **dict.fromkeys(
+        ("monitoring", "retraining", "silence", "skew", "experiment"), lambda spec: spec.is_online
+    ),
+}
 
 
 def kinds_of(spec) -> list[str]:

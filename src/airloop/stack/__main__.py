@@ -37,9 +37,12 @@ def run(settings: Settings, spec: UseCase, as_of: datetime, windows: Windows, co
         AirflowApi(settings.airflow_url, LOGIN, password(settings)) as api,
     ):
         result = run_loop(api, spec, as_of, console, windows)
-    version = _serving(settings, spec)
+    if result.scored is not None:
+        version, curl, prediction = int(result.scored["version"]), "", dict(result.scored)
+    else:
+        version = _serving(settings, spec)
+        curl, prediction = ask_gateway(settings, spec, as_of)
     figures = figures_of(settings, spec, version)
-    curl, prediction = ask_gateway(settings, spec, as_of)
     summary = Summary(
         use_case=spec.name,
         as_of=f"{as_of:%Y-%m-%d}",

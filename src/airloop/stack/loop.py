@@ -13,7 +13,7 @@ import hashlib
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
@@ -60,6 +60,8 @@ class LoopResult(NamedTuple):
     """The registered version; none when the gate rejected the candidate."""
     worked: bool
     """Whether any run was started or continued; false when all of them were there already."""
+    scored: Mapping[str, Any] | None
+    """What the champion's scores of the day before came to, where it scores in batches."""
 
 
 def features_interval(spec: UseCase, as_of: datetime, windows: Windows) -> Interval:
@@ -69,7 +71,9 @@ def features_interval(spec: UseCase, as_of: datetime, windows: Windows) -> Inter
     value stays in force before the first example.
     """
     policy = TrainingPolicy(**{**spec.training.model_dump(), **windows.given})
-    reach = spec.label.matures_after + max(table.time_to_live for table in spec.feature_tables)
+    reach = spec.label.matures_after + max(
+        (table.time_to_live for table in spec.feature_tables), default=timedelta(0)
+    )
     whole = timedelta(days=-(-reach // ONE_DAY))
     return Interval(as_of - policy.total_days * ONE_DAY - whole, as_of)
 
@@ -111,10 +115,18 @@ def run_loop(
         rollout_run = _started_by(api, rollout, run_id)
         worked.append(_follow(api, rollout, rollout_run, console))
         stages += _stages(api, rollout, rollout_run)
+    scored = None
+    if not spec.is_online:
+        day = {"start_date": f"{as_of - ONE_DAY:%Y-%m-%d}", "end_date": f"{as_of:%Y-%m-%d}"}
+        scoring = f"{spec.name}_scoring"
+        _wait_for_dags(api, (scoring,), console)
+        worked.append(_ensure_run(api, scoring, run_id, day, console))
+        stages += _stages(api, scoring, run_id)
+        scored = api.result(scoring, run_id, "score")
     if spec.is_pushed:
         # From now on: before, there was nothing published that the day so far could be added to.
         api.unpause(f"{spec.name}_push")
-    return LoopResult(tuple(stages), run_id, accepted, version, any(worked))
+    return LoopResult(tuple(stages), run_id, accepted, version, any(worked), scored)
 
 
 def _wait_for_dags(api: AirflowApi, dag_ids: tuple[str, ...], console: Console) -> None:

@@ -59,7 +59,9 @@ class Summary(BaseModel):
     figures: dict[str, Measured]
     """The one that ranks candidates, and the loss."""
     prediction: dict[str, Any]
+    """The gateway's answer; of a use case that scores in batches, what the scores of a day came to."""
     curl: str
+    """What repeats it; empty where there is no gateway to ask."""
     peak_memory_gib: float
     """Peak of the sum of the stack's proportional set sizes while the loop ran."""
     reused: bool
@@ -70,26 +72,22 @@ class Summary(BaseModel):
 def ask_gateway(settings: Settings, spec: UseCase, as_of: datetime) -> tuple[str, dict[str, Any]]:
     """One request for an event soon after `as_of`, as a curl command, and the gateway's answer to it.
 
-    Raises `StackError` when there is no such event or the gateway refuses.
+    Where no such event is known beforehand, it is the spec's example. Raises `StackError` when the gateway
+    refuses.
     """
     soon = Interval(as_of + spec.prediction_lead, as_of + spec.prediction_lead + timedelta(hours=12))
-    bodies = upcoming_requests(settings, spec, soon, 1) if spec.event_table else [_example(spec, soon.start)]
-    if not bodies:
-        raise StackError(
-            expected=f"an event between {soon.start.isoformat()} and {soon.end.isoformat()}",
-            found=f"none in clean.{spec.event_table}",
-            next_step=f"run {spec.name}_features up to {as_of:%Y-%m-%d}",
-        )
+    known = upcoming_requests(settings, spec, soon, 1) if spec.event_table else []
+    body = known[0] if known else _example(spec, soon.start)
     url = f"{settings.gateway_url}/v1/{spec.name}/predict"
     headers = {"content-type": "application/json"}
-    answer = httpx.post(url, content=bodies[0], headers=headers, timeout=30)
+    answer = httpx.post(url, content=body, headers=headers, timeout=30)
     if answer.status_code != 200:
         raise StackError(
-            expected=f"the gateway to answer {bodies[0]}",
+            expected=f"the gateway to answer {body}",
             found=f"status {answer.status_code}: {answer.text[:300]}",
             next_step="look at `make status` and at the log of the gateway",
         )
-    curl = f"curl -s {url} -H 'content-type: application/json' -d {shlex.quote(bodies[0])}"
+    curl = f"curl -s {url} -H 'content-type: application/json' -d {shlex.quote(body)}"
     return curl, answer.json()
 
 
@@ -151,11 +149,12 @@ def show(summary: Summary, login: Mapping[str, str], console: Console) -> None:
             f"  test {one.words} {one.test:.4f}, baseline {one.baseline:.4f}\n"
             for one in summary.figures.values()
         )
-        + f"a prediction: {json.dumps(summary.prediction)}\n"
-        f"ask again:"
+        + f"{'a prediction' if summary.curl else 'scores of a day'}: {json.dumps(summary.prediction)}"
     )
-    # Without markup or wrapping, so that they can be copied.
-    console.print(summary.curl, soft_wrap=True, markup=False, highlight=False)
+    if summary.curl:
+        console.print("ask again:")
+        # Without markup or wrapping, so that it can be copied.
+        console.print(summary.curl, soft_wrap=True, markup=False, highlight=False)
     console.print(
         f"Airflow  {summary.addresses['airflow']}  (login {login['username']} / {login['password']})\n"
         f"Page     {summary.addresses['airflow']}/plugin/airloop/airloop/#{summary.use_case}\n"

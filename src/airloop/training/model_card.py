@@ -250,7 +250,8 @@ judge:</p>
 </table>
 <p>Training set <code>{{ verdict.training_set.tag }}</code>, snapshot
 <code>{{ verdict.training_set.snapshot_id }}</code> of <code>{{ verdict.training_set.table }}</code>;
-features by the feature service <code>{{ spec.feature_service }}</code>; {{ spec.inputs|length }} inputs.</p>
+features by the feature service
+<code>{{ spec.feature_service or "none" }}</code>; {{ spec.inputs|length }} inputs.</p>
 
 <h2>What it pays attention to</h2>
 {% if facts.importance %}
@@ -295,7 +296,7 @@ the odds. {% endif %}Importance is no cause: inputs that go together share it.</
 <table>
 <tr><td>MLflow run</td><td><code>{{ verdict.run_id }}</code></td></tr>
 <tr><td>training set</td><td><code>{{ verdict.training_set.tag }}</code></td></tr>
-<tr><td>feature service</td><td><code>{{ spec.feature_service }}</code></td></tr>
+<tr><td>feature service</td><td><code>{{ spec.feature_service or "none" }}</code></td></tr>
 {% for source in verdict.training_set.sources %}
 <tr><td>source {{ source.table }}</td><td>snapshot <code>{{ source.snapshot_id }}</code></td></tr>
 {% endfor %}

@@ -168,7 +168,7 @@ def _train_into(folder: Path, scratch: Path, job: learning.Job, runs: TrainingRu
     runs.tag(
         run_id,
         {
-            FEATURE_SERVICE: job.spec.feature_service,
+            FEATURE_SERVICE: job.spec.feature_service or "none",
             model_metadata.ENVIRONMENT_LOCK_DIGEST: lock,
             model_metadata.DEVICE_KIND: cost.device_kind,
         },

@@ -25,7 +25,7 @@ def contradictions(spec: UseCase) -> Iterable[str]:
         "feature_tables.features": [*spec.features, *spec.on_demand_features],
         "feature views": [table.name for table in spec.feature_tables]
         + [view.name for view in spec.on_demand],
-        "feature services": [spec.feature_service, *spec.earlier_feature_services],
+        "feature services": [*filter(None, [spec.feature_service]), *spec.earlier_feature_services],
         "request": [field.name for field in spec.request],
         "inputs": [*(item.name for item in spec.inputs), *(item.name for item in spec.elapsed)],
         "gates.slices": [cut.name for cut in spec.gates.slices],
@@ -75,6 +75,10 @@ def contradictions(spec: UseCase) -> Iterable[str]:
             yield f"feature_tables: entity {key!r} is not a request field"
     if spec.retraining.after_new_events is not None and not spec.event_table:
         yield "retraining.after_new_events: there is no event_table whose events could be counted"
+    if spec.serving == "batch" and spec.rollout.approval:
+        yield "rollout.approval: in batches there are no stages that a person could look at before"
+    if spec.serving == "batch" and not spec.event_table:
+        yield "serving: batches need an event_table, whose events are scored"
     if spec.event_table and spec.event_table not in {table.name for table in spec.clean_tables}:
         yield f"event_table: {spec.event_table!r} is not a clean table"
     for table in spec.own_clean_tables:
@@ -88,6 +92,9 @@ def contradictions(spec: UseCase) -> Iterable[str]:
         for name in view.request:
             if name not in fields:
                 yield f"on_demand.{view.name}: {name!r} is not a request field"
+    for name, given in (("definitions", spec.feature_definitions), ("service", spec.feature_service)):
+        if spec.has_features and given is None:
+            yield f"feature_{name}: it has features, so it needs one"
     for service, asked in spec.earlier_feature_services.items():
         for name in asked:
             if name not in (*spec.features, *spec.on_demand_features):

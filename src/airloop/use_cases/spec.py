@@ -331,6 +331,9 @@ class UseCase(SpecPart):
     limits: tuple[str, ...] = ()
     """For the model card: what is known to be wrong or missing, and what is not known."""
     schedules: Schedules = Schedules()
+    serving: Literal["online", "batch"] = "online"
+    """`online`: the gateway answers requests, and what it answered is watched. `batch`: the champion scores
+    the events of each day into a table, and that is all; no value goes to the online store."""
     sources: tuple[Source, ...] = ()
     """None where all clean tables are another use case's."""
     streams: tuple[Stream, ...] = ()
@@ -340,12 +343,13 @@ class UseCase(SpecPart):
     lookback: timedelta
     """How much history before its interval the features step reads."""
     clean_tables: tuple[CleanTable, ...]
-    feature_tables: tuple[FeatureTable, ...]
+    feature_tables: tuple[FeatureTable, ...] = ()
+    """None where the request alone is the model's input."""
     on_demand: tuple[OnDemandView, ...] = ()
-    feature_definitions: DottedPath
-    """Module with `definitions(use_case, settings)`, Feast's objects for the use case."""
-    feature_service: Identifier
-    """The features that models trained now are given; a change of them is a new name."""
+    feature_definitions: DottedPath | None = None
+    """Module with `definitions(use_case, settings)`, Feast's objects for it; none without features."""
+    feature_service: Identifier | None = None
+    """The features that models trained now are given; a change is a new name. None without features."""
     earlier_feature_services: dict[Identifier, tuple[Identifier, ...]] = Field(default_factory=dict)
     """By name, the features of services that models which may still serve, or be rolled back to, ask for."""
     prediction_lead: timedelta
@@ -428,9 +432,14 @@ class UseCase(SpecPart):
         )
 
     @property
+    def is_online(self) -> bool:
+        """Whether the gateway answers for it."""
+        return self.serving == "online"
+
+    @property
     def is_pushed(self) -> bool:
         """Whether any feature reaches the online store as each hour ends."""
-        return any(table.pushed for table in self.own_feature_tables)
+        return self.is_online and any(table.pushed for table in self.own_feature_tables)
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -441,6 +450,11 @@ class UseCase(SpecPart):
     def on_demand_features(self) -> tuple[str, ...]:
         """The names of all features that are computed when they are asked for."""
         return tuple(name for view in self.on_demand for name in view.features)
+
+    @property
+    def has_features(self) -> bool:
+        """Whether Feast knows anything of it: features that are stored, or computed on demand."""
+        return bool(self.features or self.on_demand_features)
 
     @property
     def feeds(self) -> tuple[Feed, ...]:
