@@ -202,7 +202,7 @@ def build(
     found = _pinned_before(spark, table, tag, properties)
     if found is not None:
         pinned, snapshot_id = found
-        counts = _check_coverage(spark.read.option("tag", pinned).table(table), spans)
+        counts = _check_coverage(spark.read.option("versionAsOf", snapshot_id).table(table), spans)
         return _reference(table, pinned, snapshot_id, counts, as_of, sources)
     examples = (
         load(spec.transform)

@@ -47,7 +47,7 @@ def plain(**changes: object) -> UseCase:
     return define(
         **fields
         | NONE
-        | {"gates": gates, "clean_tables": USE_CASE.lends("flights", "movements").clean}
+        | {"gates": gates, "clean_tables": USE_CASE.lends("flights", "movements", "weather", "planes").clean}
         | changes
     )
 
