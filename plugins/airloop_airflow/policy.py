@@ -17,6 +17,12 @@ from croniter import croniter
 from airloop.use_cases.spec import UseCase
 from airloop_airflow.alerts import alert_on_failure
 
+HOURLY_POOL: Final = "hourly"
+"""The pool of the DAGs that run each hour for every use case. It has half of what a deployment runs at once:
+any number of use cases leaves the other half to training and what else takes long. A deployment makes it where
+it makes Airflow's tables."""
+_HOURLY: Final = frozenset({"push", "monitoring", "retraining", "overview"})
+
 _ANY_SUNDAY: Final = datetime(2023, 1, 1, tzinfo=UTC)
 _TICKS: Final = 60
 """Two months of a daily cron: one that leaves out weekends, or a month, is seen as such."""
@@ -32,7 +38,8 @@ _EVERY_TASK: Final[Mapping[str, Any]] = {
 
 def dag_arguments(use_case: UseCase, kind: str) -> dict[str, Any]:
     """Arguments of every DAG of `use_case`; `kind` is a tag too, for the UI's filter."""
-    return _arguments(owned_by(use_case), use_case.name, kind)
+    pool = {"pool": HOURLY_POOL} if kind in _HOURLY else {}
+    return _arguments({**owned_by(use_case), **pool}, use_case.name, kind)
 
 
 def platform_arguments(kind: str) -> dict[str, Any]:
@@ -48,11 +55,11 @@ def owned_by(use_case: UseCase) -> dict[str, str]:
     return {"owner": use_case.owner}
 
 
-def _arguments(owner: Mapping[str, str], *tags: str) -> dict[str, Any]:
+def _arguments(every_task: Mapping[str, str], *tags: str) -> dict[str, Any]:
     return {
         "catchup": False,
         "max_active_runs": 1,
-        "default_args": {**_EVERY_TASK, **owner},
+        "default_args": {**_EVERY_TASK, **every_task},
         "tags": ["airloop", *tags],
     }
 

@@ -20,7 +20,9 @@ from airloop.settings import Settings
 from airloop.stack import supervision
 from airloop.stack.ports import require_free
 from airloop.stack.programs import (
+    HOURLY_POOL,
     LOGIN,
+    PARALLELISM,
     Program,
     airflow_command,
     airflow_home,
@@ -118,23 +120,25 @@ def login(settings: Settings) -> Mapping[str, str]:
 
 
 def _migrate(settings: Settings) -> None:
-    """Create or upgrade Airflow's database."""
+    """Create or upgrade Airflow's database, with the pool of what runs each hour."""
     log = settings.state_dir / "logs" / "airflow-db-migrate.log"
     airflow_home(settings).mkdir(parents=True, exist_ok=True)
+    pool = ("pools", "set", HOURLY_POOL, str(PARALLELISM // 2), "what runs each hour for every use case")
     with log.open("w", encoding="utf-8") as output:
-        done = subprocess.run(  # noqa: S603 - our own program, no shell
-            [airflow_command(), "db", "migrate"],
-            env=environment(settings),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-    if done.returncode != 0:
-        raise StackError(
-            expected="airflow db migrate to succeed",
-            found=f"exit status {done.returncode}: {_tail(log)}",
-            next_step=f"read {log}; `make clean` starts over with empty data",
-        )
+        for command in (("db", "migrate"), pool):
+            done = subprocess.run(  # noqa: S603 - our own program, no shell
+                [airflow_command(), *command],
+                env=environment(settings),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+            if done.returncode != 0:
+                raise StackError(
+                    expected=f"airflow {' '.join(command[:2])} to succeed",
+                    found=f"exit status {done.returncode}: {_tail(log)}",
+                    next_step=f"read {log}; `make clean` starts over with empty data",
+                )
 
 
 def _wait_until_well(settings: Settings, wanted: tuple[Program, ...], console: Console) -> None:

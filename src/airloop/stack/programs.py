@@ -18,6 +18,10 @@ from airloop.whole_files import write_whole
 
 LOGIN = "admin"
 PLATFORM_OWNER = "ml-platform"
+PARALLELISM = 4
+"""Tasks that Airflow runs at once."""
+HOURLY_POOL = "hourly"
+"""As `airloop_airflow.policy` calls it."""
 """Whose the DAGs are that are no use case's."""
 AUTH_MANAGER = "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
 LINEAGE_POLICY = [
@@ -144,7 +148,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "CORE__LOAD_EXAMPLES": "False",
         "OPERATORS__DEFAULT_OWNER": PLATFORM_OWNER,
         "CORE__EXECUTOR": "LocalExecutor",
-        "CORE__PARALLELISM": "4",
+        "CORE__PARALLELISM": str(PARALLELISM),
         "CORE__FERNET_KEY": secret["fernet_key"],
         "CORE__EXECUTION_API_SERVER_URL": f"{settings.airflow_url}/execution/",
         "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{LOGIN}:admin",
