@@ -19,8 +19,8 @@ from airloop_airflow.alerts import alert_on_failure
 
 HOURLY_POOL: Final = "hourly"
 """The pool of the DAGs that run each hour for every use case. It has half of what a deployment runs at once:
-any number of use cases leaves the other half to training and what else takes long. A deployment makes it where
-it makes Airflow's tables."""
+any number of use cases leaves the other half to training and what else takes long. A deployment makes it
+where it makes Airflow's tables."""
 _HOURLY: Final = frozenset({"push", "monitoring", "retraining", "overview"})
 
 _ANY_SUNDAY: Final = datetime(2023, 1, 1, tzinfo=UTC)

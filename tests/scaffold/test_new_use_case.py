@@ -5,17 +5,19 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from airloop.errors import AirloopError
+from airloop.intervals import Interval
 from airloop.scaffold.__main__ import main
 from airloop.scaffold.columns import identifier, read_table
 from airloop.scaffold.sample import DAYS, sample_csv
 from airloop.scaffold.write import FILES, write_use_case
 from airloop.settings import REPOSITORY
+from airloop.stack.loop import Windows, features_interval
 from airloop.use_cases.spec import UseCase
 
 DAY = date(2024, 1, 1)
@@ -71,6 +73,10 @@ def test_the_sample_becomes_a_use_case(tmp_path: Path, capsys: pytest.CaptureFix
     training = spec.training
     windows = timedelta(days=training.train_days + training.validation_days + training.test_days)
     assert windows + spec.lookback + spec.label.matures_after == timedelta(days=DAYS)
+    # What `make run` publishes is then all that the sample has, and no day without a row.
+    tomorrow = datetime(2024, 1, 1, tzinfo=UTC)
+    span = features_interval(spec, tomorrow, Windows())
+    assert span == Interval(tomorrow - timedelta(days=DAYS), tomorrow)
 
 
 def test_the_sample_of_a_day_is_always_the_same() -> None:
