@@ -163,6 +163,10 @@ bench-serving: setup ## requests a second of the model server and of a plain end
 bench-audit: setup ## the audit of 5 million rows beside one scan of them; ends with one line of JSON
 	$(PYTHON) -m benchmarks.audit
 
+.PHONY: bench-loop
+bench-loop: setup ## from a new day of data to a model that serves: seconds by task, the share that is overhead; ends with one line of JSON
+	$(PYTHON) -m benchmarks.loop
+
 .PHONY: bench-parse
 bench-parse: setup ## how long all DAG files take to parse with 1, 10 and 50 use cases; ends with one line of JSON
 	$(PYTHON) -m benchmarks.many_use_cases

@@ -15,6 +15,7 @@ from pyspark.sql import SparkSession
 from airloop.errors import SettingsError
 from airloop.lineage.spark import JAVA_OPTIONS, listener_options
 from airloop.settings import Settings
+from airloop.traces import span
 from airloop.work_folders import process_work_folder
 
 SUBMITTED: Final = "submitted"
@@ -97,7 +98,9 @@ def open_session(settings: Settings, name: str) -> SparkSession:
         builder = builder.master(settings.spark_master)
     for key, value in options.items():
         builder = builder.config(key, value)
-    return builder.getOrCreate()
+    # By itself, for it is a share of a job's time that no work is done in.
+    with span("spark session"):
+        return builder.getOrCreate()
 
 
 def _is_needed(settings: Settings, jar: str) -> bool:

@@ -29,6 +29,9 @@ class Received(NamedTuple):
     """Ids of the spans that it is linked to."""
     failed: bool
     events: int
+    start_nanoseconds: int
+    """Since 1970, as the end."""
+    end_nanoseconds: int
 
 
 class Collector(NamedTuple):
@@ -86,6 +89,8 @@ def _spans(request: ExportTraceServiceRequest) -> Iterator[Received]:
                     links=[link.span_id.hex() for link in span.links],
                     failed=span.status.code == Status.STATUS_CODE_ERROR,
                     events=len(span.events),
+                    start_nanoseconds=span.start_time_unix_nano,
+                    end_nanoseconds=span.end_time_unix_nano,
                 )
 
 

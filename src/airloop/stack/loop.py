@@ -99,28 +99,28 @@ def run_loop(
     if spec.lender is not None:
         dag_id = f"{spec.lender}_features"
         _wait_for_dags(api, (dag_id,), console)
-        worked.append(_ensure_run(api, dag_id, run_id, dates, console))
+        worked.append(ensure_run(api, dag_id, run_id, dates, console))
         lent += _stages(api, dag_id, run_id)
     # Not before: what they publish would start a run of these as well.
     _wait_for_dags(api, (features, training, rollout), console)
     worked += [
-        _ensure_run(api, features, run_id, dates, console),
-        _ensure_run(api, training, run_id, {"as_of": f"{as_of:%Y-%m-%d}", **windows.given}, console),
+        ensure_run(api, features, run_id, dates, console),
+        ensure_run(api, training, run_id, {"as_of": f"{as_of:%Y-%m-%d}", **windows.given}, console),
     ]
     stages = [*lent, *_stages(api, features, run_id), *_stages(api, training, run_id)]
     accepted = api.result(training, run_id, "evaluate")["accepted"] is True
     version = None
     if accepted:
         version = int(api.result(training, run_id, "register")["version"])
-        rollout_run = _started_by(api, rollout, run_id)
-        worked.append(_follow(api, rollout, rollout_run, console))
+        rollout_run = started_by(api, rollout, run_id)
+        worked.append(follow(api, rollout, rollout_run, console))
         stages += _stages(api, rollout, rollout_run)
     scored = None
     if not spec.is_online:
         day = {"start_date": f"{as_of - ONE_DAY:%Y-%m-%d}", "end_date": f"{as_of:%Y-%m-%d}"}
         scoring = f"{spec.name}_scoring"
         _wait_for_dags(api, (scoring,), console)
-        worked.append(_ensure_run(api, scoring, run_id, day, console))
+        worked.append(ensure_run(api, scoring, run_id, day, console))
         stages += _stages(api, scoring, run_id)
         scored = api.result(scoring, run_id, "score")
     if spec.is_pushed:
@@ -145,7 +145,7 @@ def _wait_for_dags(api: AirflowApi, dag_ids: tuple[str, ...], console: Console) 
     console.print(f"DAGs switched on: {', '.join(dag_ids)}")
 
 
-def _ensure_run(
+def ensure_run(
     api: AirflowApi, dag_id: str, run_id: str, conf: Mapping[str, str | int], console: Console
 ) -> bool:
     """Have a successful run `run_id`: start it, continue it where it failed, or leave it as it is."""
@@ -160,10 +160,10 @@ def _ensure_run(
     elif run.state == "success":
         console.print(f"[bold]{dag_id}[/] is done already (run {run_id})")
         return False
-    return _follow(api, dag_id, run_id, console)
+    return follow(api, dag_id, run_id, console)
 
 
-def _started_by(api: AirflowApi, dag_id: str, source_run: str) -> str:
+def started_by(api: AirflowApi, dag_id: str, source_run: str) -> str:
     """The run of `dag_id` that an Asset of the run `source_run` started; waits until there is one."""
     deadline = time.monotonic() + STARTED_BY_ASSET_SECONDS
     while time.monotonic() < deadline:
@@ -178,7 +178,7 @@ def _started_by(api: AirflowApi, dag_id: str, source_run: str) -> str:
     )
 
 
-def _follow(api: AirflowApi, dag_id: str, run_id: str, console: Console) -> bool:
+def follow(api: AirflowApi, dag_id: str, run_id: str, console: Console) -> bool:
     """Wait for the run's end, telling of each task; returns whether there was anything to wait for."""
     told: dict[str, str | None] = {}
     first = True
