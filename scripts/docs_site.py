@@ -62,7 +62,7 @@ def _pages(index: Path) -> Iterable[str]:
 
 
 def _make(_: Path) -> Iterable[str]:
-    command = ["make", "help"]
+    command = ["make", "--no-print-directory", "help"]
     text = subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout  # noqa: S603
     yield from ("| target | |", "|---|---|")
     for line in text.splitlines():

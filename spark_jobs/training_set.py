@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import pyarrow as pa
 from feast import FeatureStore
@@ -23,7 +24,7 @@ from airloop.dotted import load
 from airloop.errors import HistoryError
 from airloop.intervals import ONE_DAY, Interval, resolve_as_of
 from airloop.jobs import run_job
-from airloop.lakehouse.properties import COMMIT, RUN_ID, SOURCES, json_text
+from airloop.lakehouse.properties import COMMIT, FEATURE_VIEWS, RUN_ID, SOURCES, json_text
 from airloop.lakehouse.provenance import signature
 from airloop.prediction_request import ON_DEMAND_TIME, on_demand_fields
 from airloop.references import TableSnapshot, TrainingSet
@@ -197,7 +198,12 @@ def build(
     _require_published(spark, spec, as_of)
     sources = _source_snapshots(spark, spec)
     made_from = {source.table: source.snapshot_id for source in sources}
-    properties = {**signature(spec.name, whole), SOURCES: json_text(made_from)}
+    store = open_store(settings)
+    properties = {
+        **signature(spec.name, whole),
+        SOURCES: json_text(made_from),
+        FEATURE_VIEWS: json_text(_applied(store, spec)),
+    }
     table, tag = f"{TRAINING}.{spec.name}", tag_of(policy, as_of)
     found = _pinned_before(spark, table, tag, properties)
     if found is not None:
@@ -209,7 +215,7 @@ def build(
         .examples(clean_history(spark, spec, Interval(whole.start, as_of)), whole, spec.prediction_lead)
         .cache()
     )
-    store, branch = open_store(settings), f"build_{tag}"
+    branch = f"build_{tag}"
     for number, chunk in enumerate(chunks(whole)):
         part = examples.where(within(EVENT_TIMESTAMP, chunk)).cache()
         if part.isEmpty():
@@ -233,6 +239,21 @@ def build(
     pinned = f"{tag}_{written.snapshot_id}"
     tag_snapshot(spark, table, pinned, written.snapshot_id)
     return _reference(table, pinned, written.snapshot_id, counts, as_of, sources)
+
+
+def _applied(store: FeatureStore, spec: UseCase) -> dict[str, Any]:
+    """The views that the join reads as they were last applied, which may be of another commit."""
+    if not spec.feature_tables:
+        return {}
+    service = store.get_feature_service(spec.feature_service)
+    stored = {table.name for table in spec.feature_tables}
+    return {
+        view.name: {
+            "features": [feature.name for feature in view.features],
+            "seconds": store.get_feature_view(view.name).ttl.total_seconds() if view.name in stored else None,
+        }
+        for view in service.feature_view_projections
+    }
 
 
 def _pinned_before(

@@ -25,10 +25,11 @@ from airloop.intervals import ONE_DAY, Interval, resolve_as_of
 from airloop.prediction_request import assemble_inputs, parse_request
 from airloop.settings import REPOSITORY, Settings, load_settings
 from airloop.use_cases.catalogue import use_case
-from airloop.use_cases.spec import LOCAL_SUFFIX, UseCase
+from airloop.use_cases.spec import LOCAL_SUFFIX, CleanTable, UseCase
 from airloop.work_folders import work_folder
 from spark_jobs.audit import audit_table
 from spark_jobs.auditing.reference import Reference
+from spark_jobs.auditing.suite import join_references
 from spark_jobs.clean import cleaned
 from spark_jobs.features import conformed
 from spark_jobs.history import EVENT_TIMESTAMP
@@ -62,7 +63,7 @@ def try_use_case(
             for name, rows in cleaned(maker, _records(spark, maker, reach, settings, folder, say)).items()
         }
         for table in maker.own_clean_tables:
-            _audited(clean[table.name], maker, table.name, reach, say)
+            _audited(clean, maker, table, reach, say)
         wanted = {table.name for table in spec.clean_tables}
         known = {name: rows for name, rows in clean.items() if name in wanted}
         module = load(spec.transform)
@@ -89,8 +90,12 @@ def _records(
     return found
 
 
-def _audited(rows: DataFrame, spec: UseCase, name: str, reach: Interval, say: Say) -> None:
-    table, count = spec.clean_table(name), rows.count()
+def _audited(
+    clean: Mapping[str, DataFrame], spec: UseCase, table: CleanTable, reach: Interval, say: Say
+) -> None:
+    name, count = table.name, clean[table.name].count()
+    others = {link.table: (clean[link.table], spec.clean_table(link.table)) for link in table.references}
+    rows = join_references(clean[name], table, reach, others)
     found = audit_table(rows, table, reach, Reference(), count)
     if found.failures:
         raise AuditError(
@@ -101,10 +106,11 @@ def _audited(rows: DataFrame, spec: UseCase, name: str, reach: Interval, say: Sa
     say(f"clean     {name}: {count:,} rows; {len(found.result.results)} expectations hold")
 
 
-def _described(rows: DataFrame, features: Sequence[str] | Mapping[str, str], name: str, say: Say) -> None:
+def _described(rows: DataFrame, features: Mapping[str, str], name: str, say: Say) -> None:
     figures = [F.count("*").alias("rows")]
-    for feature in features:
-        figures += [F.count(feature).alias(f"{feature}_known"), F.avg(feature).alias(f"{feature}_mean")]
+    for feature, kind in features.items():
+        mean = F.avg(feature) if kind in ("long", "double") else F.lit(None)
+        figures += [F.count(feature).alias(f"{feature}_known"), mean.alias(f"{feature}_mean")]
     found = rows.agg(*figures).first()
     assert found is not None  # an aggregate has a row
     say(f"features  {name}: {found['rows']:,} rows")
@@ -144,11 +150,11 @@ def _examples(rows: DataFrame, spec: UseCase, asked: Interval, say: Say) -> None
             found=f"{outside:,} of {count:,} outside it",
             next_step=f"filter them in {_path(spec.transform)}: within({EVENT_TIMESTAMP!r}, interval)",
         )
+    _require_labels(spec, rows)
     answers = {
         row[0]: row[1]
         for row in rows.groupBy(label.name).count().orderBy(F.desc("count")).limit(20).collect()
     }
-    _require_labels(spec, answers)
     shown = ", ".join(f"{value}: {number / count:.1%}" for value, number in sorted(answers.items())[:8])
     if label.target.has_classes:
         say(f"examples  {count:,} rows; {label.name} {shown}")
@@ -161,15 +167,15 @@ def _examples(rows: DataFrame, spec: UseCase, asked: Interval, say: Say) -> None
     say(f"requests  {len(texts)} of them read as the gateway reads them, such as {texts[0]}")
 
 
-def _require_labels(spec: UseCase, answers: Mapping[object, int]) -> None:
-    target = spec.label.target
-    allowed: set[object] = {0, 1} if target.kind == "binary" else set(getattr(target, "classes", ()))
-    wrong = [value for value in answers if value is None or (allowed and value not in allowed)]
-    if wrong:
-        kinds = " or ".join(map(str, sorted(allowed, key=str))) or "a number"
+def _require_labels(spec: UseCase, rows: DataFrame) -> None:
+    label, target = F.col(spec.label.name), spec.label.target
+    allowed: Sequence[object] = (0, 1) if target.kind == "binary" else getattr(target, "classes", ())
+    wrong = label.isNull() | (~label.isin(*allowed) if allowed else F.lit(False))
+    found = rows.where(wrong).select(label).distinct().limit(5).collect()
+    if found:
         raise SpecError(
-            expected=f"{spec.label.name} to be {kinds}",
-            found=", ".join(map(repr, wrong)),
+            expected=f"{spec.label.name} to be {' or '.join(map(str, allowed)) or 'a number'}",
+            found=", ".join(repr(row[0]) for row in found),
             next_step=f"see examples in {_path(spec.transform)}: an event without a label is no example",
         )
 
@@ -197,7 +203,7 @@ def _blamed(spec: UseCase) -> Iterator[None]:
                 raise SpecError(
                     expected=f"{own[frame.filename]} to run",
                     found=f"in line {frame.lineno}, {frame.line}: {type(error).__name__}: "
-                    f"{str(error).strip().splitlines()[0]}",
+                    f"{(str(error).strip() or 'no more is said').splitlines()[0]}",
                     next_step="mend that line",
                 ) from error
         raise
@@ -221,7 +227,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             if spec.feature_definitions is not None:
                 load(spec.feature_definitions).definitions(spec, settings)
             spark = open_session(settings, f"try {spec.name}")
-            try_use_case(spark, spec, as_of, arguments.days, settings, lambda line: print(line, flush=True))
+            # A file that was just enough for the spec's windows is enough for this.
+            days = min(arguments.days, spec.training.total_days)
+            try_use_case(spark, spec, as_of, days, settings, lambda line: print(line, flush=True))
     except AirloopError as error:
         print(f"try-use-case: {error}", file=sys.stderr)
         return 1

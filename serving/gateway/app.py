@@ -89,12 +89,13 @@ class Readiness(BaseModel):
 def is_ready(lacking: Mapping[str, Sequence[problems.Fault]]) -> bool:
     """Whether requests may come, by what each use case lacks.
 
-    One without a champion is new, and keeps nobody from the others.
+    One without a champion is new, and keeps nobody from the others. With no use case at all, as where all are
+    scored in batches, nothing is lacking.
     """
     served = [
         faults for faults in lacking.values() if problems.NO_CHAMPION not in {fault.type for fault in faults}
     ]
-    return bool(served) and not any(served)
+    return not lacking or (bool(served) and not any(served))
 
 
 class Serving(BaseModel):

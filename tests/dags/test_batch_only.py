@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -78,9 +79,32 @@ def test_a_candidate_is_checked_and_promoted(dags: dict[str, list[str]]) -> None
     assert "watch" not in tasks
 
 
+@pytest.mark.parametrize(
+    ("serving", "champion", "follows"),
+    [
+        ("batch", 1, "nothing_beside"),
+        ("batch", None, "nothing_beside"),
+        ("online", 1, "shadow"),
+        ("online", 2, "nothing_beside"),
+    ],
+)
+def test_it_is_compared_with_a_champion_only_where_there_are_requests(
+    serving: str, champion: int | None, follows: str
+) -> None:
+    found = spec_from_file_location("rollout_dags", REPOSITORY / "dags" / "rollout.py")
+    module = module_from_spec(found)
+    found.loader.exec_module(module)
+    dag = module.build(
+        USE_CASE.model_copy(update={"name": f"flight_{serving}_{champion}", "serving": serving})
+    )
+    assert dag.get_task("compare").python_callable(2, champion) == follows
+
+
 def test_what_cannot_be_in_batches_is_refused() -> None:
     fields = {name: getattr(USE_CASE, name) for name in type(USE_CASE).model_fields} | {"serving": "batch"}
     with pytest.raises(SpecError, match="serving: batches need an event_table"):
         define(**fields | {"event_table": None})
+    with pytest.raises(SpecError, match=r"retraining\.after_new_events: nothing watches"):
+        define(**fields | {"retraining": USE_CASE.retraining.model_copy(update={"after_new_events": 100})})
     with pytest.raises(SpecError, match=r"rollout\.approval: in batches"):
         define(**fields | {"rollout": USE_CASE.rollout.model_copy(update={"approval": True})})

@@ -24,6 +24,7 @@ from feature_repo.store import open_store
 from spark_jobs import training_set
 from spark_jobs.audit import audit
 from spark_jobs.clean import branch_of, clean
+from spark_jobs.features import build_features
 from spark_jobs.history import clean_history
 from spark_jobs.ingest import ingest
 from spark_jobs.tables import snapshot_of
@@ -206,8 +207,22 @@ def test_a_set_of_the_same_sources_and_code_is_made_once(
     assert again == first
     assert len({one.tag for one in (first, other, changed, changed_again)}) == 4
     assert {one.rows for one in made} == {first.rows}
-    longer = policy.model_copy(update={"train_days": 3})
+    # The same days built again are other snapshots, and so is a view that is applied anew with another time.
+    build_features(spark, spec, Interval(WEEK.end - ONE_DAY, WEEK.end))
     monkeypatch.setattr(provenance, "_commit", lambda: "a" * 40)
+    rebuilt = training_set.build(spark, spec, policy, WEEK.end, settings)
+    assert rebuilt.tag != first.tag
+    store = open_store(settings)
+    view = store.get_feature_view("tail_history")
+    kept = view.ttl
+    view.ttl = timedelta(hours=1)
+    store.apply([view])
+    shorter = training_set.build(spark, spec, policy, WEEK.end, settings)
+    view.ttl = kept
+    store.apply([view])
+    assert shorter.tag != rebuilt.tag
+    assert training_set.build(spark, spec, policy, WEEK.end, settings) == rebuilt
+    longer = policy.model_copy(update={"train_days": 3})
     assert training_set.build(spark, spec, longer, WEEK.end, settings).rows > first.rows
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from airloop.errors import AirloopError
+from airloop.errors import AirloopError, SourceError
 from airloop.intervals import Interval
 from airloop.scaffold.__main__ import main
-from airloop.scaffold.columns import identifier, read_table
+from airloop.scaffold.columns import read_table
 from airloop.scaffold.sample import DAYS, sample_csv
 from airloop.scaffold.write import FILES, write_use_case
 from airloop.settings import REPOSITORY
@@ -96,6 +96,25 @@ def test_the_sample_of_a_day_is_always_the_same() -> None:
             {"ward", "urgent", "note"},
             ("events_7d", "cost_eur_mean_7d", "last_event_at"),
         ),
+        # Names that the files and tables have already, one too long, another alphabet, the same time twice.
+        (
+            "user_id,event_timestamp,events,hour,request,stays_away,events_7d,"
+            "Zufriedenheit mit allem was es so gibt 😀",
+            "u,{day},1,2,r,s,3,😀",
+            "user_id",
+            "event_timestamp",
+            {"own_request", "own_stays_away", "zufriedenheit_mit_allem_was_es_so_gibt"},
+            ("events_7d", "own_events_mean_7d", "own_hour_mean_7d", "own_events_7d_mean_7d", "last_event_at"),
+        ),
+        # A column without a value, seven digits of a second.
+        (
+            "user_id,at,empty,paid",
+            "u{n},{day}T10:00:00.1234567Z,,true",
+            "user_id",
+            "at",
+            {"paid"},
+            ("events_7d", "last_event_at"),
+        ),
         # Nothing but whom and when.
         ("user_id,at", "u{n},{day}T10:00:00Z", "user_id", "at", set(), ("events_7d", "last_event_at")),
     ],
@@ -115,9 +134,25 @@ def test_columns_of_any_csv_find_their_place(
     spec = spec_of(tmp_path, "own")
     assert {item.name for item in spec.inputs if item.type == "string"} == inputs
     assert spec.features == features
-    assert {column.name for column in spec.feeds[0].columns} == {identifier(one) for one in header.split(",")}
-    renamed = {name: value for name, value in spec.sources[0].options.items() if name.startswith("column.")}
-    assert set(renamed.values()) == {one for one in header.split(",") if one != identifier(one)}
+    options = spec.sources[0].options
+    called = [options.get(f"column.{column.name}", column.name) for column in spec.feeds[0].columns]
+    assert set(called) == set(header.split(",")) - {"empty"}
+    spec.model_dump_json()
+
+
+def test_rows_of_the_same_one_at_the_same_time_are_records_of_their_own(tmp_path: Path) -> None:
+    alone = read_table(write(tmp_path, "user_id,at,paid", "u,{day},{n}"))
+    twice = read_table(write(tmp_path, "user_id,at,paid", "u,{day},{n}\nu,{day},{n}0"))
+    assert (alone.repeats, twice.repeats) == (False, True)
+    write_use_case("own", twice, tmp_path)
+    require_laid_out(tmp_path, "own")
+    assert spec_of(tmp_path, "own").feeds[0].key == ("user_id", "at", "paid")
+
+
+def test_windows_of_years_are_no_longer_than_they_need_be(tmp_path: Path) -> None:
+    write_use_case("own", read_table(write(tmp_path, "user_id,at", "u,{day}", days=1500)), tmp_path)
+    training = spec_of(tmp_path, "own").training
+    assert (training.train_days, training.validation_days, training.test_days) == (119, 28, 28)
 
 
 def test_texts_that_differ_in_most_rows_are_no_inputs(tmp_path: Path) -> None:
@@ -136,6 +171,8 @@ def test_texts_that_differ_in_most_rows_are_no_inputs(tmp_path: Path) -> None:
         ("user_id,at", "u,{day}", 20, "events of 30 days or more"),
         ("user_id,at", "u,{day}", 0, "rows in"),
         ("user_id,at", "u,{day},1", 5, "Expected 2 columns, got 3"),
+        ("user_id,at,x,x", "u,{day},1,1", 60, "x twice in the header"),
+        ("user_id,at,x", "u,{day},1e400", 60, "60 of 60, such as"),
     ],
 )
 def test_a_csv_that_leaves_it_open_is_refused_and_nothing_written(
@@ -152,8 +189,26 @@ def test_a_csv_that_leaves_it_open_is_refused_and_nothing_written(
     assert list(tmp_path.rglob("*")) == [path]
 
 
+def test_days_without_a_row_and_rows_without_whom_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path, "user_id,at", "u,{day}")
+    lines = path.read_text("utf-8").splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if "2024-01-1" not in line), "utf-8")
+    with pytest.raises(SourceError, match="none on 10 days: 2024-01-10, 2024-01-11"):
+        read_table(path)
+    path.write_text("".join(lines).replace("u,2024-01-07", ",2024-01-07"), "utf-8")
+    with pytest.raises(SourceError, match="a value of user_id in each row"):
+        read_table(path)
+
+
+def test_a_path_that_would_stand_for_others_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "user_id,at", "u,{day}").rename(tmp_path / "own[1].csv")
+    with pytest.raises(SourceError, match=r"\[ \] in "):
+        write_use_case("own", read_table(path), tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_name_that_is_taken_or_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("", "Churn", "9lives", "a-b", "x" * 32):
+    for name in ("", "Churn", "9lives", "a-b", "x" * 32, "class"):
         assert main(["--name", name, "--repository", str(tmp_path)]) == 1
         assert "lower-case letters" in capsys.readouterr().err
     assert list(tmp_path.rglob("*")) == []

@@ -67,8 +67,8 @@ def test_every_step_does_what_the_page_says(checkout: Checkout) -> None:
         ),
         (
             "spark_jobs/transforms/{name}.py",
-            'F.coalesce((following - seconds > AWAY_SECONDS).cast("int"), F.lit(1))',
-            '(following - seconds > AWAY_SECONDS).cast("int")',
+            'F.count("*").over(week_after) == 0',
+            'F.when(F.col("plan") == "pro", F.count("*").over(week_after) == 0)',
             ["expected stays_away to be 0 or 1; found None", "spark_jobs/transforms/{name}.py"],
         ),
         (

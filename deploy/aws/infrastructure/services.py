@@ -440,8 +440,12 @@ class ServicesStack(Stack):
             )
         )
         # Run once per version, by hand or by a workflow: logins, databases, and Airflow's tables.
-        pool = "airflow pools set hourly 8 'what runs each hour for every use case'"
-        command = started(_AIRFLOW, logins, f'sh -ec "airflow db migrate && {pool}"', host=self.database_host)
+        pool = (
+            "airflow pools get hourly || airflow pools set hourly 8 'what runs each hour for every use case'"
+        )
+        command = started(
+            _AIRFLOW, logins, f'sh -ec "airflow db migrate && ({pool})"', host=self.database_host
+        )
         # Before the prelude forgets the passwords.
         command[2] = command[2].replace(f"mkdir -p {FOLDER}\n", f"mkdir -p {FOLDER}\n{script}\n")
         self._task(

@@ -40,7 +40,9 @@ KINDS = (
     *("drill", "experiment", "override", "rollback", "silence", "overview"),
 )
 """The DAGs of a use case whose last run is shown."""
-READ = "monitoring"
+ONLINE = ("push", "monitoring", "skew", "retraining", "experiment", "silence")
+"""Of these, those of use cases alone that a gateway answers for."""
+READ = "overview"
 """Who may read this DAG may read the page."""
 
 
@@ -97,7 +99,8 @@ def _build() -> Any:
             # One answer for both: whether there is one is not for everybody.
             raise HTTPException(404, f"expected a use case that you may read; found {name!r}")
         readable = [dag for kind in KINDS if is_allowed(user, "GET", dag := f"{name}_{kind}")]
-        started = {action: f"{name}_{kind}" for action, kind in ACTIONS.items()}
+        kinds = {action: kind for action, kind in ACTIONS.items() if spec.is_online or kind not in ONLINE}
+        started = {action: f"{name}_{kind}" for action, kind in kinds.items()}
         with create_session() as session:
             runs = airflow_state.last_runs(session, readable)
             known = {
@@ -141,6 +144,7 @@ def answer_of(spec: UseCase) -> dict[str, Any]:
         "name": spec.name,
         "description": spec.description,
         "owner": spec.owner,
+        "is_online": spec.is_online,
         "label": spec.label.description,
         "mlflow": settings.mlflow_public_url or settings.tracking_uri,
         "runbooks": settings.runbooks_url,

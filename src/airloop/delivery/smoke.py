@@ -143,8 +143,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("Airflow: metadata database, scheduler, triggerer and DAG processor are healthy")
             tried(lambda: dags_are_there(api, spec, arguments.dag_version), within)
             print(f"DAGs: no import error, {spec.name} is there{_at(arguments.dag_version)}")
-            version = tried(lambda: gateway_answers(gateway, spec, arguments.model_version), within)
-            print(f"gateway: version {version} of {spec.model_name} answers")
+            if spec.is_online:
+                version = tried(lambda: gateway_answers(gateway, spec, arguments.model_version), within)
+                print(f"gateway: version {version} of {spec.model_name} answers")
+            else:
+                print(f"gateway: not asked, {spec.name} is scored in batches")
     except (AirloopError, httpx.TransportError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return EXIT_PERMANENT

@@ -30,6 +30,8 @@ CHANGED_DAYS: Final = "airloop.changed-days"
 """JSON: the days that had been published before with other rows."""
 SOURCES: Final = "airloop.sources"
 """JSON, on training sets: the snapshot of each table that the set was made from."""
+FEATURE_VIEWS: Final = "airloop.feature-views"
+"""JSON, on training sets: by feature view its features and time to live, as Feast's registry had them."""
 
 PUBLISHED_FROM: Final = "airloop.published-from"
 """The audited snapshot of the branch whose rows this one published."""

@@ -36,12 +36,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         table = read_table(sample or arguments.csv, key=arguments.key, time=arguments.time)
         written = write_use_case(name, table, repository)
     except AirloopError as error:
+        if sample is not None:
+            sample.unlink()
         print(f"new-use-case: {error}", file=sys.stderr)
         return 1
     if sample is not None:
         written.append(sample.relative_to(repository))
     as_of = table.last_day + timedelta(days=1)
-    print(f"{table.rows:,} events of {table.first_day} to {table.last_day}. Written:")
+    print(
+        f"{table.rows:,} events of {table.first_day} to {table.last_day}: {table.time.found_as} says when, "
+        f"{table.key.found_as} of whom. Written:"
+    )
     for path in written:
         print(f"  {path}")
     print(

@@ -116,6 +116,12 @@ def run_loop(
         worked.append(follow(api, rollout, rollout_run, console))
         stages += _stages(api, rollout, rollout_run)
     scored = None
+    if not spec.is_online and not accepted:
+        raise StackError(
+            expected=f"a candidate of {spec.name} that its gate accepts, whose scores could be shown",
+            found="it was rejected; an earlier champion, if there is one, keeps scoring",
+            next_step=f"read the verdict: the report of evaluate in {training}, run {run_id}",
+        )
     if not spec.is_online:
         day = {"start_date": f"{as_of - ONE_DAY:%Y-%m-%d}", "end_date": f"{as_of:%Y-%m-%d}"}
         scoring = f"{spec.name}_scoring"

@@ -18,11 +18,11 @@ from airloop.whole_files import write_whole
 
 LOGIN = "admin"
 PLATFORM_OWNER = "ml-platform"
+"""Whose the DAGs are that are no use case's."""
 PARALLELISM = 4
 """Tasks that Airflow runs at once."""
 HOURLY_POOL = "hourly"
 """As `airloop_airflow.policy` calls it."""
-"""Whose the DAGs are that are no use case's."""
 AUTH_MANAGER = "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
 LINEAGE_POLICY = [
     # The code is in git, under the commit that each snapshot names.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from functools import cache
 from traceback import extract_tb
 from types import ModuleType
@@ -32,7 +33,20 @@ def all_use_cases() -> tuple[UseCase, ...]:
                 next_step="rename one of the two",
             )
         found[spec.name] = spec
+    for spec in found.values():
+        _require_lent_online(spec, found)
     return tuple(found[name] for name in sorted(found))
+
+
+def _require_lent_online(spec: UseCase, others: Mapping[str, UseCase]) -> None:
+    lent = [table for table in spec.feature_tables if table.made_by is not None]
+    lender = others.get(spec.lender) if spec.lender is not None else None
+    if spec.is_online and lent and lender is not None and not lender.is_online:
+        raise SpecError(
+            expected=f"the features that {spec.name} borrows to be in the online store",
+            found=f"{lender.name} is scored in batches, and writes none there",
+            next_step=f"make serving of {lender.name} online, or that of {spec.name} batch",
+        )
 
 
 def _imported(name: str) -> ModuleType:

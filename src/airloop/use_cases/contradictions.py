@@ -75,6 +75,8 @@ def contradictions(spec: UseCase) -> Iterable[str]:
             yield f"feature_tables: entity {key!r} is not a request field"
     if spec.retraining.after_new_events is not None and not spec.event_table:
         yield "retraining.after_new_events: there is no event_table whose events could be counted"
+    if spec.serving == "batch" and spec.retraining.after_new_events is not None:
+        yield "retraining.after_new_events: nothing watches a use case that is scored in batches"
     if spec.serving == "batch" and spec.rollout.approval:
         yield "rollout.approval: in batches there are no stages that a person could look at before"
     if spec.serving == "batch" and not spec.event_table:

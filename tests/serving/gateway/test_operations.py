@@ -208,7 +208,7 @@ NO_CHAMPION = problems.no_champion(USE_CASE).fault
         ({"old": [NO_FEATURES], "other": []}, False),
         ({"old": [DOWN], "other": [DOWN]}, False),
         ({"new": [NO_CHAMPION]}, False),
-        ({}, False),
+        ({}, True),
     ],
 )
 def test_a_use_case_that_is_new_keeps_nobody_from_the_others(lacking, ready):

@@ -64,6 +64,7 @@ function actionButtons(answer) {
   const causes = ["drift", "decay", "new_events", "lost_traffic", "skew", ...(overview?.drift.features || []).map((one) => `drift of ${one.feature}`)];
   const reason = { name: "reason", label: "Reason", help: "It is kept; whoever comes next reads it." };
   const button = (shown, action, unless, onclick) => {
+    if (!(action in may)) return "";
     const why = !may[action] ? "Your role may not start this." : off.includes(action) ? "The DAG is switched off: a run of it would wait." : unless;
     return element("button", { onclick, disabled: Boolean(why), title: why }, shown);
   };
