@@ -9,10 +9,11 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+import prometheus_client  # noqa: F401 - before Feast, as in the gateway (`serving.gateway`)
 import pytest
 
 TESTS: Final = Path(__file__).parent
-LONGEST_FIRST: Final = ("end_to_end", "integration", "training", "streams")
+LONGEST_FIRST: Final = ("end_to_end", "integration", "training", "streams", "tutorial")
 
 
 def _part(node_id: str) -> str:

@@ -58,7 +58,12 @@ class Checkout:
             ["bash", "-c", re.sub(r"^make ", "make -o setup ", command)],
             cwd=self.folder,
             env={
-                **{name: value for name, value in os.environ.items() if not name.startswith("AIRLOOP_")},
+                # Of a make above this one, make would say so in what it prints.
+                **{
+                    name: value
+                    for name, value in os.environ.items()
+                    if not name.startswith(("AIRLOOP_", "MAKE", "MFLAGS"))
+                },
                 "HOME": str(self._home),
                 "PYTHONPATH": os.pathsep.join(str(self.folder / part) for part in ("src", "plugins", "")),
             },

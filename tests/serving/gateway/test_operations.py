@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import httpx
 import pytest
 
 from airloop.prediction_request import example_body, parse_request
-from airloop.settings import Settings
+from airloop.settings import REPOSITORY, Settings
 from airloop.use_cases.flight_delay import USE_CASE
 from serving.gateway import problems
 from serving.gateway.app import is_ready
@@ -165,6 +168,20 @@ def test_metrics_count_requests_and_missing_features(loop: Loop) -> None:
     assert metric(f'airloop_gateway_requests_total{{route="{PATH}",status="200"}}') == 1
     assert metric('airloop_gateway_missing_features_total{feature="carrier_delay_rate_7d"') == 1
     assert metric('airloop_gateway_requests_total{route="unknown",status="404"}') == 1
+
+
+def test_counts_are_kept_in_memory_whatever_feast_would_have_them_do() -> None:
+    code = "import serving.gateway.__main__, prometheus_client.values as v; print(v.ValueClass.__name__)"
+    environment = {name: value for name, value in os.environ.items() if "MULTIPROC" not in name}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split()[-1] == "MutexValue"
 
 
 def test_concurrent_requests_get_their_own_answers(loop: Loop, gateway_url: str) -> None:
