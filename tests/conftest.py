@@ -6,11 +6,17 @@ started once; tests that lie in no folder stay together by file. The long folder
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-import prometheus_client  # noqa: F401 - before Feast, as in the gateway (`serving.gateway`)
 import pytest
+
+# Feast sets it as it is imported, and what starts these processes has imported it: counts would be kept in
+# files that all registries share. In the gateway the client is imported before Feast (`serving.gateway`).
+for name in ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR"):
+    os.environ.pop(name, None)
+import prometheus_client  # noqa: E402, F401
 
 TESTS: Final = Path(__file__).parent
 LONGEST_FIRST: Final = ("end_to_end", "integration", "training", "streams", "tutorial")
