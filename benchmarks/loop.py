@@ -19,8 +19,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from rich.console import Console
@@ -35,6 +34,7 @@ from airloop.use_cases.catalogue import use_case
 from tests.observability.collector import Received, collecting
 
 MOST_OVERHEAD: Final = 0.2
+LAST_SPANS_SECONDS: Final = 10.0
 STAGES: Final = "serving.stage"
 """The job that looks at traffic."""
 
@@ -185,10 +185,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 run_loop(api, spec, today - ONE_DAY, console, windows)
                 tasks, start, end = new_day(api, spec.name, today, windows, console)
             # The last spans are sent as their processes end.
-            time.sleep(timedelta(seconds=10).total_seconds())
+            time.sleep(LAST_SPANS_SECONDS)
         finally:
-            with suppress(KeyboardInterrupt):
-                lifecycle.down(settings, console)
+            lifecycle.down(settings, console)
     found = measured(tasks, collector.spans, start, end)
     print("| task | seconds | work | bake | overhead |\n|---|--:|--:|--:|--:|")
     for name, one in found["tasks"].items():

@@ -187,8 +187,9 @@ def build(
 ) -> TrainingSet:
     """The pinned training set as of `as_of`; the same arguments and sources give the same rows.
 
-    One that the same commit of the code pinned from the same snapshots of its sources is taken as it is: a
-    training that is started twice, or again after its set was pinned, is then one training.
+    One that the same commit of the code pinned from the same snapshots of its sources, by the same Feast
+    views, is taken as it is: a training that is started twice, or again after its set was pinned, is then
+    one training.
 
     Raises `HistoryError` when published data does not reach over every window and on to `as_of`, and
     `TimeoutError` when the sources changed meanwhile.
